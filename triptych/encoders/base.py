@@ -1,0 +1,68 @@
+"""What an encoder is: token states for the joint model, unit vectors for search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+
+from triptych.errors import InvalidInput
+from triptych.types import Item, Matrix
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Array = TypeVar("Array")
+
+
+class TokenStates(NamedTuple, Generic[Array]):
+    """States of a batch before pooling; numpy or torch, as the encoder is."""
+
+    tokens_BTD: Array
+    mask_BT: Array  # True where there is a token, False on padding
+
+
+class TokenEncoder(Protocol[Array]):
+    """Texts or pictures to token states, for cross-modal attention and late interaction."""
+
+    def encode_texts(self, texts: Sequence[str]) -> TokenStates[Array]: ...
+
+    def encode_pictures(self, pictures: Sequence[Image]) -> TokenStates[Array]: ...
+
+
+@runtime_checkable
+class EmbeddingModel(Protocol):
+    """Items to unit vectors; an item embeds alone as it does in a batch (law 2)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest over artefact, preprocessing, tokenizer, quantisation and dimension (law 4)."""
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """BCP 47 tags of the languages served."""
+
+    def embed(self, items: Sequence[Item]) -> Matrix:
+        """Return emb_NM, float32 unit rows, in the order of `items`.
+
+        Raises PictureError for a picture that cannot be read.
+        """
+
+
+def unit_rows(emb_NM: np.ndarray[Any, Any]) -> Matrix:
+    """Rows scaled to unit length, as float32; raises InvalidInput on a zero or non-finite row."""
+    emb_NM = np.ascontiguousarray(emb_NM, dtype=np.float32)
+    if not np.isfinite(emb_NM).all():
+        raise InvalidInput("A vector holds NaN or infinity, expected finite numbers.")
+    # float64 for the norm: a row of 1e38 would overflow its own square
+    norm_N1 = np.linalg.norm(emb_NM.astype(np.float64), axis=1, keepdims=True)
+    if (norm_N1 < 1e-30).any():
+        raise InvalidInput("A vector is zero: it points nowhere, so it has no cosine.")
+    return (emb_NM / norm_N1).astype(np.float32)

@@ -1,0 +1,58 @@
+"""Every error that Triptych raises on purpose.
+
+TriptychError
+├── InvalidInput (ValueError)      an argument cannot be used
+│   └── PictureError               a picture cannot be read; `code` says why
+├── NotFound (LookupError)         no such collection, item, model
+├── NotAvailable                   the feature, or the extra that carries it, is not here
+├── ModelMismatch                  vectors of two models would meet
+├── CollectionBusy                 another process is writing
+└── CollectionDamaged              files on disk contradict each other
+
+A message says what was got and what was expected; `hint` says what to do.
+"""
+
+from __future__ import annotations
+
+
+class TriptychError(Exception):
+    """The root of the tree: safe to show to a user as it is."""
+
+    code = "error"
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message if hint is None else f"{message} {hint}")
+        self.message = message
+        self.hint = hint
+
+
+class InvalidInput(TriptychError, ValueError):
+    code = "invalid_input"
+
+
+class PictureError(InvalidInput):
+    """A picture that cannot be used; the decoder's own text is never passed on (it may leak addresses)."""
+
+    def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+class NotFound(TriptychError, LookupError):
+    code = "not_found"
+
+
+class NotAvailable(TriptychError):
+    code = "not_available"
+
+
+class ModelMismatch(TriptychError):
+    code = "model_mismatch"
+
+
+class CollectionBusy(TriptychError):
+    code = "collection_busy"
+
+
+class CollectionDamaged(TriptychError):
+    code = "collection_damaged"

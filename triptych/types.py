@@ -1,0 +1,107 @@
+"""The vocabulary of the house: what is stored, what is asked, what is found.
+
+Frozen values, numpy only; nothing of ours is imported here.
+
+Letters in array names: N stored items, Q queries, K neighbours, M embedding width,
+B batch, T tokens or patches, D model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Modality: TypeAlias = Literal["text", "image", "both", "vector"]
+Json: TypeAlias = "str | int | float | bool | None | Sequence[Json] | Mapping[str, Json]"
+Metadata: TypeAlias = Mapping[str, Any]
+Matrix: TypeAlias = NDArray[np.float32]
+Rows: TypeAlias = NDArray[np.int64]
+
+ImageSource: TypeAlias = "str | Path | bytes | Image | NDArray[Any]"
+"""A path, an http(s) URL (refused unless allowed), a data URI, encoded bytes, a PIL picture,
+or an array H x W (x 3 or 4): uint8, or floating point in 0..1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Item:
+    """One thing that can be found: a text, a picture, both, or a vector of the caller's own."""
+
+    id: str
+    text: str | None = None
+    image: ImageSource | None = None
+    vector: NDArray[Any] | Sequence[float] | None = None
+    metadata: Metadata = field(default_factory=dict)
+    uri: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not self.id:
+            raise InvalidInput(f"An item's id is a non-empty string, got {self.id!r}.")
+        if self.text is None and self.image is None and self.vector is None:
+            raise InvalidInput(
+                f"Item {self.id!r} is empty.", hint="Give it a text, an image or a vector."
+            )
+
+    @property
+    def modality(self) -> Modality:
+        """What the item's vector is made from."""
+        if self.text is not None and self.image is not None:
+            return "both"
+        if self.text is not None:
+            return "text"
+        return "image" if self.image is not None else "vector"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Part:
+    """One term of a query: exactly one of text, image, id or vector, with a weight (below 0: not this)."""
+
+    weight: float = 1.0
+    text: str | None = None
+    image: ImageSource | None = None
+    id: str | None = None
+    vector: NDArray[Any] | Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        given = sum(x is not None for x in (self.text, self.image, self.id, self.vector))
+        if given != 1:
+            raise InvalidInput(
+                f"A part of a query has exactly one of text, image, id or vector, got {given}."
+            )
+        if not np.isfinite(self.weight) or self.weight == 0:
+            raise InvalidInput(f"A weight is a finite number other than 0, got {self.weight!r}.")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """The weighted sum of its parts, each a unit vector; the sum is normalised again."""
+
+    parts: tuple[Part, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise InvalidInput(
+                "The query is empty.", hint="Give words, an image, a stored id or a vector."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """One answer. `score` is a cosine in -1..1, higher is better."""
+
+    id: str
+    score: float
+    metadata: Metadata
+    uri: str | None
+    text: str | None = None
+    modality: Modality = "image"
+    found: str = "flat"  # the kind of index that proposed it
