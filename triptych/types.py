@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Modality: TypeAlias = Literal["text", "image", "both", "vector"]
 Json: TypeAlias = "str | int | float | bool | None | Sequence[Json] | Mapping[str, Json]"
 Metadata: TypeAlias = Mapping[str, Any]
+Vector: TypeAlias = NDArray[np.float32]
 Matrix: TypeAlias = NDArray[np.float32]
 Rows: TypeAlias = NDArray[np.int64]
 

@@ -1,0 +1,52 @@
+# The same targets for people and for CI.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip --disable-pip-version-check
+# --prefer-binary: never compile where a wheel exists. The constraints pin what was tested.
+INSTALL := $(PIP) install --quiet --prefer-binary -c constraints.txt
+DATA   ?= ../shared/data
+
+.PHONY: install install-core install-gpu fix check test demo bench model clean
+
+install: $(VENV)/.all           ## everything: torch, server, training, tests
+install-core: $(VENV)/.core     ## the light core: what `pip install triptych` gives
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.all: $(VENV)/.core
+	$(INSTALL) "torch==2.13.0"
+	$(INSTALL) -e ".[all,test]"
+	touch $@
+
+install-gpu: $(VENV)/.core      ## faiss-gpu in faiss-cpu's place; the two share a module, so never both
+	$(PIP) uninstall --yes --quiet faiss-cpu
+	$(PIP) install --quiet "faiss-gpu>=1.15"
+
+fix: install
+	$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format --quiet .
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/pytest --cov --cov-report=term:skip-covered
+
+demo: install-core
+	$(BIN)/triptych demo $(if $(PHOTOS),"$(PHOTOS)")
+
+bench: install
+	$(BIN)/python -m benchmarks
+
+model: install                  ## train and export the default model again (about an hour on 2 cores)
+	$(BIN)/python -m triptych.training default --data $(DATA) --out .work/default
+
+clean:
+	rm -rf $(VENV) .demo .work build dist *.egg-info

@@ -1,0 +1,120 @@
+"""MobileNetEdgeTPU in torch, run from its own graph of layers, and the head that makes a vector of it.
+
+B batch, C channels, H W rows and columns of a feature map, P places of the last map, M embedding width.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn import functional
+
+IMAGE_SIZE = 224
+LAST_MAP = 72  # 7x7x1280, the layer before the mean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One node of the graph: a convolution, or the sum of two earlier nodes."""
+
+    op: str
+    inputs: tuple[int, ...]
+    name: str = ""
+    stride: int = 1
+    groups: int = 1
+    ceiling: float | None = None  # a relu is cut off here; None: linear
+
+
+def read_graph(path: Path) -> tuple[tuple[Layer, ...], dict[str, Tensor]]:
+    """Layers up to the last map, and their weights in float32."""
+    with safe_open(path, framework="pt") as file:
+        metadata: Mapping[str, str] = file.metadata()
+        weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+    layers = tuple(_layer(node) for node in json.loads(metadata["layers"])[: LAST_MAP + 1])
+    return layers, weights
+
+
+def _layer(node: Mapping[str, object]) -> Layer:
+    source = node["input"]
+    inputs = tuple(source) if isinstance(source, list) else (source,)
+    if node["op"] == "add":
+        return Layer(op="add", inputs=inputs)
+    top = node["range"][1] if node["activation"] else None  # type: ignore[index]
+    return Layer(
+        op="conv",
+        inputs=inputs,
+        name=str(node["name"]),
+        stride=int(str(node["stride"])),
+        groups=int(str(node["groups"])),
+        ceiling=top,
+    )
+
+
+class SameConv(nn.Module):
+    """A convolution padded as TensorFlow does: the odd pixel goes right and bottom."""
+
+    def __init__(self, layer: Layer, *, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.contiguous(memory_format=torch.channels_last))
+        self.bias = nn.Parameter(bias)
+        self.stride, self.groups, self.ceiling = layer.stride, layer.groups, layer.ceiling
+
+    def forward(self, map_BCHW: Tensor) -> Tensor:
+        top, bottom, left, right = self._padding(map_BCHW)
+        if top == bottom and left == right:
+            padding = (top, left)
+        else:
+            map_BCHW, padding = functional.pad(map_BCHW, (left, right, top, bottom)), (0, 0)
+        map_BCHW = functional.conv2d(
+            map_BCHW, self.weight, self.bias, stride=self.stride, padding=padding, groups=self.groups
+        )
+        return map_BCHW if self.ceiling is None else map_BCHW.clamp(0.0, self.ceiling)
+
+    def _padding(self, map_BCHW: Tensor) -> tuple[int, int, int, int]:
+        spare = []
+        for size, kernel in zip(map_BCHW.shape[2:], self.weight.shape[2:], strict=True):
+            steps = -(-int(size) // self.stride)
+            total = max((steps - 1) * self.stride + kernel - int(size), 0)
+            spare += [total // 2, total - total // 2]
+        return spare[0], spare[1], spare[2], spare[3]
+
+
+class MobileNet(nn.Module):
+    """The stack of layers; it can be entered and left at any layer that no residual crosses."""
+
+    def __init__(self, layers: Sequence[Layer], *, weights: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.layers = tuple(layers)
+        self.convs = nn.ModuleDict(
+            {
+                layer.name.replace(".", "_"): SameConv(
+                    layer, weight=weights[f"{layer.name}.weight"], bias=weights[f"{layer.name}.bias"]
+                )
+                for layer in self.layers
+                if layer.op == "conv"
+            }
+        )
+
+    def forward(self, map_BCHW: Tensor, *, after: int = -1, until: int = LAST_MAP) -> Tensor:
+        """The output of layer `until`, given that of layer `after` (-1: the picture in -1..1)."""
+        outputs = {after: map_BCHW}
+        for index in range(after + 1, until + 1):
+            layer = self.layers[index]
+            if layer.op == "add":
+                first, second = layer.inputs
+                outputs[index] = outputs[first] + outputs[second]
+            else:
+                conv = self.convs[layer.name.replace(".", "_")]
+                outputs[index] = conv(outputs[layer.inputs[0]])
+        return outputs[until]
+
+    def parameters_after(self, layer: int) -> list[nn.Parameter]:
+        """Parameters of the layers above `layer`, which training may move."""
+        names = [node.name.replace(".", "_") for node in self.layers[layer + 1 :] if node.op == "conv"]
+        return [parameter for name in names for parameter in self.convs[name].parameters()]
