@@ -1,0 +1,138 @@
+"""What an index is: int64 rows and unit vectors in, neighbours out, higher is better (law 1).
+
+Letters: N stored rows, Q queries, K neighbours, M embedding width.
+"""
+
+from __future__ import annotations
+
+import operator
+from pathlib import Path
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.errors import InvalidInput
+from triptych.types import Matrix, Rows, Vector
+
+NOTHING = -1
+"""The row that fills an answer where nothing more was found; its score is -inf."""
+
+_UNIT_TOLERANCE = 1e-6
+_WIDEST = 65_536
+
+
+@runtime_checkable
+class VectorIndex(Protocol):
+    """Rows by cosine. Equal scores come in the order of their rows, at the cut as well."""
+
+    kind: str
+
+    def __init__(self, dim: int) -> None: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def rows(self) -> Rows:
+        """Return the rows held, rows_N, ascending."""
+
+    def add(self, rows_N: Rows, vectors_NM: NDArray[Any]) -> None:
+        """Add or replace; of a row given twice the last stays.
+
+        Raises InvalidInput on a negative row, a wrong shape, NaN, infinity or a zero vector.
+        """
+
+    def remove(self, rows_N: Rows) -> int:
+        """Return how many of the rows were there and are gone."""
+
+    def search(
+        self, vectors_QM: NDArray[Any], k: int, *, allowed: Rows | None = None
+    ) -> tuple[Rows, Matrix]:
+        """Return ids_QK and scores_QK, descending, K = min(k, rows held); filled up with -1, -inf.
+
+        `allowed` restricts the answer to these rows. Raises InvalidInput where k < 1 or the
+        vectors are unusable.
+        """
+
+    def save(self, path: Path) -> None:
+        """Write the index to `path`; atomic replacement and checksums are the caller's."""
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Return the index saved at `path`; raises CollectionDamaged where it is none."""
+
+
+def checked_dim(dim: int) -> int:
+    """Return `dim`; raises InvalidInput outside of 1..65536."""
+    if not 1 <= dim <= _WIDEST:
+        raise InvalidInput(f"An index has 1 to {_WIDEST} dimensions, got {dim}.")
+    return dim
+
+
+def checked_vectors(vectors_NM: NDArray[Any], dim: int) -> Matrix:
+    """Return contiguous float32 unit rows; raises InvalidInput with what was got and expected."""
+    array = np.asarray(vectors_NM)
+    if array.ndim != 2 or array.shape[1] != dim:
+        raise InvalidInput(f"Got vectors of shape {array.shape}, expected (n, {dim}).")
+    if array.dtype.kind not in "fiu":
+        raise InvalidInput(f"Got vectors of {array.dtype}, expected real numbers.")
+    wide_NM = array.astype(np.float64)
+    if not np.isfinite(wide_NM).all():
+        raise InvalidInput("A vector holds NaN or infinity, expected finite numbers.")
+    norm_N1 = np.linalg.norm(wide_NM, axis=1, keepdims=True)
+    if (norm_N1 < 1e-30).any():
+        raise InvalidInput("A vector is zero: it points nowhere, so it has no cosine.")
+    # a row that is a unit already keeps its bits: rebuilt and loaded indexes agree exactly
+    wide_NM /= np.where(np.abs(norm_N1 - 1) > _UNIT_TOLERANCE, norm_N1, 1.0)
+    return np.ascontiguousarray(wide_NM, dtype=np.float32)
+
+
+def checked_rows(rows_N: Rows, count: int) -> Rows:
+    """Return rows_N as int64; raises InvalidInput on a wrong count or a negative row."""
+    rows_N = np.ascontiguousarray(rows_N, dtype=np.int64)
+    if rows_N.shape != (count,):
+        raise InvalidInput(f"Got rows of shape {rows_N.shape}, expected ({count},).")
+    if count and rows_N.min() < 0:
+        raise InvalidInput(f"A row is 0 or more, got {int(rows_N.min())}.")
+    return rows_N
+
+
+def checked_k(k: int, count: int) -> int:
+    """Return how many neighbours to look for, at most `count`; raises InvalidInput below 1."""
+    try:
+        k = operator.index(k)
+    except TypeError:
+        raise InvalidInput(f"k is a whole number, got {k!r}.") from None
+    if k < 1:
+        raise InvalidInput(f"k is 1 or more, got {k}.")
+    return min(k, count)
+
+
+def last_of_each(rows_N: Rows) -> NDArray[np.intp]:
+    """Return the positions of the last occurrence of each row."""
+    _, first_of_reversed = np.unique(rows_N[::-1], return_index=True)
+    return np.sort(len(rows_N) - 1 - first_of_reversed)
+
+
+def exact_scores(vectors_KM: Matrix, query_M: Vector) -> Vector:
+    """Return the cosines, the same for equal vectors wherever they stand.
+
+    A product in float32 depends on the position within the block; rounding one made in float64
+    takes that away.
+    """
+    scores_K = np.einsum("km,m->k", vectors_KM, query_M, dtype=np.float64)
+    return np.clip(scores_K, -1.0, 1.0).astype(np.float32)
+
+
+def ranked(rows_K: Rows, scores_K: Vector, k: int) -> tuple[Rows, Vector]:
+    """Return the k best: score descending, then row ascending."""
+    order = np.lexsort((rows_K, -scores_K))[:k]
+    return rows_K[order], scores_K[order]
+
+
+def nothing_found(num_queries: int, k: int) -> tuple[Rows, Matrix]:
+    """Return ids_QK of -1 and scores_QK of -inf."""
+    ids_QK = np.full((num_queries, k), NOTHING, dtype=np.int64)
+    return ids_QK, np.full((num_queries, k), -np.inf, dtype=np.float32)
