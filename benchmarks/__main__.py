@@ -1,0 +1,25 @@
+"""`make bench`: every benchmark, each in a process of its own; name some to run only those."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+BENCHMARKS = ["quality", "mixed", "encode", "cold"]
+
+
+def main() -> int:
+    chosen = sys.argv[1:] or BENCHMARKS
+    unknown = set(chosen) - set(BENCHMARKS)
+    if unknown:
+        print(f"Unknown benchmark {', '.join(sorted(unknown))}, known: {', '.join(BENCHMARKS)}.")
+        return 2
+    codes = []
+    for name in chosen:
+        print(f"\n== {name}", flush=True)
+        codes.append(subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode)
+    return max(codes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

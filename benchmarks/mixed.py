@@ -1,0 +1,34 @@
+"""Half notes, half photos: do the first 10 hits hold both where both answer?
+
+Flickr8k dev: 1,000 photos, their first captions as 1,000 notes; the queries are their second
+captions. A gap between the modalities would fill the first 10 hits with one kind.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.common import DATA
+from triptych.retrieval.evaluate import read_pictures
+from triptych.settings import Settings
+from triptych.types import Item
+
+
+def main() -> None:
+    settings = Settings.from_env()
+    model = settings.open_model("default", threads=settings.num_threads)
+    pictures = read_pictures(DATA / "flickr8k.parquet", split="dev")
+    photos = model.embed([Item(id=p.id, image=p.image) for p in pictures])
+    notes = model.embed([Item(id=p.id, text=p.texts[0]) for p in pictures])
+    queries = model.embed([Item(id=p.id, text=p.texts[1]) for p in pictures])
+    scores = queries @ np.concatenate([photos, notes]).T
+    top = np.argsort(-scores, axis=1)[:, :10]
+    share = (top < len(photos)).mean(axis=1)
+    print(f"half notes, half photos ({len(photos):,} each), first 10 hits:")
+    print(f"  both kinds present for {100 * ((share > 0) & (share < 1)).mean():.1f} % of the queries")
+    print(f"  photos among the hits  {100 * share.mean():.1f} %")
+    print(f"  mean score: photos {scores[:, :len(photos)].mean():+.3f}, notes {scores[:, len(photos):].mean():+.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The default model on the dev split of every set: what `triptych eval` says, in one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from benchmarks.common import DATA
+from triptych.retrieval.evaluate import evaluate, read_pictures
+from triptych.settings import Settings
+
+
+@dataclass(frozen=True)
+class Task:
+    name: str
+    file: str
+    limit: int | None = None
+    language: str | None = None
+    first_text: bool = False
+
+
+TASKS = [
+    Task("Flickr8k, captions", "flickr8k"),
+    Task("Vietnamese captions", "vietnamese"),
+    Task("fashion titles, 1,000", "fashion", limit=1000),
+    Task("emoji names, en", "emoji", first_text=True),
+    *(
+        Task(f"emoji names, {tag}", "emoji", language=tag, first_text=True)
+        for tag in ("zh", "de", "hi", "ja", "es", "ru")
+    ),
+    Task("grocery names", "grocery"),
+    Task("caltech101 names", "caltech101"),
+    Task("clothing names", "clothing"),
+    Task("medpix captions", "medpix"),
+]
+
+
+def main() -> None:
+    settings = Settings.from_env()
+    model = settings.open_model("default", threads=settings.num_threads)
+    print(f"{model.name}, dev split, percent")
+    print(f"{'':24}{'t→p @1':>8}{'@5':>7}{'@10':>7}{'p→t @1':>9}{'@10':>7}{'label mAP':>11}{'P@1':>7}")
+    for task in TASKS:
+        pictures = read_pictures(
+            DATA / f"{task.file}.parquet",
+            split="dev",
+            limit=task.limit,
+            language=task.language,
+            first_text=task.first_text,
+        )
+        print(_line(task.name, evaluate(model, pictures)), flush=True)
+
+
+def _line(name: str, report: dict) -> str:
+    forth, back, labels = report["text_to_image"], report["image_to_text"], report["labels"]
+    cells = f"{100 * forth['recall@1']:8.1f}{100 * forth['recall@5']:7.1f}{100 * forth['recall@10']:7.1f}"
+    cells += f"{100 * back['recall@1']:9.1f}{100 * back['recall@10']:7.1f}"
+    if labels is not None and labels["num_labels"] < report["num_pictures"]:
+        cells += f"{100 * labels['map']:11.1f}{100 * labels['precision@1']:7.1f}"
+    return f"{name:24}{cells}"
+
+
+if __name__ == "__main__":
+    main()

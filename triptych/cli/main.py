@@ -1,0 +1,90 @@
+"""`triptych <command> ...`: finds the command, parses its options anywhere, shows errors as sentences."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from triptych.errors import NotFound, TriptychError
+from triptych.registry import Registry
+from triptych.settings import Settings
+
+COMMANDS = Registry(
+    "command",
+    {
+        "index": "triptych.cli.index:Index",
+        "search": "triptych.cli.search:Search",
+        "collections": "triptych.cli.collections:Collections",
+        "info": "triptych.cli.info:Info",
+        "models": "triptych.cli.models:Models",
+        "embed": "triptych.cli.embed:Embed",
+        "eval": "triptych.cli.eval:Eval",
+        "demo": "triptych.cli.demo:Demo",
+        "serve": "triptych.cli.serve:Serve",
+    },
+)
+
+USAGE = """\
+triptych: find pictures and text with either, or with both at once
+
+  triptych index ~/Pictures            index a folder; again: only what changed
+  triptych search "a dog on a beach"   search it by words
+  triptych search ./photo.jpg          ... by a picture
+  triptych search "red shoe" + ./photo.jpg - "heels"
+
+commands:
+  index        index folders of pictures
+  search       find by words, pictures, stored ids, or all at once
+  collections  list, create and drop collections
+  info         what a collection holds
+  models       the models that can be named with --model
+  embed        print vectors of texts and pictures
+  eval         measure a model on a Parquet file of pictures with texts
+  demo         get sample pictures, index them, search them, draw a contact sheet
+  serve        serve a collection over HTTP
+
+`triptych <command> --help` says more. The environment: TRIPTYCH_DATA, TRIPTYCH_MODEL,
+TRIPTYCH_REDIS_URL, TRIPTYCH_THREADS.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 done, 1 failed, 2 called wrongly, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.WARNING, format="triptych: %(message)s")
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"triptych {version('triptych')}")
+        return 0
+    try:
+        return _run(arguments[0], arguments[1:])
+    except TriptychError as error:
+        print(f"triptych: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("triptych: interrupted; what was acknowledged is kept.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `triptych search ... | head` closed the pipe: not our error
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    try:
+        command = COMMANDS.resolve(name)()
+    except NotFound as error:
+        raise NotFound(error.message, hint="See: triptych --help") from None
+    parser = argparse.ArgumentParser(prog=f"triptych {name}", description=command.help)
+    command.add_arguments(parser)
+    code: int = command.run(parser.parse_intermixed_args(arguments), Settings.from_env())
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

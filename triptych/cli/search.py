@@ -1,0 +1,75 @@
+"""`triptych search`: words, pictures, stored ids, weights and minus terms in one line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from triptych.cli.command import add_collection_option, open_collection, whole_number
+from triptych.retrieval.query import parse_query
+from triptych.retrieval.sheet import contact_sheet
+from triptych.settings import Settings
+from triptych.types import Hit
+
+GRAMMAR = """\
+a query is terms joined by + and - (whole arguments):
+  a dog on a beach        words
+  ./photo.jpg  ~/a.png    a picture (or image:photo.jpg)
+  id:/photos/1.jpg        a stored item
+  2:snow                  any term with a weight
+  text:+                  escapes: what follows text: is words
+"""
+
+
+class Search:
+    help = "Find by words, pictures, stored ids, or all at once."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.epilog = GRAMMAR
+        parser.add_argument("query", nargs="*", metavar="TERM")
+        add_collection_option(parser)
+        parser.add_argument("-n", "--limit", type=whole_number, default=10, help="hits (default 10)")
+        parser.add_argument("--offset", type=whole_number, default=0, help="skip the first ones")
+        parser.add_argument("--threshold", type=float, metavar="SCORE", help="no hit below this cosine")
+        parser.add_argument("--filter", metavar="JSON", help="only items whose metadata match")
+        output = parser.add_mutually_exclusive_group()
+        output.add_argument("-f", "--files", action="store_true", help="print paths only, for pipes")
+        output.add_argument("--json", action="store_true", help="print one JSON array")
+        parser.add_argument("--sheet", type=Path, metavar="PNG", help="also draw the hits")
+
+    def run(self, args: argparse.Namespace, settings: Settings) -> int:
+        query = parse_query(args.query)
+        with open_collection(args, settings, must_exist=True) as collection:
+            hits = collection.search(
+                query,
+                limit=args.limit,
+                offset=args.offset,
+                threshold=args.threshold,
+                filter=args.filter,
+            )
+            print_hits(hits, as_json=args.json, paths_only=args.files)
+        return 0
+
+
+def print_hits(hits: Sequence[Hit], *, as_json: bool = False, paths_only: bool = False) -> None:
+    """Print hits the way a person, a pipe or a program reads them."""
+    if as_json:
+        json.dump([asdict(hit) for hit in hits], sys.stdout, ensure_ascii=False, indent=1)
+        print()
+        return
+    for hit in hits:
+        where = printable(hit.uri or hit.id)
+        print(where if paths_only else f"{hit.score:.3f}  {where}")
+
+
+def printable(name: str) -> str:
+    """Return a file name as a terminal may show it: control and undecodable bytes escaped."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in name
+    )
