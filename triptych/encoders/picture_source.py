@@ -60,10 +60,13 @@ def _from_data_uri(source: str, *, max_bytes: int) -> bytes:
     num_bytes = (len(source) - head.end()) * 3 // 4
     if num_bytes > max_bytes + 2:
         raise too_many_bytes("The data URI", num_bytes=num_bytes, max_bytes=max_bytes)
+    strict = "does not hold strict base64 (alphabet, padding, no blanks)"
+    if (len(source) - head.end()) % 4:  # Python lets superfluous padding pass
+        raise _bad_data_uri(strict)
     try:
         return base64.b64decode(source[head.end() :], validate=True)
     except ValueError:
-        raise _bad_data_uri("does not hold strict base64 (alphabet, padding, no blanks)") from None
+        raise _bad_data_uri(strict) from None
 
 
 def _bad_data_uri(why: str) -> PictureError:
