@@ -83,7 +83,7 @@ class FaissIndex:
     @classmethod
     def load(cls, path: Path) -> Self:
         try:
-            inner = faiss.deserialize_index(np.fromfile(path, dtype=np.uint8))
+            inner: Any = faiss.deserialize_index(np.fromfile(path, dtype=np.uint8))
         except (OSError, RuntimeError, MemoryError):
             raise CollectionDamaged(f"{path.name} is not a FAISS index.") from None
         flat = faiss.downcast_index(inner.index) if hasattr(inner, "id_map") else None
@@ -98,7 +98,8 @@ class FaissIndex:
     ) -> tuple[Rows, Vector]:
         chosen = None
         if allowed is not None:
-            chosen = faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed))
+            # as a keyword, or FAISS does not keep the selector alive
+            chosen = faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed))  # type: ignore[call-arg]
         wanted = min(k + _SPARE, reachable)
         while True:
             rough_1K, rows_1K = self._index.search(query_M[None], wanted, params=chosen)

@@ -1,0 +1,45 @@
+"""One writer per collection: an advisory lock that dies with its process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from triptych.errors import CollectionBusy
+
+
+class WriterLock:
+    """`flock` on a file that is never removed: no clean-up after a crash, no race on its name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: int | None = None
+
+    @property
+    def held(self) -> bool:
+        return self._file is not None
+
+    def acquire(self) -> None:
+        """Take the lock, at once or never; raises CollectionBusy naming the process that has it."""
+        if self._file is not None:
+            return
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(file, 32, 0).decode("ascii", "replace").strip()
+            os.close(file)
+            raise CollectionBusy(
+                f"{self.path.parent} is being written to by process {holder or 'unknown'}.",
+                hint="Wait for it to end; searching works meanwhile.",
+            ) from None
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{os.getpid()}\n".encode("ascii"), 0)
+        self._file = file
+
+    def release(self) -> None:
+        """Give the lock back; harmless where it is not held."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
