@@ -22,7 +22,9 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def alternate(contestants: dict[str, Callable[[], object]], *, rounds: int) -> dict[str, list[float]]:
+def alternate(
+    contestants: dict[str, Callable[[], object]], *, rounds: int
+) -> dict[str, list[float]]:
     """Return each contestant's times over rounds that take turns, so that drift hits all alike."""
     for work in contestants.values():
         work()  # warm
@@ -45,7 +47,9 @@ def photos(count: int, *, size: tuple[int, int] = (500, 375)) -> list[Path]:
     paths = [folder / f"{at:05}.jpg" for at in range(count)]
     if not all(path.exists() for path in paths):
         for path, data in zip(paths, _encoded_pictures(count), strict=True):
-            picture = Image.open(io.BytesIO(data)).convert("RGB").resize(size, Image.Resampling.BICUBIC)
+            picture = (
+                Image.open(io.BytesIO(data)).convert("RGB").resize(size, Image.Resampling.BICUBIC)
+            )
             picture.save(path, quality=90)
     return paths
 

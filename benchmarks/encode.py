@@ -91,7 +91,7 @@ def _export() -> Path:
 
 
 def _clip_pixels(path: Path) -> np.ndarray:
-    """open_clip's own preprocessing: shorter side 224 bicubic, centre crop, its mean and deviation."""
+    """open_clip's own preprocessing: shorter side 224 bicubic, centre crop, normalised."""
     picture = Image.open(path).convert("RGB")
     scale = 224 / min(picture.size)
     width, height = (max(224, round(side * scale)) for side in picture.size)

@@ -25,9 +25,11 @@ def main() -> None:
     top = np.argsort(-scores, axis=1)[:, :10]
     share = (top < len(photos)).mean(axis=1)
     print(f"half notes, half photos ({len(photos):,} each), first 10 hits:")
-    print(f"  both kinds present for {100 * ((share > 0) & (share < 1)).mean():.1f} % of the queries")
+    both = (share > 0) & (share < 1)
+    print(f"  both kinds present for {100 * both.mean():.1f} % of the queries")
     print(f"  photos among the hits  {100 * share.mean():.1f} %")
-    print(f"  mean score: photos {scores[:, :len(photos)].mean():+.3f}, notes {scores[:, len(photos):].mean():+.3f}")
+    of_photos, of_notes = scores[:, : len(photos)].mean(), scores[:, len(photos) :].mean()
+    print(f"  mean score: photos {of_photos:+.3f}, notes {of_notes:+.3f}")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ def main() -> None:
     settings = Settings.from_env()
     model = settings.open_model("default", threads=settings.num_threads)
     print(f"{model.name}, dev split, percent")
-    print(f"{'':24}{'t→p @1':>8}{'@5':>7}{'@10':>7}{'p→t @1':>9}{'@10':>7}{'label mAP':>11}{'P@1':>7}")
+    print(
+        f"{'':24}{'t→p @1':>8}{'@5':>7}{'@10':>7}{'p→t @1':>9}{'@10':>7}{'label mAP':>11}{'P@1':>7}"
+    )
     for task in TASKS:
         pictures = read_pictures(
             DATA / f"{task.file}.parquet",
@@ -52,8 +54,9 @@ def main() -> None:
 
 def _line(name: str, report: dict) -> str:
     forth, back, labels = report["text_to_image"], report["image_to_text"], report["labels"]
-    cells = f"{100 * forth['recall@1']:8.1f}{100 * forth['recall@5']:7.1f}{100 * forth['recall@10']:7.1f}"
-    cells += f"{100 * back['recall@1']:9.1f}{100 * back['recall@10']:7.1f}"
+    cells = f"{100 * forth['recall@1']:8.1f}"
+    cells += "".join(f"{100 * forth[key]:7.1f}" for key in ("recall@5", "recall@10"))
+    cells += "".join(f"{100 * back[key]:9.1f}" for key in ("recall@1", "recall@10"))
     if labels is not None and labels["num_labels"] < report["num_pictures"]:
         cells += f"{100 * labels['map']:11.1f}{100 * labels['precision@1']:7.1f}"
     return f"{name:24}{cells}"

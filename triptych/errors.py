@@ -31,7 +31,7 @@ class InvalidInput(TriptychError, ValueError):
 
 
 class PictureError(InvalidInput):
-    """A picture that cannot be used; the decoder's own text is never passed on (it may leak addresses)."""
+    """A picture that cannot be used. A decoder's own text is never in it: it may leak addresses."""
 
     def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)

@@ -44,8 +44,12 @@ class Registry:
             if missing.split(".")[0] == "triptych":
                 raise
             extra = self._extras.get(name)
-            hint = f'Run: pip install "triptych[{extra}]"' if extra else f"Run: pip install {missing}"
-            raise NotAvailable(f"{self.kind.capitalize()} {name!r} needs {missing!r}.", hint=hint) from None
+            hint = (
+                f'Run: pip install "triptych[{extra}]"' if extra else f"Run: pip install {missing}"
+            )
+            raise NotAvailable(
+                f"{self.kind.capitalize()} {name!r} needs {missing!r}.", hint=hint
+            ) from None
 
     def _all(self) -> dict[str, str]:
         plugins = entry_points(group=f"triptych.{self.kind.replace(' ', '_')}s")

@@ -11,16 +11,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import platformdirs
 
 from triptych.encoders.base import EmbeddingModel
-from triptych.errors import InvalidInput
+from triptych.errors import InvalidInput, NotFound
+from triptych.index.meta import Meta
 from triptych.registry import Registry
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.library import Library
+from triptych.retrieval.library import Library, keep_model, model_folder
 
 MODELS = Registry(
     "model",
@@ -32,7 +32,7 @@ MODELS = Registry(
     },
     extras={"open_clip": "torch"},
 )
-"""Families of models; a name is `<family>[:<argument>]`, and each class has `from_name(argument)`."""
+"""Families of models; a name is `<family>[:<argument>]`, a class has `from_name(argument)`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +57,93 @@ class Settings:
     def num_threads(self) -> int:
         return self.threads or len(os.sched_getaffinity(0))
 
+    def open_model(self, name: str | None = None, *, threads: int = 1) -> EmbeddingModel:
+        """Return the model that `name`, or TRIPTYCH_MODEL, names; NotFound lists the known ones."""
+        family, _, argument = (name or self.model).partition(":")
+        model: EmbeddingModel = MODELS.resolve(family).from_name(argument, threads=threads)
+        return model
+
+    def library(self, tenant: str = "default") -> Library:
+        """Return the collections below the data folder."""
+        return Library(self.data, tenant=tenant)
+
+    def open_collection(
+        self,
+        path: str | Path,
+        *,
+        model: str | None = None,
+        threads: int = 1,
+        must_exist: bool = False,
+    ) -> Collection:
+        """Return the collection in the folder `path`; one that exists keeps the model it has.
+
+        Raises NotFound where it `must_exist` and does not, ModelMismatch for another `model`.
+        """
+        known = None if str(path) == ":memory:" else Collection.peek(path)
+        if known is None and must_exist:
+            raise NotFound(
+                f"There is no collection in {path}.", hint="Make one: triptych index ~/Pictures"
+            )
+        if known is None or model is not None:
+            embedder = self.open_model(model, threads=threads)
+        else:
+            embedder = self._model_of(known, threads=threads)
+        collection = Collection.open(path, embedder=embedder)
+        if known is None and collection.folder is not None:
+            self._keep(embedder)
+        return collection
+
+    def _model_of(self, known: Meta, *, threads: int) -> EmbeddingModel:
+        """Return the model of an existing collection: the copy kept for it, or the one it names."""
+        kept = model_folder(self.data, known.fingerprint)
+        if kept.is_dir():
+            return self.open_model(f"default:{kept}", threads=threads)
+        family = known.model.partition(":")[0]
+        name = known.model if family in MODELS.names() else "default"
+        return self.open_model(name, threads=threads)
+
+    def _keep(self, model: EmbeddingModel) -> None:
+        """Copy a model that is files beside the collections, so an upgrade never strands them."""
+        folder = getattr(model, "folder", None)
+        if folder is not None:
+            keep_model(folder, self.data, model.fingerprint)
+
 
 def _count(key: str, value: str) -> int:
     if not value.isascii() or not value.isdigit():
-        raise InvalidInput(f"Got {key}={value!r}, expected a whole number.", hint="0 means all cores.")
+        raise InvalidInput(
+            f"Got {key}={value!r}, expected a whole number.", hint="0 means all cores."
+        )
     return int(value)
+
+
+def open(  # the name that a person types: triptych.open
+    path: str | Path | None = None, *, name: str | None = None, model: str | None = None
+) -> Collection:
+    """Return the collection in the folder `path` (or ":memory:"), or the one called `name`.
+
+    It is made where there is none, with `model` (see: triptych models) or TRIPTYCH_MODEL.
+    """
+    settings = Settings.from_env()
+    if (path is None) == (name is None):
+        raise InvalidInput(f"Got path={path!r} and name={name!r}, expected one of them.")
+    where = settings.library().path(name) if name is not None else path
+    assert where is not None, "checked above"
+    return settings.open_collection(where, model=model, threads=settings.num_threads)
+
+
+def collections() -> list[str]:
+    """Return the names of the collections in the data folder."""
+    return Settings.from_env().library().list()
+
+
+def create(name: str, *, model: str | None = None) -> Collection:
+    """Return the new, empty collection called `name`; raises InvalidInput where it exists."""
+    settings = Settings.from_env()
+    folder = settings.library().create(name)
+    return settings.open_collection(folder, model=model, threads=settings.num_threads)
+
+
+def drop(name: str) -> None:
+    """Delete the collection called `name` and all that is in it; raises NotFound."""
+    Settings.from_env().library().drop(name)

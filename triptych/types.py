@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Modality: TypeAlias = Literal["text", "image", "both", "vector"]
-Json: TypeAlias = "str | int | float | bool | None | Sequence[Json] | Mapping[str, Json]"
 Metadata: TypeAlias = Mapping[str, Any]
 Vector: TypeAlias = NDArray[np.float32]
 Matrix: TypeAlias = NDArray[np.float32]
@@ -64,7 +63,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Part:
-    """One term of a query: exactly one of text, image, id or vector, with a weight (below 0: not this)."""
+    """One term of a query: a text, image, id or vector; a weight below 0 means not this."""
 
     weight: float = 1.0
     text: str | None = None

@@ -39,7 +39,7 @@ def stored(value: str, weight: float = 1.0) -> tuple[float, str, str]:
 TABLE = [
     # words
     ("dog", [text("dog")]),
-    ("a dog on a beach".split(), [text("a dog on a beach")]),
+    (["a", "dog", "on", "a", "beach"], [text("a dog on a beach")]),
     (["a dog on a beach"], [text("a dog on a beach")]),
     (["red shoe", "+", "heels"], [text("red shoe"), text("heels")]),
     (["red shoe", "-", "heels"], [text("red shoe"), text("heels", -1)]),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from triptych.errors import InvalidInput
-from triptych.retrieval.collection import Collection
 from triptych.settings import Settings
 
 
@@ -27,17 +26,22 @@ def add_collection_option(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def open_collection(args: argparse.Namespace, settings: Settings, **options: object) -> Collection:
-    """Return the collection that `--collection` names; a `/` makes it a folder."""
+def collection_folder(args: argparse.Namespace, settings: Settings) -> Path:
+    """Return the folder that `--collection` names; a `/` in it makes it a path."""
     name: str = args.collection
-    if "/" in name:
-        return settings.open_collection(Path(name).expanduser(), **options)  # type: ignore[arg-type]
-    return settings.open_collection(settings.library().path(name), **options)  # type: ignore[arg-type]
+    return Path(name).expanduser() if "/" in name else settings.library().path(name)
 
 
 def whole_number(text: str) -> int:
-    """Return `text` as an int, for argparse: its own message names neither value nor range."""
+    """Return `text` as an int, for argparse, whose own message would name this function."""
     try:
         return int(text)
     except ValueError:
-        raise InvalidInput(f"Got {text!r}, expected a whole number.") from None
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number") from None
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are sentences like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InvalidInput(f"{message[:1].upper()}{message[1:]}.", hint=f"See: {self.prog} --help")

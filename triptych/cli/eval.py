@@ -18,13 +18,19 @@ class Eval:
     help = "Measure a model: recall@1/5/10 and median rank both ways, mAP over labels, nDCG."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("file", type=Path, help="Parquet: id, split, image, texts, label, attributes")
+        parser.add_argument(
+            "file", type=Path, help="Parquet: id, split, image, texts, label, attributes"
+        )
         parser.add_argument("--model", help="see: triptych models")
         parser.add_argument("--split", help="default: test where there is one, else dev, else all")
         parser.add_argument("--limit", type=whole_number, help="only the first so many pictures")
-        parser.add_argument("--language", metavar="TAG", help="texts from the attribute of this name")
         parser.add_argument(
-            "--first-text", action="store_true", help="only a picture's first text: its name, not its tags"
+            "--language", metavar="TAG", help="texts from the attribute of this name"
+        )
+        parser.add_argument(
+            "--first-text",
+            action="store_true",
+            help="of each picture only the first text: its name",
         )
         parser.add_argument("--json", action="store_true", help="fractions from 0 to 1, as JSON")
 

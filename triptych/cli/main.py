@@ -1,14 +1,14 @@
-"""`triptych <command> ...`: finds the command, parses its options anywhere, shows errors as sentences."""
+"""`triptych <command> ...`: options anywhere, errors as sentences."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from triptych.cli.command import Parser
 from triptych.errors import NotFound, TriptychError
 from triptych.registry import Registry
 from triptych.settings import Settings
@@ -53,7 +53,7 @@ TRIPTYCH_REDIS_URL, TRIPTYCH_THREADS.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 done, 1 failed, 2 called wrongly, 130 interrupted."""
+    """Run one command; return 0 for done, 1 failed, 2 called wrongly, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.WARNING, format="triptych: %(message)s")
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -80,7 +80,7 @@ def _run(name: str, arguments: list[str]) -> int:
         command = COMMANDS.resolve(name)()
     except NotFound as error:
         raise NotFound(error.message, hint="See: triptych --help") from None
-    parser = argparse.ArgumentParser(prog=f"triptych {name}", description=command.help)
+    parser = Parser(prog=f"triptych {name}", description=command.help)
     command.add_arguments(parser)
     code: int = command.run(parser.parse_intermixed_args(arguments), Settings.from_env())
     return code

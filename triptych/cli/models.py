@@ -9,7 +9,7 @@ from triptych.settings import MODELS, Settings
 _DESCRIPTIONS = {
     "default": "trained by this project, shipped in the package; offline, no torch",
     "hashing": "no weights: colours and letters, for tests",
-    "open_clip": "open_clip:<architecture>:<pretrained tag or weights file>; needs the extra [torch]",
+    "open_clip": "open_clip:<architecture>:<tag or weights file>; needs the extra [torch]",
     "vectors": "vectors:<name>:<dim>: your own vectors, embedded elsewhere",
 }
 

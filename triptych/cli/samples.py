@@ -67,16 +67,18 @@ def _fetch_stamps(scratch: Path, say: Callable[[str], object]) -> Path:
 
 def _unpack(package: Path, into: Path) -> None:
     command = ["dpkg-deb", "--fsys-tarfile", str(package)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as unpacking:  # noqa: S603
-        with tarfile.open(fileobj=unpacking.stdout, mode="r|") as archive:
-            for member in archive:
-                path = PurePosixPath(member.name)
-                if member.isfile() and path.suffix in _KEPT and path.is_relative_to(_STAMPS):
-                    target = into / path.relative_to(_STAMPS)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    source = archive.extractfile(member)
-                    assert source is not None, "a regular file has content"
-                    target.write_bytes(source.read())
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE) as unpacking,  # noqa: S603
+        tarfile.open(fileobj=unpacking.stdout, mode="r|") as archive,
+    ):
+        for member in archive:
+            path = PurePosixPath(member.name)
+            if member.isfile() and path.suffix in _KEPT and path.is_relative_to(_STAMPS):
+                target = into / path.relative_to(_STAMPS)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source = archive.extractfile(member)
+                assert source is not None, "a regular file has content"
+                target.write_bytes(source.read())
     if unpacking.returncode != 0:
         raise subprocess.CalledProcessError(unpacking.returncode, command)
 

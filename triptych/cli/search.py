@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from triptych.cli.command import add_collection_option, open_collection, whole_number
+from triptych.cli.command import add_collection_option, collection_folder, whole_number
+from triptych.cli.sheets import sheet_row
 from triptych.retrieval.query import parse_query
 from triptych.retrieval.sheet import contact_sheet
 from triptych.settings import Settings
@@ -33,18 +34,26 @@ class Search:
         parser.epilog = GRAMMAR
         parser.add_argument("query", nargs="*", metavar="TERM")
         add_collection_option(parser)
-        parser.add_argument("-n", "--limit", type=whole_number, default=10, help="hits (default 10)")
+        parser.add_argument(
+            "-n", "--limit", type=whole_number, default=10, help="hits (default 10)"
+        )
         parser.add_argument("--offset", type=whole_number, default=0, help="skip the first ones")
-        parser.add_argument("--threshold", type=float, metavar="SCORE", help="no hit below this cosine")
+        parser.add_argument(
+            "--threshold", type=float, metavar="SCORE", help="no hit below this cosine"
+        )
         parser.add_argument("--filter", metavar="JSON", help="only items whose metadata match")
+        parser.add_argument("--model", help="insist on this model")
         output = parser.add_mutually_exclusive_group()
-        output.add_argument("-f", "--files", action="store_true", help="print paths only, for pipes")
+        output.add_argument(
+            "-f", "--files", action="store_true", help="print paths only, for pipes"
+        )
         output.add_argument("--json", action="store_true", help="print one JSON array")
         parser.add_argument("--sheet", type=Path, metavar="PNG", help="also draw the hits")
 
     def run(self, args: argparse.Namespace, settings: Settings) -> int:
         query = parse_query(args.query)
-        with open_collection(args, settings, must_exist=True) as collection:
+        folder = collection_folder(args, settings)
+        with settings.open_collection(folder, model=args.model, must_exist=True) as collection:
             hits = collection.search(
                 query,
                 limit=args.limit,
@@ -53,6 +62,8 @@ class Search:
                 filter=args.filter,
             )
             print_hits(hits, as_json=args.json, paths_only=args.files)
+            if args.sheet is not None:
+                contact_sheet([sheet_row(collection, query, hits)]).save(args.sheet, "PNG")
         return 0
 
 

@@ -17,5 +17,5 @@ class Serve:
     def run(self, args: argparse.Namespace, settings: Settings) -> int:
         raise NotAvailable(
             "This version has no HTTP server yet.",
-            hint='In Python: triptych.open(path).search("a dog"); on the command line: triptych search.',
+            hint='Use triptych search, or in Python triptych.open(path).search("a dog").',
         )

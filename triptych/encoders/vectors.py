@@ -26,7 +26,7 @@ class CallerVectors:
         self.dim = dim
 
     @classmethod
-    def from_name(cls, argument: str) -> Self:
+    def from_name(cls, argument: str, *, threads: int = 1) -> Self:
         """Return the model that `<name>:<dim>` spells."""
         match = _NAME.fullmatch(argument)
         if match is None:

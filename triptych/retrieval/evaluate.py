@@ -1,4 +1,4 @@
-"""Measure a model on a Parquet file of pictures with texts: recall both ways, mAP and nDCG over labels.
+"""Measure a model on a Parquet file of pictures with texts: recall both ways, mAP, nDCG.
 
 The schema: `id`, `split`, `image` (encoded bytes), `texts` (list of strings), `label`,
 `attributes` (a JSON string; with a language tag as key, the texts in that language).

@@ -1,4 +1,4 @@
-"""Queries as a small algebra: a weighted sum of unit vectors, from words, pictures, ids, vectors."""
+"""Queries as a small algebra: a weighted sum of unit vectors of words, pictures, ids."""
 
 from __future__ import annotations
 

@@ -1,0 +1,185 @@
+"""The command line as a person meets it: what is printed, what is said, what is returned."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_without_arguments_it_shows_how(run: Run) -> None:
+    code, out, _ = run()
+    assert code == 0
+    assert "triptych index ~/Pictures" in out
+
+
+def test_an_unknown_command_lists_the_known(run: Run) -> None:
+    code, _, err = run("serach", "dog")
+    assert code == 2
+    assert "Unknown command 'serach'" in err
+    assert "search" in err
+    assert "Traceback" not in err
+
+
+def test_index_then_search_by_words(run: Run, photos: Path) -> None:
+    code, out, _ = run("index", str(photos))
+    assert code == 0
+    assert "4 added" in out
+    code, out, _ = run("search", "red")
+    assert code == 0
+    score, path = out.splitlines()[0].split("  ")
+    assert path == str(photos / "red.png")
+    assert 0 < float(score) <= 1
+
+
+def test_the_second_index_touches_nothing(run: Run, photos: Path) -> None:
+    run("index", str(photos))
+    _, out, _ = run("index", str(photos))
+    assert "4 unchanged" in out
+    assert "added" not in out
+
+
+def test_search_by_picture_finds_it_first(run: Run, photos: Path) -> None:
+    run("index", str(photos))
+    _, out, _ = run("search", str(photos / "blue.png"), "-f")
+    assert out.splitlines()[0] == str(photos / "blue.png")
+
+
+def test_options_are_recognised_anywhere(run: Run, photos: Path) -> None:
+    run("index", str(photos))
+    for line in (
+        ["-n", "1", "red", "-", "blue"],
+        ["red", "-n", "1", "-", "blue"],
+        ["red", "-", "blue", "-n", "1"],
+    ):
+        code, out, _ = run("search", *line)
+        assert code == 0
+        assert len(out.splitlines()) == 1
+        assert "red.png" in out
+
+
+def test_minus_pushes_away(run: Run, photos: Path) -> None:
+    run("index", str(photos))
+    _, out, _ = run("search", "red", "+", "green", "-", "2:green", "-f")
+    assert out.splitlines()[0].endswith("red.png")
+
+
+def test_json_is_one_array_of_hits(run: Run, photos: Path) -> None:
+    run("index", str(photos))
+    _, out, _ = run("search", "red", "--json", "--limit", "2")
+    hits = json.loads(out)
+    assert [set(hit) >= {"id", "score", "metadata", "uri"} for hit in hits] == [True, True]
+
+
+def test_a_sheet_is_drawn(run: Run, photos: Path, tmp_path: Path) -> None:
+    run("index", str(photos))
+    code, _, _ = run("search", "red", "--sheet", str(tmp_path / "sheet.png"))
+    assert code == 0
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["search"], "The query is empty"),
+        (["search", ""], "empty"),
+        (["search", "dog", "--limit", "0"], "limit"),
+        (["search", "dog", "--limit", "many"], "expected a whole number"),
+        (["search", "dog", "-c", "nowhere"], "nowhere"),
+        (["search", "dog", "-c", "No Name"], "No Name"),
+        (["search", "dog", "+"], "Nothing follows"),
+        (["search", "./missing.jpg"], "missing.jpg"),
+        (["search", "image:http://127.0.0.1/x.png"], "URL"),
+        (["search", "id:unknown"], "unknown"),
+        (["search", "dog", "--filter", "{}"], "ilter"),
+        (["search", "dog", "--model", "open_klip:x"], "Unknown model"),
+        (["search", "dog", "--model", "vectors:mine:8"], "triptych index --rebuild"),
+        (["index"], "no folder"),
+        (["index", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["embed", "dog", "--model", "vectors:mine"], "vectors:<name>:<dim>"),
+        (["eval", "/nowhere.parquet"], "/nowhere.parquet"),
+        (["info", "-c", "nowhere"], "nowhere"),
+        (["collections", "drop", "nowhere"], "nowhere"),
+        (["collections", "create"], "NAME"),
+        (["serve"], "no HTTP server yet"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_bad_input_gets_one_clear_sentence(
+    run: Run, photos: Path, arguments: list[str], sentence: str
+) -> None:
+    run("index", str(photos))
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert sentence in err
+    assert err.startswith("triptych: ")
+    assert len(err.splitlines()) == 1
+    assert out == ""
+
+
+def test_unreadable_pictures_are_named_and_the_run_goes_on(run: Run, photos: Path) -> None:
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff not a picture")
+    (photos / "empty.png").touch()
+    code, out, err = run("index", str(photos))
+    assert code == 0
+    assert "4 added, 2 unreadable" in out
+    assert "broken.jpg" in err
+    assert "empty.png" in err
+
+
+def test_strict_ends_with_1(run: Run, photos: Path, tmp_path: Path) -> None:
+    (photos / "empty.png").touch()
+    report = tmp_path / "report.tsv"
+    code, _, _ = run("index", str(photos), "--strict", "--report", str(report))
+    assert code == 1
+    path, reason_code, _ = report.read_text().split("\t")
+    assert (path, reason_code) == (str(photos / "empty.png"), "picture_empty")
+
+
+def test_collections_by_name(run: Run, photos: Path) -> None:
+    run("index", str(photos), "-c", "holidays")
+    run("collections", "create", "empty")
+    assert run("collections")[1].split() == ["empty", "holidays"]
+    assert run("collections", "drop", "holidays")[0] == 0
+    assert run("collections", "list")[1].split() == ["empty"]
+
+
+def test_a_collection_keeps_its_model(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("index", str(photos))
+    monkeypatch.setenv("TRIPTYCH_MODEL", "vectors:mine:8")
+    assert run("search", "red")[0] == 0
+
+
+def test_rebuild_changes_the_model(run: Run, photos: Path) -> None:
+    run("index", str(photos))
+    code, out, _ = run("index", "--rebuild", "--model", "hashing:64")
+    assert code == 0
+    assert "4 added" in out
+    assert json.loads(run("info", "--json")[1])["dim"] == 64
+    assert "red.png" in run("search", "red", "-n", "1")[1]
+
+
+def test_embed_prints_a_line_each(run: Run, photos: Path) -> None:
+    _, out, _ = run("embed", "red", str(photos / "red.png"))
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["input"] for row in rows] == ["red", str(photos / "red.png")]
+    assert sum(x * x for x in rows[0]["vector"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_models_are_listed(run: Run) -> None:
+    out = run("models")[1]
+    assert "* hashing" in out
+    assert "open_clip:<architecture>" in out
+
+
+def test_info_says_what_is_there(run: Run, photos: Path) -> None:
+    run("index", str(photos))
+    out = run("info")[1]
+    assert "count        4" in out
+    assert "hashing" in out

@@ -1,0 +1,56 @@
+"""Hits as pictures for people: rows of a contact sheet, and a collection's map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from triptych.encoders.pictures import load_picture
+from triptych.retrieval.atlas import atlas
+from triptych.retrieval.collection import Collection
+from triptych.retrieval.sheet import SheetRow, Tile
+from triptych.types import Hit, Part, Query
+
+_ON_MAP = 1_000  # pictures; more would not be seen
+
+
+def sheet_row(collection: Collection, query: Query, hits: Sequence[Hit]) -> SheetRow:
+    """Return what was asked and what was found, ready to draw."""
+    pictures = [picture for part in query.parts if (picture := _asked(collection, part))]
+    tiles = [
+        Tile(_thumbnail(collection, hit.id), hit.score, Path(hit.uri or hit.id).name)
+        for hit in hits
+    ]
+    return SheetRow(_title(query), pictures, tiles)
+
+
+def atlas_of(collection: Collection) -> Image.Image:
+    """Return the collection's pictures laid out by likeness; of a large one an even sample."""
+    ids = sorted(collection.files())
+    ids = ids[:: max(1, len(ids) // _ON_MAP)]
+    kept = [(id, picture) for id in ids if (picture := _thumbnail(collection, id))]
+    return atlas(collection.vectors([id for id, _ in kept]), [picture for _, picture in kept])
+
+
+def _title(query: Query) -> str:
+    """Return the query as it would be typed, pictures as a mark."""
+    words = []
+    for at, part in enumerate(query.parts):
+        sign = "− " if part.weight < 0 else "+ " if at else ""
+        weight = f"{abs(part.weight):g}×" if abs(part.weight) != 1 else ""
+        words.append(f"{sign}{weight}{part.text or part.id or '[picture]'}")
+    return "\n".join(words)
+
+
+def _asked(collection: Collection, part: Part) -> Image.Image | None:
+    if part.image is not None:
+        return load_picture(part.image, size_hint=256)
+    return _thumbnail(collection, part.id) if part.id is not None else None
+
+
+def _thumbnail(collection: Collection, id: str) -> Image.Image | None:
+    jpeg = collection.thumbnail(id)
+    return Image.open(BytesIO(jpeg)).convert("RGB") if jpeg is not None else None
