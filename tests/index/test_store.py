@@ -161,7 +161,7 @@ def test_a_vector_of_another_item_is_found(path: Path) -> None:
 @pytest.mark.parametrize("content", [b"<html>", b"SQLite format 3\0" + b"\xff" * 5000])
 def test_no_database_is_a_sentence(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(CollectionDamaged, match="store.sqlite"):
+    with pytest.raises(CollectionDamaged, match=r"store\.sqlite"):
         open_store(path)
 
 
@@ -174,7 +174,7 @@ def test_another_database_is_damage(path: Path) -> None:
 def test_a_newer_format_is_refused(path: Path) -> None:
     open_store(path).close()
     edit(path, "UPDATE meta SET value = 2 WHERE key = 'format'")
-    with pytest.raises(NotAvailable, match="format 2.*up to 1.*upgrade"):
+    with pytest.raises(NotAvailable, match=r"format 2.*up to 1.*upgrade"):
         open_store(path)
 
 

@@ -99,7 +99,7 @@ class Store:
         with self.reading():
             found = [(int(first), str(epoch)) for first, epoch in self._select(query)]
             ends = [*(first for first, _ in found[1:]), self.sequence]
-        return {epoch: (first, end) for (first, epoch), end in zip(found, ends, strict=True)}
+        return {epoch: (first, end) for (first, epoch), end in zip(found, ends, strict=False)}
 
     @property
     def writing(self) -> bool:

@@ -1,0 +1,40 @@
+"""What a caller asks for, checked: whole numbers in range, and one limit under three names."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+from triptych.errors import InvalidInput
+
+
+def whole(name: str, value: Any, *, least: int) -> int:
+    """Return `value` as an int; raises InvalidInput where it is none or below `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise InvalidInput(f"{name} is a whole number, got {value!r}.") from None
+    if number < least or isinstance(value, bool):
+        raise InvalidInput(f"{name} is {least} or more, got {value!r}.")
+    return number
+
+
+def one_limit(limit: Any, top_k: Any, k: Any) -> int:
+    """Return how many hits are wanted: `limit`, or one of its other names."""
+    aliases = {name: value for name, value in (("top_k", top_k), ("k", k)) if value is not None}
+    if len(set(map(repr, aliases.values()))) > 1:
+        raise InvalidInput(f"top_k and k mean the same, got {top_k!r} and {k!r}.")
+    name, value = next(iter(aliases.items()), ("limit", limit))
+    return whole(name, value, least=1)
+
+
+def cosine(threshold: Any) -> float | None:
+    """Return the threshold; raises InvalidInput unless it is a number."""
+    if threshold is None:
+        return None
+    if isinstance(threshold, str | bool) or not hasattr(threshold, "__float__"):
+        raise InvalidInput(f"threshold is a cosine in -1..1, got {threshold!r}.")
+    if math.isnan(number := float(threshold)):
+        raise InvalidInput("threshold is a cosine in -1..1, got NaN.")
+    return number

@@ -1,0 +1,116 @@
+"""Collections by name: `<data folder>/<tenant>/<collection>/`, and the models that they need."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+from triptych.encoders.base import EmbeddingModel
+from triptych.errors import InvalidInput, NotFound
+from triptych.index.lock import WriterLock
+from triptych.retrieval.collection import STORE, Collection
+
+_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+_FINGERPRINT = re.compile(r"[A-Za-z0-9_:.-]{1,128}")
+_TRASH = ".trash-"
+
+
+class Library:
+    """The collections of one tenant."""
+
+    def __init__(self, root: str | Path, tenant: str = "default") -> None:
+        self.root = Path(root)
+        self.folder = self.root / _checked("tenant", tenant)
+
+    def path(self, name: str) -> Path:
+        """Return where the collection lies or would lie; raises InvalidInput on a bad name."""
+        return self.folder / _checked("collection", name)
+
+    def list(self) -> list[str]:
+        """Return the names of all collections, sorted."""
+        return sorted(path.parent.name for path in self.folder.glob(f"*/{STORE}") if _is_kept(path))
+
+    def create(self, name: str) -> Path:
+        """Return the folder of a new collection; raises InvalidInput where the name is taken."""
+        path = self.path(name)
+        if (path / STORE).exists():
+            raise InvalidInput(f"The collection {name!r} exists already.", hint="Open it instead.")
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def open(self, name: str, *, embedder: EmbeddingModel, index: str = "faiss") -> Collection:
+        """Return the collection; raises NotFound listing those that there are."""
+        return Collection.open(self.existing(name), embedder=embedder, index=index)
+
+    def existing(self, name: str) -> Path:
+        """Return the collection's folder; raises NotFound listing those that there are."""
+        path = self.path(name)
+        if not (path / STORE).exists():
+            known = ", ".join(self.list()) or "none yet"
+            raise NotFound(f"There is no collection {name!r}, known: {known}.")
+        return path
+
+    def drop(self, name: str) -> None:
+        """Delete the collection; raises NotFound, or CollectionBusy while a process writes to it.
+
+        It is gone with one rename; what a crash leaves of it is swept away by the next drop.
+        """
+        path = self.existing(name)
+        lock = WriterLock(path / "lock")
+        lock.acquire()
+        try:
+            path.rename(self.folder / f"{_TRASH}{name}-{secrets.token_hex(8)}")
+        finally:
+            lock.release()
+        for trash in self.folder.glob(f"{_TRASH}*"):
+            shutil.rmtree(trash, ignore_errors=True)
+
+
+def model_folder(root: str | Path, fingerprint: str) -> Path:
+    """Return where the model with this fingerprint is kept, if it is."""
+    if not _FINGERPRINT.fullmatch(fingerprint):
+        raise InvalidInput(f"Got {fingerprint!r}, expected a model's fingerprint.")
+    return Path(root) / "models" / fingerprint
+
+
+def keep_model(folder: str | Path, root: str | Path, fingerprint: str) -> Path:
+    """Return `<root>/models/<fingerprint>`, a copy of the model in `folder`, made once.
+
+    So an upgrade of the package strands no collection. Hard links where the disk allows them.
+    """
+    kept = model_folder(root, fingerprint)
+    if kept.is_dir():
+        return kept
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    scratch = kept.with_name(f".{fingerprint}-{secrets.token_hex(8)}")
+    try:
+        shutil.copytree(folder, scratch, copy_function=_link_or_copy)
+        scratch.rename(kept)
+    except OSError:
+        # another process may have been faster; anything else is an error
+        if not kept.is_dir():
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return kept
+
+
+def _link_or_copy(source: str, target: str) -> Any:
+    try:
+        return os.link(os.path.realpath(source), target)
+    except OSError:
+        return shutil.copy2(source, target)
+
+
+def _is_kept(store: Path) -> bool:
+    return _NAME.fullmatch(store.parent.name) is not None
+
+
+def _checked(kind: str, name: Any) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidInput(f"Got the {kind} name {name!r}, expected 1 to 64 of a-z, 0-9, _ and -.")
+    return name

@@ -1,0 +1,79 @@
+"""Items made ready to embed: checked, their pictures decoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from triptych.encoders.pictures import load_picture, thumbnail
+from triptych.errors import InvalidInput, PictureError
+from triptych.index.records import FileState, metadata_json
+from triptych.types import ImageSource, Item
+
+AnyItem: TypeAlias = Item | Mapping[str, Any]
+T = TypeVar("T")
+
+_FIELDS = tuple(field.name for field in fields(Item))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """An item whose picture is decoded, and what is kept beside its vector."""
+
+    item: Item
+    thumbnail: bytes | None = None
+    content: str | None = None
+    file: FileState | None = None
+
+
+def as_item(given: AnyItem) -> Item:
+    """Return an Item; raises InvalidInput for anything but an Item or a mapping of its fields."""
+    if isinstance(given, Item):
+        return given
+    if not isinstance(given, Mapping):
+        raise InvalidInput(f"Got a {type(given).__name__}, expected an Item or a dict.")
+    unknown = [name for name in given if name not in _FIELDS]
+    if unknown or "id" not in given:
+        raise InvalidInput(
+            f"An item has the keys {', '.join(_FIELDS)}, got {', '.join(map(repr, given))}.",
+            hint="Give at least an id; put fields of your own into metadata.",
+        )
+    return Item(**{"metadata": {}, **given})
+
+
+def prepare(given: AnyItem, *, size_hint: int | None = None) -> Prepared:
+    """Return the item with its picture decoded, near the size that the model wants.
+
+    Raises InvalidInput or PictureError, naming the item.
+    """
+    item = as_item(given)
+    for name in ("text", "uri"):
+        if not isinstance(getattr(item, name), str | None):
+            raise InvalidInput(f"The {name} of {item.id!r} is no string: {getattr(item, name)!r}.")
+    if item.text is not None and not item.text.strip():
+        raise InvalidInput(f"The text of {item.id!r} is empty.", hint="Leave it out.")
+    metadata_json(item.id, item.metadata)
+    if item.image is None:
+        return Prepared(item=item)
+    try:
+        picture = load_picture(item.image, size_hint=size_hint)
+    except PictureError as error:
+        raise PictureError(error.code, f"{item.id!r}: {error.message}", hint=error.hint) from None
+    uri = item.uri if item.uri is not None else _address(item.image)
+    return Prepared(item=replace(item, image=picture, uri=uri), thumbnail=thumbnail(picture))
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield lists of at most `size`, taking no more from `items` than each needs."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _address(image: ImageSource) -> str | None:
+    if isinstance(image, str) and image.startswith("data:"):
+        return None
+    return str(image) if isinstance(image, str | Path) else None
