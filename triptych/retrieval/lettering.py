@@ -25,8 +25,8 @@ _MOST_LETTERS = 500  # more is never shown, and measuring it takes seconds
 
 def fitting(text: str, *, size: int) -> tuple[str, Font]:
     """Return a font for `text`, and `text` with a dot for each letter that no font has."""
-    # the true minus is in few fonts, and the dash looks the same
-    text = text[:_MOST_LETTERS].replace("\u2212", "\u2013")
+    # the true minus is in few fonts
+    text = text[:_MOST_LETTERS].replace("\u2212", "-")
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     fonts = [_font(None, size), *(_font(name, size) for name in _SYSTEM_FONTS)]
     present = [font for font in fonts if font is not None]
