@@ -93,6 +93,11 @@ class Settings:
             self._keep(embedder)
         return collection
 
+    def create_collection(self, name: str, *, model: str | None = None) -> Collection:
+        """Return the new, empty collection called `name`; raises InvalidInput where it exists."""
+        folder = self.library().create(name)
+        return self.open_collection(folder, model=model, threads=self.num_threads)
+
     def _model_of(self, known: Meta, *, threads: int) -> EmbeddingModel:
         """Return the model of an existing collection: the copy kept for it, or the one it names."""
         kept = model_folder(self.data, known.fingerprint)
@@ -139,9 +144,7 @@ def collections() -> list[str]:
 
 def create(name: str, *, model: str | None = None) -> Collection:
     """Return the new, empty collection called `name`; raises InvalidInput where it exists."""
-    settings = Settings.from_env()
-    folder = settings.library().create(name)
-    return settings.open_collection(folder, model=model, threads=settings.num_threads)
+    return Settings.from_env().create_collection(name, model=model)
 
 
 def drop(name: str) -> None:

@@ -93,7 +93,7 @@ def test_a_sheet_is_drawn(run: Run, photos: Path, tmp_path: Path) -> None:
         (["search", "dog", "-c", "No Name"], "No Name"),
         (["search", "dog", "+"], "Nothing follows"),
         (["search", "./missing.jpg"], "missing.jpg"),
-        (["search", "image:http://127.0.0.1/x.png"], "URL"),
+        (["search", "image:http://127.0.0.1/x.png"], "not fetched"),
         (["search", "id:unknown"], "unknown"),
         (["search", "dog", "--filter", "{}"], "ilter"),
         (["search", "dog", "--model", "open_klip:x"], "Unknown model"),
@@ -107,7 +107,7 @@ def test_a_sheet_is_drawn(run: Run, photos: Path, tmp_path: Path) -> None:
         (["collections", "create"], "NAME"),
         (["serve"], "no HTTP server yet"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
 def test_bad_input_gets_one_clear_sentence(
     run: Run, photos: Path, arguments: list[str], sentence: str

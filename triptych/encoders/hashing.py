@@ -58,7 +58,7 @@ class HashingEncoder(DualEncoder):
         self.fingerprint = hashlib.sha256(f"triptych hashing 1 {dim}".encode()).hexdigest()
 
     @classmethod
-    def from_name(cls, argument: str) -> Self:
+    def from_name(cls, argument: str, *, threads: int = 1) -> Self:
         """Return the model that `hashing:<dim>` spells; plain `hashing` has 256."""
         if argument and not (argument.isdecimal() and 0 < int(argument) <= 65536):
             raise InvalidInput(f"Got the model name 'hashing:{argument}', expected hashing:<dim>.")

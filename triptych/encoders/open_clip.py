@@ -51,7 +51,7 @@ class OpenClipModel(DualEncoder):
         self.fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @classmethod
-    def from_name(cls, argument: str) -> Self:
+    def from_name(cls, argument: str, *, threads: int = 1) -> Self:
         """Return the model `open_clip:<architecture>:<tag, local file or "random">`.
 
         Raises NotFound, InvalidInput, NotAvailable.
