@@ -15,7 +15,7 @@ from triptych.index.lock import WriterLock
 from triptych.retrieval.collection import STORE, Collection
 
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
-_FINGERPRINT = re.compile(r"[A-Za-z0-9_:.-]{1,128}")
+_FINGERPRINT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_:.-]{0,127}")
 _TRASH = ".trash-"
 
 
