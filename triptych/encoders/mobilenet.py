@@ -103,6 +103,14 @@ class MobileNet(nn.Module):
 
     def forward(self, map_BCHW: Tensor, *, after: int = -1, until: int = LAST_MAP) -> Tensor:
         """The output of layer `until`, given that of layer `after` (-1: the picture in -1..1)."""
+        return self._run(map_BCHW, after=after, until=until)[until]
+
+    def outputs(self, pixels_BCHW: Tensor) -> list[Tensor]:
+        """The output of every layer, from the first to the last map."""
+        found = self._run(pixels_BCHW, after=-1, until=LAST_MAP)
+        return [found[index] for index in range(LAST_MAP + 1)]
+
+    def _run(self, map_BCHW: Tensor, *, after: int, until: int) -> dict[int, Tensor]:
         outputs = {after: map_BCHW}
         for index in range(after + 1, until + 1):
             layer = self.layers[index]
@@ -112,9 +120,48 @@ class MobileNet(nn.Module):
             else:
                 conv = self.convs[layer.name.replace(".", "_")]
                 outputs[index] = conv(outputs[layer.inputs[0]])
-        return outputs[until]
+        return outputs
 
     def parameters_after(self, layer: int) -> list[nn.Parameter]:
         """Parameters of the layers above `layer`, which training may move."""
         names = [node.name.replace(".", "_") for node in self.layers[layer + 1 :] if node.op == "conv"]
         return [parameter for name in names for parameter in self.convs[name].parameters()]
+
+
+class PictureHead(nn.Module):
+    """A map of features to a vector: what several heads attend to, and the plain mean."""
+
+    def __init__(self, *, channels: int = 1280, dim: int = 384, num_heads: int = 8, attend: bool = True) -> None:
+        super().__init__()
+        self.attend = attend
+        self.scale = nn.Parameter(torch.tensor(1.0), requires_grad=False)  # set from data before training
+        self.look = nn.Linear(channels, num_heads)
+        self.heads_HCM = nn.Parameter(torch.randn(num_heads, channels, dim // num_heads) * channels**-0.5)
+        self.mean = nn.Linear(channels, dim)
+        self.widen, self.narrow = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
+        self.dropout = nn.Dropout(0.1)
+        nn.init.zeros_(self.narrow.weight)
+
+    def forward(self, map_BCHW: Tensor) -> Tensor:
+        places_BPC = map_BCHW.flatten(2).transpose(1, 2) * self.scale
+        vector_BM: Tensor = self.mean(self.dropout(places_BPC.mean(dim=1)))
+        if self.attend:
+            share_BHP = self.look(places_BPC).transpose(1, 2).softmax(dim=-1)
+            pooled_BHC = self.dropout(share_BHP @ places_BPC)
+            seen_HBM = pooled_BHC.transpose(0, 1) @ self.heads_HCM
+            vector_BM = vector_BM + seen_HBM.transpose(0, 1).flatten(1)
+        bent: Tensor = self.narrow(self.dropout(functional.gelu(self.widen(vector_BM))))
+        return vector_BM + bent
+
+
+class PictureTower(nn.Module):
+    """Pictures in -1..1 to vectors that are not yet of unit length."""
+
+    def __init__(self, trunk: MobileNet, *, head: PictureHead) -> None:
+        super().__init__()
+        self.trunk, self.head = trunk, head
+
+    def forward(self, map_BCHW: Tensor, *, after: int = -1) -> Tensor:
+        """Vectors of pictures, or of the cached output of layer `after`."""
+        vector_BM: Tensor = self.head(self.trunk(map_BCHW, after=after))
+        return vector_BM

@@ -1,0 +1,148 @@
+"""The text tower in torch: a small BERT (MiniLM) without its pooler.
+
+B batch, T tokens, D model width, V vocabulary, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformerConfig:
+    """The shape of the tower; the defaults are MiniLM's."""
+
+    vocabulary: int
+    width: int = 384
+    num_layers: int = 6
+    num_heads: int = 12
+    hidden: int = 1536
+    max_tokens: int = 256
+    dropout: float = 0.1
+    epsilon: float = 1e-12
+
+
+class Attention(nn.Module):
+    """Self-attention in which every token sees every token that is not padding."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.query, self.key, self.value, self.out = (
+            nn.Linear(config.width, config.width) for _ in range(4)
+        )
+
+    def forward(self, tokens_BTD: Tensor, mask_B11T: Tensor) -> Tensor:
+        batch, length, width = tokens_BTD.shape
+
+        def heads(linear: nn.Linear) -> Tensor:
+            return linear(tokens_BTD).view(batch, length, self.num_heads, -1).transpose(1, 2)
+
+        mixed_BHTD = functional.scaled_dot_product_attention(
+            heads(self.query), heads(self.key), heads(self.value), attn_mask=mask_B11T
+        )
+        mixed: Tensor = self.out(mixed_BHTD.transpose(1, 2).reshape(batch, length, width))
+        return mixed
+
+
+class Block(nn.Module):
+    """Attention, then two linear layers; normalised after each sum, as in BERT."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.norm_attention = nn.LayerNorm(config.width, eps=config.epsilon)
+        self.widen = nn.Linear(config.width, config.hidden)
+        self.narrow = nn.Linear(config.hidden, config.width)
+        self.norm_out = nn.LayerNorm(config.width, eps=config.epsilon)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, tokens_BTD: Tensor, mask_B11T: Tensor) -> Tensor:
+        mixed_BTD = self.dropout(self.attention(tokens_BTD, mask_B11T))
+        tokens_BTD = self.norm_attention(tokens_BTD + mixed_BTD)
+        wide = functional.gelu(self.widen(tokens_BTD))
+        out: Tensor = self.norm_out(tokens_BTD + self.dropout(self.narrow(wide)))
+        return out
+
+
+class Transformer(nn.Module):
+    """Token ids to token states."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.words = nn.Embedding(config.vocabulary, config.width)
+        self.places = nn.Embedding(config.max_tokens, config.width)
+        self.norm = nn.LayerNorm(config.width, eps=config.epsilon)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+
+    def forward(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """tokens_BTD; `mask_BT` is True where there is a token."""
+        tokens_BTD = self.words(ids_BT) + self.places.weight[: ids_BT.shape[1]]
+        tokens_BTD = self.dropout(self.norm(tokens_BTD))
+        for block in self.blocks:
+            tokens_BTD = block(tokens_BTD, mask_BT[:, None, None, :])
+        return tokens_BTD
+
+
+_PARTS = {
+    "attention.self.query": "attention.query",
+    "attention.self.key": "attention.key",
+    "attention.self.value": "attention.value",
+    "attention.output.dense": "attention.out",
+    "attention.output.LayerNorm": "norm_attention",
+    "intermediate.dense": "widen",
+    "output.dense": "narrow",
+    "output.LayerNorm": "norm_out",
+}
+
+
+def from_bert(weights: Mapping[str, Tensor], *, words_VD: Tensor, config: TransformerConfig) -> Transformer:
+    """A tower that starts from a BERT checkpoint, with a table of words of its own."""
+    tower = Transformer(config)
+    # the sentence is always of type 0, so that row moves into the places
+    places_TD = weights["embeddings.position_embeddings.weight"][: config.max_tokens]
+    state = {
+        "words.weight": words_VD,
+        "places.weight": places_TD + weights["embeddings.token_type_embeddings.weight"][0],
+        "norm.weight": weights["embeddings.LayerNorm.weight"],
+        "norm.bias": weights["embeddings.LayerNorm.bias"],
+    }
+    for index in range(config.num_layers):
+        for theirs, ours in _PARTS.items():
+            for kind in ("weight", "bias"):
+                source = f"encoder.layer.{index}.{theirs}.{kind}"
+                state[f"blocks.{index}.{ours}.{kind}"] = weights[source]
+    tower.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    return tower
+
+
+def mean_of_tokens(tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """The mean state of what is not padding."""
+    weight_BT1 = mask_BT.unsqueeze(-1).to(tokens_BTD.dtype)
+    return (tokens_BTD * weight_BT1).sum(dim=1) / weight_BT1.sum(dim=1)
+
+
+class TextTower(nn.Module):
+    """Token ids to vectors that are not yet of unit length."""
+
+    def __init__(self, transformer: Transformer, *, dim: int) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.project = nn.Linear(transformer.config.width, dim)
+        nn.init.eye_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        vector_BM: Tensor = self.project(self.pooled(ids_BT, mask_BT))
+        return vector_BM
+
+    def pooled(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
+        """The mean state of every text, before the projection."""
+        return mean_of_tokens(self.transformer(ids_BT, mask_BT), mask_BT)

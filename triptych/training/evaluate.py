@@ -1,0 +1,107 @@
+"""Figures on the dev splits, for the log and for choosing; nothing here is ever trained on.
+
+N pictures, T texts, M embedding width.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.training.data import Row
+from triptych.types import Matrix
+
+
+class Embeds(Protocol):
+    """Whatever turns texts into unit rows."""
+
+    def __call__(self, texts: Sequence[str], /) -> Matrix: ...
+
+
+def ranks(scores_QN: Matrix, *, right_QN: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """For every query the number of wrong candidates before its first right one."""
+    best_Q1 = np.where(right_QN, scores_QN, -np.inf).max(axis=1, keepdims=True)
+    return np.asarray(((scores_QN > best_Q1) & ~right_QN).sum(axis=1))
+
+
+def recall(ranks_Q: NDArray[np.int64], *, at: int) -> float:
+    """Percent of queries whose right answer is among the first `at`."""
+    return round(100.0 * float((ranks_Q < at).mean()), 2)
+
+
+def captioned(pictures_NM: Matrix, *, rows: Sequence[Row], embed: Embeds) -> dict[str, float]:
+    """Captions to pictures and back, and how mixed a collection of both answers."""
+    owners_T = np.asarray([i for i, row in enumerate(rows) for _ in row.texts])
+    texts_TM = embed([text for row in rows for text in row.texts])
+    right_TN = owners_T[:, None] == np.arange(len(rows))[None, :]
+    scores_TN = texts_TM @ pictures_NM.T
+    there, back = ranks(scores_TN, right_QN=right_TN), ranks(scores_TN.T, right_QN=right_TN.T)
+    figures = {f"t2i@{k}": recall(there, at=k) for k in (1, 5, 10)}
+    figures |= {f"i2t@{k}": recall(back, at=k) for k in (1, 5, 10)}
+    if len(texts_TM) >= 2 * len(rows):
+        figures |= mixed(pictures_NM, texts_TM=texts_TM, owners_T=owners_T)
+    return figures
+
+
+def mixed(pictures_NM: Matrix, *, texts_TM: Matrix, owners_T: NDArray[np.int64]) -> dict[str, float]:
+    """Half notes (the first caption), half photos, asked with the second caption."""
+    first_N = np.searchsorted(owners_T, np.arange(len(pictures_NM)))
+    notes_NM, asked_NM = texts_TM[first_N], texts_TM[first_N + 1]
+    scores = np.concatenate([asked_NM @ pictures_NM.T, asked_NM @ notes_NM.T], axis=1)
+    top = np.argpartition(-scores, 10, axis=1)[:, :10]
+    photos = (top < len(pictures_NM)).sum(axis=1)
+    both = 100.0 * float(((photos > 0) & (photos < 10)).mean())
+    return {"mixed_both": round(both, 2), "mixed_photos": round(10.0 * float(photos.mean()), 2)}
+
+
+def named(pictures_NM: Matrix, *, names: Sequence[str], embed: Embeds) -> dict[str, float]:
+    """One name per picture; pictures of one name are all right answers."""
+    asked = list(dict.fromkeys(names))
+    right = np.asarray(asked)[:, None] == np.asarray(names)[None, :]
+    found = ranks(embed(asked) @ pictures_NM.T, right_QN=right)
+    return {f"@{k}": recall(found, at=k) for k in (1, 10)}
+
+
+def language_names(rows: Sequence[Row], language: str) -> list[str]:
+    """The emoji's names in one language, the English one where there is none."""
+    return [_name(row.attributes, language) or row.texts[0] for row in rows]
+
+
+def _name(attributes: Mapping[str, object], language: str) -> str | None:
+    names = attributes.get(language)
+    return str(names[0]) if isinstance(names, list) and names else None
+
+
+def figures_of(
+    pictures: Mapping[str, Matrix], *, rows: Mapping[str, Sequence[Row]], embed: Embeds
+) -> dict[str, float]:
+    """All figures of the sets that are there, in percent."""
+    out: dict[str, float] = {}
+    for name in ("flickr8k", "vietnamese"):
+        if name in rows:
+            found = captioned(pictures[name], rows=rows[name], embed=embed)
+            out |= {f"{name}.{key}": value for key, value in found.items()}
+    if "fashion" in rows:
+        names = [row.texts[0] for row in rows["fashion"]][:1000]
+        out |= _under("fashion", named(pictures["fashion"][:1000], names=names, embed=embed))
+    for name in ("grocery", "caltech101", "clothing", "medpix"):
+        if name in rows:
+            names = [row.texts[0] for row in rows[name]]
+            out |= _under(name, named(pictures[name], names=names, embed=embed))
+    for language in ("en", "zh", "de", "hi") if "emoji" in rows else ():
+        names = language_names(rows["emoji"], language)
+        out |= _under(f"emoji.{language}", named(pictures["emoji"], names=names, embed=embed))
+    return out
+
+
+def _under(prefix: str, figures: Mapping[str, float]) -> dict[str, float]:
+    return {f"{prefix}{key}": value for key, value in figures.items()}
+
+
+def as_line(figures: Mapping[str, float]) -> str:
+    """Figures as one line of JSON."""
+    return json.dumps(figures)

@@ -1,0 +1,89 @@
+"""A small writer of ONNX graphs: nodes in order, constants, and weights in eight bits.
+
+The graphs are written by hand, not traced: so each operator is chosen, and none quantises a whole
+batch with one scale, which would let a neighbour change a vector.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 21
+BLOCK = 128  # weights that share a scale
+
+
+class Graph:
+    """Collects nodes; every method returns the name of its output."""
+
+    def __init__(self, *, quantised: bool) -> None:
+        self.quantised = quantised
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+
+    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """Add a node with one output."""
+        return self.split(kind, *inputs, outputs=1, domain=domain, **attributes)[0]
+
+    def split(self, kind: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any) -> list[str]:
+        """Add a node with several outputs."""
+        names = [f"{kind}_{len(self._nodes)}_{i}" for i in range(outputs)]
+        self._nodes.append(helper.make_node(kind, list(inputs), names, domain=domain, **attributes))
+        return names
+
+    def constant(self, array: NDArray[Any]) -> str:
+        """Store an array."""
+        name = f"constant_{len(self._constants)}"
+        self._constants.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+        return name
+
+    def number(self, value: float) -> str:
+        return self.constant(np.asarray(value, dtype=np.float32))
+
+    def linear(self, x: str, *, weight_NK: NDArray[np.float32], bias_N: NDArray[np.float32] | None = None) -> str:
+        """x @ weight.T + bias; in eight bits with a scale per block of a row, of `x` too."""
+        if self.quantised:
+            y = self._linear_in_bytes(x, weight_NK)
+        else:
+            y = self.op("MatMul", x, self.constant(weight_NK.T))
+        return y if bias_N is None else self.op("Add", y, self.constant(bias_N))
+
+    def _linear_in_bytes(self, x: str, weight_NK: NDArray[np.float32]) -> str:
+        rows, columns = weight_NK.shape
+        blocks_NGK = weight_NK.reshape(rows, columns // BLOCK, BLOCK)
+        scale_NG = np.maximum(np.abs(blocks_NGK).max(axis=2) / 127, 1e-12).astype(np.float32)
+        bytes_NGK = (np.rint(blocks_NGK / scale_NG[:, :, None]) + 128).astype(np.uint8)
+        return self.op(
+            "MatMulNBits", x, self.constant(bytes_NGK), self.constant(scale_NG),
+            domain="com.microsoft", K=columns, N=rows, bits=8, block_size=BLOCK, accuracy_level=4,
+        )  # fmt: skip
+
+    def embedding(self, ids: str, *, table_VD: NDArray[np.float32]) -> str:
+        """Rows of a table; in eight bits with a scale per row."""
+        if not self.quantised:
+            return self.op("Gather", self.constant(table_VD), ids)
+        scale_V1 = np.maximum(np.abs(table_VD).max(axis=1, keepdims=True) / 127, 1e-12).astype(np.float32)
+        bytes_VD = np.rint(table_VD / scale_V1).astype(np.int8)
+        rows = self.op("Cast", self.op("Gather", self.constant(bytes_VD), ids), to=TensorProto.FLOAT)
+        return self.op("Mul", rows, self.op("Gather", self.constant(scale_V1), ids))
+
+    def norm(self, x: str, *, weight_D: NDArray[np.float32], bias_D: NDArray[np.float32], epsilon: float) -> str:
+        return self.op(
+            "LayerNormalization", x, self.constant(weight_D), self.constant(bias_D), axis=-1, epsilon=epsilon
+        )
+
+    def unit(self, x: str) -> str:
+        """Rows scaled to unit length."""
+        return self.op("Div", x, self.op("ReduceL2", x, self.constant(np.asarray([-1])), keepdims=1))
+
+    def model(self, *, inputs: list[onnx.ValueInfoProto], output: str, dim: int) -> onnx.ModelProto:
+        """The finished model; its output is called `vectors`."""
+        self._nodes.append(helper.make_node("Identity", [output], ["vectors"]))
+        out = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["batch", dim])
+        graph = helper.make_graph(self._nodes, "triptych", inputs, [out], self._constants)
+        domains = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
+        return helper.make_model(graph, opset_imports=domains, ir_version=10, producer_name="triptych")

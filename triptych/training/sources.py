@@ -1,0 +1,131 @@
+"""What a batch of one set says about its pictures: texts drawn anew each time, and who is alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import TypeAlias
+
+from triptych.training.data import Row
+
+PHOTO_OF = (
+    "a photo of a {}", "{}", "a picture of a {}", "{} in a photo", "the {}", "a close-up of a {}", "a {}",
+)  # fmt: skip
+SHELF = ("{}", "{} on a shelf", "a photo of {} in a shop", "fresh {}", "a picture of {}", "a pack of {}")
+WORN = ("{}", "a photo of a {}", "{} lying on the floor", "a piece of clothing: {}", "a picture of a {}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """Texts of a batch, the picture that each belongs to, and the group of every picture."""
+
+    texts: list[str]
+    owners: list[int]
+    groups: list[str]
+
+
+Draw: TypeAlias = Callable[[Sequence[Row], Random], Drawn]
+
+
+def _join(per_row: Sequence[Sequence[str]], groups: Sequence[str]) -> Drawn:
+    pairs = [(text, i) for i, texts in enumerate(per_row) for text in texts]
+    return Drawn(texts=[text for text, _ in pairs], owners=[i for _, i in pairs], groups=list(groups))
+
+
+def captions(rows: Sequence[Row], random: Random) -> Drawn:
+    """Two of a photo's captions."""
+    return _join([random.sample(row.texts, min(2, len(row.texts))) for row in rows], [row.id for row in rows])
+
+
+def fashion(rows: Sequence[Row], random: Random) -> Drawn:
+    """Titles; in every fourth batch what the shop says of the product."""
+    if random.random() < 0.75:
+        titles = [row.texts[0] for row in rows]
+        return _join([[title] for title in titles], titles)
+    said = [_product(row, random) for row in rows]
+    return _join([[text] for text in said], said)
+
+
+def _product(row: Row, random: Random) -> str:
+    gender, colour = row.attributes["gender"], row.attributes["baseColour"]
+    if random.random() < 0.5:
+        return f"{gender} {colour} {row.label}"
+    return f"{colour} {row.label}"
+
+
+def emoji(rows: Sequence[Row], random: Random) -> Drawn:
+    """The name or the tags in English, and the name in any other language."""
+    per_row = []
+    for row in rows:
+        english = row.texts[0] if random.random() < 0.75 else ", ".join(row.texts[1:]) or row.texts[0]
+        per_row.append([english, _elsewhere(row, random)])
+    return _join(per_row, [row.label for row in rows])
+
+
+def emoji_names(rows: Sequence[Row], random: Random) -> Drawn:
+    """The same name in two languages, no picture: every third pair has no English."""
+    per_row = []
+    for row in rows:
+        first = row.texts[0] if random.random() < 0.67 else _elsewhere(row, random)
+        per_row.append([first, _elsewhere(row, random)])
+    return _join(per_row, [row.label for row in rows])
+
+
+def _elsewhere(row: Row, random: Random) -> str:
+    languages = [names for names in row.attributes.values() if isinstance(names, list) and names]
+    if not languages:
+        return row.texts[0]
+    names = random.choice(languages)
+    return str(names[0] if random.random() < 0.8 or len(names) == 1 else random.choice(names[1:]))
+
+
+def labelled(templates: Sequence[str]) -> Draw:
+    """A template around the label; pictures of one label are alike."""
+
+    def draw(rows: Sequence[Row], random: Random) -> Drawn:
+        texts = [[random.choice(templates).format(row.texts[0])] for row in rows]
+        return _join(texts, [row.label for row in rows])
+
+    return draw
+
+
+def grocery(rows: Sequence[Row], random: Random) -> Drawn:
+    """The product's name; now and then its coarse class, or the description of a catalogue row."""
+    if random.random() < 0.2:
+        coarse = [str(row.attributes["coarse"]).replace("-", " ") for row in rows]
+        return _join([[random.choice(SHELF).format(name.lower())] for name in coarse], coarse)
+    texts = [
+        [random.choice(SHELF).format(row.texts[0])] + ([row.texts[1]] if len(row.texts) > 1 else [])
+        for row in rows
+    ]
+    return _join(texts, [row.label for row in rows])
+
+
+def medpix(rows: Sequence[Row], random: Random) -> Drawn:
+    """The caption, or what the scan is."""
+    if random.random() < 0.7:
+        return _join([[row.texts[0]] for row in rows], [row.texts[0] for row in rows])
+    said = [f"{row.attributes.get('Plane', '')} {row.attributes['type']} of {row.label}" for row in rows]
+    return _join([[text] for text in said], said)
+
+
+def law(rows: Sequence[Row], random: Random) -> Drawn:
+    """A section's heading and the beginning of its body."""
+    texts = [[row.texts[0].split(" ", 2)[-1], row.texts[-1][:300]] for row in rows]
+    return _join(texts, [row.id for row in rows])
+
+
+DRAWS: dict[str, Draw] = {
+    "flickr8k": captions,
+    "vietnamese": captions,
+    "fashion": fashion,
+    "emoji": emoji,
+    "emoji_names": emoji_names,
+    "caltech101": labelled(PHOTO_OF),
+    "clothing": labelled(WORN),
+    "grocery": grocery,
+    "medpix": medpix,
+    "law": law,
+    "imagenet": labelled(PHOTO_OF),
+}
