@@ -17,10 +17,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from triptych import metrics
 from triptych.encoders.base import EmbeddingModel
 from triptych.errors import InvalidInput
-from triptych.metrics import Mask
+from triptych.metrics import (
+    Mask,
+    first_ranks,
+    mean_average_precision,
+    ndcg_at,
+    recall_at,
+    retrieval_table,
+)
 from triptych.types import Item, Matrix
 
 COLUMNS = ("id", "split", "image", "texts", "label", "attributes")
@@ -87,10 +93,10 @@ def evaluate(
         "fingerprint": model.fingerprint,
         "num_pictures": len(pictures),
         "num_texts": len(texts),
-        "text_to_image": metrics.retrieval_table(scores_TP, right_TP)
-        | {"ndcg@10": metrics.ndcg_at(scores_TP, right_TP, 10)},
-        "image_to_text": metrics.retrieval_table(scores_TP.T, right_TP.T)
-        | {"ndcg@10": metrics.ndcg_at(scores_TP.T, right_TP.T, 10)},
+        "text_to_image": retrieval_table(scores_TP, right_TP)
+        | {"ndcg@10": ndcg_at(scores_TP, right_TP, 10)},
+        "image_to_text": retrieval_table(scores_TP.T, right_TP.T)
+        | {"ndcg@10": ndcg_at(scores_TP.T, right_TP.T, 10)},
         "labels": _label_table(model, pictures, picture_PM, progress),
     }
 
@@ -136,9 +142,9 @@ def _label_table(
     scores_LP = label_LM @ picture_PM.T
     return {
         "num_labels": len(labels),
-        "map": metrics.mean_average_precision(scores_LP, right_LP),
-        "precision@1": metrics.recall_at(metrics.first_ranks(scores_LP, right_LP), 1),
-        "ndcg@10": metrics.ndcg_at(scores_LP, right_LP, 10),
+        "map": mean_average_precision(scores_LP, right_LP),
+        "precision@1": recall_at(first_ranks(scores_LP, right_LP), 1),
+        "ndcg@10": ndcg_at(scores_LP, right_LP, 10),
         "picture_map": _picture_map(picture_PM, of_P),
     }
 
@@ -152,7 +158,7 @@ def _picture_map(picture_PM: Matrix, of_P: np.ndarray[Any, Any]) -> float | None
         return None
     scores_PP = picture_PM @ picture_PM.T
     np.fill_diagonal(scores_PP, -np.inf)
-    return metrics.mean_average_precision(scores_PP, right_PP)
+    return mean_average_precision(scores_PP, right_PP)
 
 
 def _right_texts(texts: Sequence[str], pictures: Sequence[Picture]) -> Mask:
