@@ -36,7 +36,7 @@ class OnnxModel(DualEncoder):
     languages: tuple[str, ...]
 
     def __init__(self, *, folder: Path, description: Mapping[str, Any], threads: int) -> None:
-        self._folder, self._threads = folder, threads
+        self.folder, self._threads = folder, threads
         self._description = description
         self._lock = Lock()
         self.name = str(description["name"])
@@ -44,6 +44,11 @@ class OnnxModel(DualEncoder):
         self.languages = tuple(description["languages"])
         self.picture_size = int(description["image"]["size"])
         self.fingerprint = fingerprint(description)
+
+    @classmethod
+    def from_name(cls, argument: str, *, threads: int = 1) -> OnnxModel:
+        """Return the model in the folder `argument`, or the one in the package where it is empty."""
+        return cls.load(Path(argument) if argument else DEFAULT_FOLDER, threads=threads)
 
     @classmethod
     def load(cls, folder: Path = DEFAULT_FOLDER, *, threads: int = 1) -> OnnxModel:
@@ -69,7 +74,7 @@ class OnnxModel(DualEncoder):
     def verify(self) -> None:
         """Raise NotAvailable if a file's bytes are not those that the fingerprint was made of."""
         for name, expected in self._description["files"].items():
-            found = sha256((self._folder / name).read_bytes()).hexdigest()
+            found = sha256((self.folder / name).read_bytes()).hexdigest()
             if found != expected["sha256"]:
                 raise NotAvailable(
                     f"{name} of model {self.name!r} has sum {found[:12]}, "
@@ -116,7 +121,7 @@ class OnnxModel(DualEncoder):
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        return Tokenizer.from_file(str(self._folder / "tokenizer.json"))
+        return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
 
     def _run(self, tower: str, **inputs: NDArray[Any]) -> Matrix:
         with self._lock:
@@ -126,11 +131,11 @@ class OnnxModel(DualEncoder):
 
     @cached_property
     def _text_session(self) -> Any:
-        return _session(self._folder / "text.onnx", threads=self._threads)
+        return _session(self.folder / "text.onnx", threads=self._threads)
 
     @cached_property
     def _image_session(self) -> Any:
-        return _session(self._folder / "image.onnx", threads=self._threads)
+        return _session(self.folder / "image.onnx", threads=self._threads)
 
 
 def _session(path: Path, *, threads: int) -> Any:
