@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from triptych.encoders import open_clip_hub
 from triptych.encoders.open_clip import OpenClipModel, open_clip
 from triptych.encoders.open_clip_recipe import recipe_of
 from triptych.errors import InvalidInput, NotAvailable, NotFound
@@ -105,6 +106,36 @@ def test_a_name_that_cannot_be_had(
 ) -> None:
     with pytest.raises(error, match=words):
         OpenClipModel.from_name(name.format(weights=weights))
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(open_clip_hub.hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(open_clip_hub.hub.constants, "HF_HUB_OFFLINE", True)
+    known = open_clip_hub.hub.try_to_load_from_cache
+    monkeypatch.setattr(
+        open_clip_hub.hub, "try_to_load_from_cache", lambda *args: known(*args, cache_dir=tmp_path)
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32:openai", "ViT-B-32:laion2b_s34b_b79k"])
+def test_a_tag_without_the_network_is_refused_at_once(hub_cache: Path, name: str) -> None:
+    with pytest.raises(NotAvailable, match="offline"):
+        recipe_of(name)
+
+
+def test_a_tag_in_the_cache_needs_no_network(hub_cache: Path) -> None:
+    folder = hub_cache / "models--timm--vit_base_patch32_clip_224.openai"
+    folder.joinpath("refs").mkdir(parents=True)
+    folder.joinpath("refs", "main").write_text("abc")
+    folder.joinpath("snapshots", "abc").mkdir(parents=True)
+    weights = folder / "snapshots" / "abc" / "open_clip_model.safetensors"
+    weights.write_bytes(b"x")
+    recipe = recipe_of("ViT-B-32:openai")
+    assert recipe.weights == weights
+    # OpenAI trained with QuickGELU; open_clip itself only warns
+    assert recipe.quick_gelu and recipe.local_file is None
 
 
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>", b"PK\3\4half", b"\x80\x04."])

@@ -10,13 +10,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from triptych.encoders.open_clip_hub import hub_file
 from triptych.encoders.torchvision_guard import guarded_import
-from triptych.errors import InvalidInput, NotAvailable, NotFound
+from triptych.errors import InvalidInput, NotFound
 
 logger = logging.getLogger(__name__)
 open_clip: Any = guarded_import("open_clip")
 
 RANDOM = "random"
+_HUB_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _PREPROCESSING = ("mean", "std", "interpolation", "resize_mode", "fill_color")
 
 
@@ -57,7 +59,7 @@ def recipe_of(argument: str) -> OpenClipRecipe:
     tag = _tag(arch, source)
     is_local = source != RANDOM and not tag
     if not is_local:
-        weights = _downloaded(arch, source, tag) if tag else None
+        weights = _downloaded(tag) if tag else None
         chosen, quick_gelu = tag or _unanimous(arch, ""), bool(tag.get("quick_gelu"))
     else:
         weights = _local_file(arch, source)
@@ -89,15 +91,13 @@ def _tag(arch: str, source: str) -> dict[str, Any]:
     return dict(open_clip.get_pretrained_cfg(arch, source)) if source else {}
 
 
-def _downloaded(arch: str, source: str, tag: dict[str, Any]) -> Path:
-    try:
-        return Path(open_clip.download_pretrained(tag))
-    # whatever the Hub's client raises: offline, gone, refused, disk full
-    except Exception as error:
-        raise NotAvailable(
-            f"The weights {source!r} of {arch} could not be downloaded ({type(error).__name__}).",
-            hint=f"Download them elsewhere and name the file: open_clip:{arch}:/path/to/weights",
-        ) from None
+def _downloaded(tag: dict[str, Any]) -> Path:
+    """Return the weights of a tag; all tags of open_clip 3 are on the Hub."""
+    repo, _, name = str(tag.get("hf_hub", "")).rpartition("/")
+    if not name:
+        return hub_file(repo, _HUB_NAMES)
+    safe = Path(name).with_suffix(".safetensors").name
+    return hub_file(repo, list(dict.fromkeys((safe, name))))
 
 
 def _local_file(arch: str, source: str) -> Path:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from triptych.encoders.open_clip_hub import hub_file
 from triptych.encoders.torchvision_guard import guarded_import
 from triptych.errors import NotAvailable
 
@@ -81,18 +82,8 @@ def _tokenizer_file(name: str, beside: Path | None) -> Path:
         if not file.is_file():
             raise NotAvailable(f"The tokenizer of {beside.name} is not beside it.", hint=hint)
         return file
-    try:
-        hub = guarded_import("huggingface_hub")
-        file = Path(hub.hf_hub_download(name, "tokenizer.json"))
-        hub.hf_hub_download(name, "tokenizer_config.json")  # read from beside it
-    # whatever the Hub's client raises: offline, gone, refused, disk full
-    except Exception as error:
-        why = type(error).__name__
-        raise NotAvailable(
-            f"The tokenizer {name} could not be downloaded ({why}).",
-            hint="Download the model elsewhere and name its weights file.",
-        ) from None
-    return file
+    hub_file(name, ["tokenizer_config.json"])  # read from beside the other
+    return hub_file(name, ["tokenizer.json"])
 
 
 def _from_json(path: Path, *, context: int, options: dict[str, Any]) -> OpenClipTokenizer:
