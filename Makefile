@@ -13,7 +13,7 @@ install: $(VENV)/.all           ## everything: torch, server, training, tests
 install-core: $(VENV)/.core     ## the light core: what `pip install triptych` gives
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	@scripts/make-venv $(PYTHON) $(VENV)
 
 $(VENV)/.core: $(BIN)/python pyproject.toml constraints.txt
 	$(INSTALL) -e .
