@@ -118,6 +118,14 @@ def test_add_refuses_upsert_replaces(collection: Collection) -> None:
     assert record is not None and record.text == "y" and collection.count() == 4
 
 
+@pytest.mark.parametrize("ids", [[1], [None], [b"a"], [["a"]]])
+def test_ids_are_strings(collection: Collection, ids: Any) -> None:
+    with pytest.raises(InvalidInput, match="An id is a string"):
+        collection.get(ids)
+    with pytest.raises(InvalidInput, match="An id is a string"):
+        collection.delete(ids)
+
+
 def test_delete_counts(collection: Collection) -> None:
     collection.add(WORDS)
     assert collection.delete(["red car", "nobody", "red car"]) == 1
@@ -364,3 +372,20 @@ def test_compact_keeps_every_answer(tmp_path: Path) -> None:
         assert collection.search(vector=unit_vectors(1)[0], limit=100) == before
     with open_own(tmp_path) as collection:
         assert collection.search(vector=unit_vectors(1)[0], limit=100) == before
+
+
+def test_an_interrupt_between_store_and_index_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    vectors = unit_vectors(6)
+    with open_own(tmp_path) as collection:
+        collection.add(with_vectors(5))
+        with monkeypatch.context() as patch:
+            patch.setattr("triptych.retrieval.live.LiveIndex.apply", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                collection.upsert([{"id": "00000", "vector": vectors[5]}])
+        assert collection.search(vector=vectors[5], limit=1)[0].id == "00000"
+        assert len(collection.search(vector=vectors[5], limit=9)) == 5

@@ -118,4 +118,4 @@ class CollectionMachine(RuleBasedStateMachine):
 
 
 TestCollectionMachine = pytest.mark.slow(CollectionMachine.TestCase)
-TestCollectionMachine.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestCollectionMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

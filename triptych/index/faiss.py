@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +28,8 @@ from triptych.types import Matrix, Rows, Vector
 # float32 products are off by less than this: whoever is that close to the cut is looked at again
 _DOUBT = 1e-5
 _SPARE = 8
+# up to so many numbers a second thread costs more than it brings: ten times as much on busy cores
+_ONE_THREAD = 50_000_000
 
 
 class FaissIndex:
@@ -69,7 +73,9 @@ class FaissIndex:
         if allowed is not None:
             allowed = np.intersect1d(np.asarray(allowed, dtype=np.int64), self.rows())
         reachable = len(self) if allowed is None else len(allowed)
-        if reachable:
+        if not reachable:
+            return ids_QK, scores_QK
+        with _threads(1 if len(self) * self.dim <= _ONE_THREAD else faiss.omp_get_max_threads()):
             for at, query_M in enumerate(vectors_QM):
                 found_K, found_scores_K = self._best(query_M, min(k, reachable), reachable, allowed)
                 ids_QK[at, : len(found_K)] = found_K
@@ -110,3 +116,14 @@ class FaissIndex:
             if wanted == reachable or rough_1K[0, -1] < best_scores_K[-1] - _DOUBT:
                 return best_K, best_scores_K
             wanted = min(4 * wanted, reachable)
+
+
+@contextmanager
+def _threads(num: int) -> Iterator[None]:
+    """OpenMP keeps the number per calling thread: other searches are not touched."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(num)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)

@@ -1,12 +1,22 @@
-"""What a caller asks for, checked: whole numbers in range, and one limit under three names."""
+"""What a caller asks for, checked: ids, whole numbers in range, one limit under three names."""
 
 from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 from triptych.errors import InvalidInput
+
+
+def as_ids(ids: str | Iterable[str]) -> list[str]:
+    """Return the ids as a list; raises InvalidInput where one is no string."""
+    names = [ids] if isinstance(ids, str) else list(ids)
+    for name in names:
+        if not isinstance(name, str):
+            raise InvalidInput(f"An id is a string, got {name!r}.")
+    return names
 
 
 def whole(name: str, value: Any, *, least: int) -> int:

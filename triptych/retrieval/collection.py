@@ -29,7 +29,7 @@ from triptych.index.base import checked_vectors
 from triptych.index.meta import Meta, peek
 from triptych.index.records import Entry, FileState, KnownFile, Record
 from triptych.index.store import Store
-from triptych.retrieval.arguments import cosine, one_limit, whole
+from triptych.retrieval.arguments import as_ids, cosine, one_limit, whole
 from triptych.retrieval.live import LiveIndex
 from triptych.retrieval.prepare import AnyItem, Prepared, batches, prepare
 from triptych.retrieval.query import build_query, query_vector
@@ -105,7 +105,7 @@ class Collection:
 
     def delete(self, ids: str | Iterable[str]) -> int:
         """Return how many of the ids were there and are gone."""
-        names = [ids] if isinstance(ids, str) else list(ids)
+        names = as_ids(ids)
         with self._writing():
             change = self._store.delete(names)
             self._index.apply(change, np.empty((0, self.embedder.dim), dtype=np.float32))
@@ -116,7 +116,7 @@ class Collection:
 
         Raises CollectionDamaged naming an item whose checksum is wrong.
         """
-        names = [ids] if isinstance(ids, str) else list(ids)
+        names = as_ids(ids)
         found = self._store.records_of(names)
         return [found.get(name) for name in names]
 
