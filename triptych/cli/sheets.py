@@ -20,10 +20,7 @@ _ON_MAP = 1_000  # pictures; more would not be seen
 def sheet_row(collection: Collection, query: Query, hits: Sequence[Hit]) -> SheetRow:
     """Return what was asked and what was found, ready to draw."""
     pictures = [picture for part in query.parts if (picture := _asked(collection, part))]
-    tiles = [
-        Tile(_thumbnail(collection, hit.id), hit.score, Path(hit.uri or hit.id).name)
-        for hit in hits
-    ]
+    tiles = [Tile(_thumbnail(collection, hit.id), hit.score, _caption(hit)) for hit in hits]
     return SheetRow(_title(query), pictures, tiles)
 
 
@@ -33,6 +30,10 @@ def atlas_of(collection: Collection) -> Image.Image:
     ids = ids[:: max(1, len(ids) // _ON_MAP)]
     kept = [(id, picture) for id in ids if (picture := _thumbnail(collection, id))]
     return atlas(collection.vectors([id for id, _ in kept]), [picture for _, picture in kept])
+
+
+def _caption(hit: Hit) -> str:
+    return hit.text or Path(hit.uri or hit.id).name
 
 
 def _title(query: Query) -> str:
