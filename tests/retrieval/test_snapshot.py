@@ -16,6 +16,7 @@ from tests.retrieval.fakes import DIM, unit_vectors
 from triptych.encoders.vectors import CallerVectors
 from triptych.index import INDEXES
 from triptych.retrieval.collection import Collection
+from triptych.retrieval.snapshot import Manifest, Snapshot
 from triptych.types import Hit
 
 NUM = 60
@@ -201,3 +202,24 @@ def test_changing_the_kind_of_index_rebuilds(path: Path, kind: str) -> None:
         assert [[h.score for h in hits] for hits in found] == [
             [h.score for h in hits] for hits in expected
         ]
+
+
+def test_a_reader_survives_a_writer_that_replaces_the_index(
+    path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = answers(path, index=kind)
+    original = Snapshot.manifest
+    calls = iter(range(99))
+
+    def late(self: Snapshot) -> Manifest | None:
+        found = original(self)
+        if next(calls) == 0:
+            with open_own(path, index=kind) as writer:
+                writer.delete(["none of these"])
+                writer.compact()
+        return found
+
+    monkeypatch.setattr(Snapshot, "manifest", late)
+    with caplog.at_level(logging.WARNING):
+        assert answers(path, index=kind) == expected
+    assert caplog.text == ""

@@ -33,6 +33,7 @@ from triptych.retrieval.arguments import as_ids, cosine, one_limit, whole
 from triptych.retrieval.live import LiveIndex
 from triptych.retrieval.prepare import AnyItem, Prepared, batches, prepare
 from triptych.retrieval.query import build_query, query_vector
+from triptych.retrieval.snapshot import sync_folder
 from triptych.types import Hit, ImageSource, Item, Matrix, Part, Query, Vector
 
 STORE = "store.sqlite"
@@ -348,7 +349,11 @@ def _hit(record: Record, score: float, kind: str) -> Hit:
 
 def _make_folder(folder: Path) -> None:
     try:
+        new = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
+        # SQLite syncs its own folder, but not the name of that folder
+        for path in new:
+            sync_folder(path.parent)
     except FileExistsError:
         raise InvalidInput(f"{folder} is a file, expected a collection's folder.") from None
     except (OSError, ValueError) as error:

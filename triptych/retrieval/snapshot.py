@@ -62,15 +62,19 @@ class Snapshot:
 
     def load(self, store: Store, *, kind: str) -> tuple[VectorIndex, int] | None:
         """Return the index and its sequence; None, with a line in the log, where it is unusable."""
-        try:
-            manifest = self.manifest()
-            if manifest is None:
+        while True:
+            manifest = None
+            try:
+                manifest = self.manifest()
+                if manifest is None:
+                    return None
+                return self._verified(manifest, store, kind), manifest.sequence
+            except CollectionDamaged as error:
+                if manifest is not None and self._replaced(manifest):
+                    continue
+                where = self.folder.parent
+                logger.warning("%s: index not used, it is rebuilt: %s", where, error.message)
                 return None
-            return self._verified(manifest, store, kind), manifest.sequence
-        except CollectionDamaged as error:
-            where = self.folder.parent
-            logger.warning("%s: index not used, it is rebuilt: %s", where, error.message)
-            return None
 
     def save(self, index: VectorIndex, store: Store) -> None:
         """Put the index in place of the old one: either is there whole, whenever the power fails.
@@ -121,6 +125,12 @@ class Snapshot:
             raise CollectionDamaged("it holds another number of vectors than the manifest says")
         return index
 
+    def _replaced(self, manifest: Manifest) -> bool:
+        """Whether the writer has put another index in place since `manifest` was read."""
+        with suppress(CollectionDamaged):
+            return self.manifest() not in (manifest, None)
+        return False
+
     def _sweep(self, keep: str) -> None:
         # a reader that has the old file open keeps its content
         for path in self.folder.iterdir():
@@ -139,8 +149,13 @@ def _settle(scratch: Path, path: Path) -> None:
     with scratch.open("rb") as file:
         os.fsync(file.fileno())
     scratch.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in `folder` on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
