@@ -1,4 +1,6 @@
-"""Names to implementations: "module:Class" strings, resolved on first use; entry points add more.
+"""Names to implementations: "module:Class" strings, resolved on first use.
+
+Entry points of the group `triptych.<kind>` (model, index, command) add more.
 
 This is the only lazy import of the house: a model or a command costs nothing until it is named.
 """
@@ -6,7 +8,6 @@ This is the only lazy import of the house: a model or a command costs nothing un
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import Any
 
 from triptych.errors import NotAvailable, NotFound
@@ -33,7 +34,8 @@ class Registry:
 
         Raises NotFound for an unknown name, NotAvailable when the library it needs is missing.
         """
-        target = self._all().get(name)
+        # plug-ins come last: to read their metadata takes as long as to open a collection
+        target = self._targets.get(name) or self._all().get(name)
         if target is None:
             raise NotFound(f"Unknown {self.kind} {name!r}, known: {', '.join(self.names())}.")
         module, _, attribute = target.partition(":")
@@ -52,5 +54,5 @@ class Registry:
             ) from None
 
     def _all(self) -> dict[str, str]:
-        plugins = entry_points(group=f"triptych.{self.kind.replace(' ', '_')}s")
+        plugins = import_module("importlib.metadata").entry_points(group=f"triptych.{self.kind}")
         return {point.name: point.value for point in plugins} | self._targets

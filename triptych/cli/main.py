@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 
 from triptych.cli.command import Parser
 from triptych.errors import NotFound, TriptychError
@@ -25,6 +24,7 @@ COMMANDS = Registry(
         "eval": "triptych.cli.eval:Eval",
         "demo": "triptych.cli.demo:Demo",
         "serve": "triptych.cli.serve:Serve",
+        "version": "triptych.cli.version:Version",
     },
 )
 
@@ -45,7 +45,8 @@ commands:
   embed        print vectors of texts and pictures
   eval         measure a model on a Parquet file of pictures with texts
   demo         get sample pictures, index them, search them, draw a contact sheet
-  serve        serve a collection over HTTP
+  serve        serve a collection over HTTP (not in this version)
+  version      say which version this is
 
 `triptych <command> --help` says more. The environment: TRIPTYCH_DATA, TRIPTYCH_MODEL,
 TRIPTYCH_REDIS_URL, TRIPTYCH_THREADS.
@@ -60,8 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(USAGE, end="")
         return 0
     if arguments[0] in ("-V", "--version"):
-        print(f"triptych {version('triptych')}")
-        return 0
+        arguments[0] = "version"
     try:
         return _run(arguments[0], arguments[1:])
     except TriptychError as error:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from triptych.encoders.base import unit_rows
 from triptych.errors import InvalidInput
@@ -16,7 +17,7 @@ _NAME = re.compile(r"([A-Za-z0-9_.-]+):([1-9][0-9]{0,4})")
 
 
 class CallerVectors:
-    """`vectors:<name>:<dim>`: items and queries bring vectors; name and width are the fingerprint."""
+    """`vectors:<name>:<dim>`: items bring vectors; name and width are the fingerprint."""
 
     languages: tuple[str, ...] = ()
 
@@ -38,10 +39,11 @@ class CallerVectors:
 
     def embed(self, items: Sequence[Item]) -> Matrix:
         """Return the items' own vectors as unit rows, emb_NM."""
-        rows = [self._checked(item) for item in items]
-        return unit_rows(np.array(rows).reshape(-1, self.dim))
+        if not items:
+            return np.empty((0, self.dim), dtype=np.float32)
+        return unit_rows(np.stack([self._checked(item) for item in items]))
 
-    def _checked(self, item: Item) -> list[float]:
+    def _checked(self, item: Item) -> NDArray[np.float64]:
         if item.vector is None:
             raise InvalidInput(
                 f"{item.id!r} has no vector, and this collection holds vectors of your own.",
@@ -52,4 +54,4 @@ class CallerVectors:
             raise InvalidInput(
                 f"The vector of {item.id!r} has shape {vector.shape}, expected ({self.dim},)."
             )
-        return list(vector)
+        return vector

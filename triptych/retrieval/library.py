@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import shutil
@@ -80,7 +79,8 @@ def model_folder(root: str | Path, fingerprint: str) -> Path:
 def keep_model(folder: str | Path, root: str | Path, fingerprint: str) -> Path:
     """Return `<root>/models/<fingerprint>`, a copy of the model in `folder`, made once.
 
-    So an upgrade of the package strands no collection. Hard links where the disk allows them.
+    So an upgrade of the package strands no collection. A true copy: a link would change with what
+    it points to.
     """
     kept = model_folder(root, fingerprint)
     if kept.is_dir():
@@ -88,7 +88,7 @@ def keep_model(folder: str | Path, root: str | Path, fingerprint: str) -> Path:
     kept.parent.mkdir(parents=True, exist_ok=True)
     scratch = kept.with_name(f".{fingerprint}-{secrets.token_hex(8)}")
     try:
-        shutil.copytree(folder, scratch, copy_function=_link_or_copy)
+        shutil.copytree(folder, scratch)
         scratch.rename(kept)
     except OSError:
         # another process may have been faster; anything else is an error
@@ -97,13 +97,6 @@ def keep_model(folder: str | Path, root: str | Path, fingerprint: str) -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return kept
-
-
-def _link_or_copy(source: str, target: str) -> Any:
-    try:
-        return os.link(os.path.realpath(source), target)
-    except OSError:
-        return shutil.copy2(source, target)
 
 
 def _is_kept(store: Path) -> bool:
