@@ -6,8 +6,6 @@ candidate comes last, so a constant score earns nothing.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +19,8 @@ def first_ranks(scores_QN: Matrix, relevant_QN: Mask) -> Ranks:
     """Return for each query the rank (from 1) of its best right candidate; N + 1 without one."""
     best_Q1 = np.where(relevant_QN, scores_QN, -np.inf).max(axis=1, keepdims=True)
     ahead_Q = ((scores_QN >= best_Q1) & ~relevant_QN).sum(axis=1)
-    return np.where(relevant_QN.any(axis=1), ahead_Q + 1, scores_QN.shape[1] + 1)
+    ranks_Q: Ranks = np.where(relevant_QN.any(axis=1), ahead_Q + 1, scores_QN.shape[1] + 1)
+    return ranks_Q
 
 
 def recall_at(ranks_Q: Ranks, k: int) -> float:
@@ -66,7 +65,8 @@ def ndcg_at(scores_QN: Matrix, relevant_QN: Mask, k: int) -> float:
     return float((gained_Q / discount_K.cumsum()[num_right_Q - 1]).mean())
 
 
-def _sorted_relevance(scores_QN: Matrix, relevant_QN: Mask) -> tuple[Mask, NDArray[Any]]:
+def _sorted_relevance(scores_QN: Matrix, relevant_QN: Mask) -> tuple[Mask, Mask]:
     """Return relevance in ranked order, wrong before right at equal scores, and who has any."""
     order_QN = np.lexsort((relevant_QN, -scores_QN), axis=1)
-    return np.take_along_axis(relevant_QN, order_QN, axis=1), relevant_QN.any(axis=1)
+    some_Q: Mask = relevant_QN.any(axis=1)
+    return np.take_along_axis(relevant_QN, order_QN, axis=1), some_Q

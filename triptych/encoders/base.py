@@ -65,4 +65,5 @@ def unit_rows(emb_NM: np.ndarray[Any, Any]) -> Matrix:
     norm_N1 = np.linalg.norm(emb_NM.astype(np.float64), axis=1, keepdims=True)
     if (norm_N1 < 1e-30).any():
         raise InvalidInput("A vector is zero: it points nowhere, so it has no cosine.")
-    return (emb_NM / norm_N1).astype(np.float32)
+    unit_NM: Matrix = (emb_NM / norm_N1).astype(np.float32)
+    return unit_NM

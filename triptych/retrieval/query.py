@@ -99,7 +99,8 @@ def _weighted_sum(query: Query, vectors: Sequence[Vector]) -> Vector:
         raise InvalidInput(
             "The parts of the query cancel each other out.", hint="Change a weight or a part."
         )
-    return unit_rows(total[None])[0]
+    unit: Vector = unit_rows(total[None])[0]
+    return unit
 
 
 def _place(vectors: list[Vector | None], where: Iterable[int], rows: Matrix) -> None:
@@ -127,8 +128,8 @@ def _leading_parts(query: str | Query | Part | Sequence[Part] | None) -> Sequenc
             return (query,)
         case Query():
             return query.parts
-    if isinstance(query, Sequence) and all(isinstance(part, Part) for part in query):
-        return query
+        case Sequence() if all(isinstance(part, Part) for part in query):
+            return query
     raise InvalidInput(
         f"A query is a string, a Part, a list of Parts or a Query, got {type(query).__name__}.",
         hint="Pass a picture as image=..., a stored id as like=..., a vector as vector=...",
