@@ -7,7 +7,8 @@ B batch, T tokens, N texts or pictures, S segments, M embedding width.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -88,10 +89,9 @@ class OnnxModel(DualEncoder):
         if not segments:
             return np.zeros((0, self.dim), dtype=np.float32)
         vectors_SM = np.empty((len(segments), self.dim), dtype=np.float32)
-        order = sorted(range(len(segments)), key=lambda i: len(segments[i]))
-        for start in range(0, len(order), _BATCH):
-            chosen = order[start : start + _BATCH]
-            vectors_SM[chosen] = self._run("text", ids=_padded([segments[i] for i in chosen]))
+        for chosen in _same_length(segments):
+            ids_BT = np.asarray([segments[i] for i in chosen], dtype=np.int64)
+            vectors_SM[chosen] = self._run("text", ids=ids_BT)
         sums_NM = np.zeros((len(texts), self.dim), dtype=np.float32)
         np.add.at(sums_NM, owners, vectors_SM)
         return unit_rows(sums_NM)
@@ -148,11 +148,15 @@ def _session(path: Path, *, threads: int) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _padded(segments: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-    ids_BT = np.zeros((len(segments), max(map(len, segments))), dtype=np.int64)
-    for row, segment in enumerate(segments):
-        ids_BT[row, : len(segment)] = segment
-    return ids_BT
+def _same_length(segments: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Batches of indices. Nothing is padded: the last bit of a sum would depend on the padding,
+    and rounding to eight bits in every layer would make a difference of that bit."""
+    by_length: defaultdict[int, list[int]] = defaultdict(list)
+    for index, segment in enumerate(segments):
+        by_length[len(segment)].append(index)
+    for indices in by_length.values():
+        for start in range(0, len(indices), _BATCH):
+            yield indices[start : start + _BATCH]
 
 
 def fingerprint(description: Mapping[str, Any]) -> str:
