@@ -68,5 +68,5 @@ def ndcg_at(scores_QN: Matrix, relevant_QN: Mask, k: int) -> float:
 def _sorted_relevance(scores_QN: Matrix, relevant_QN: Mask) -> tuple[Mask, Mask]:
     """Return relevance in ranked order, wrong before right at equal scores, and who has any."""
     order_QN = np.lexsort((relevant_QN, -scores_QN), axis=1)
-    some_Q: Mask = relevant_QN.any(axis=1)
+    some_Q = np.asarray(relevant_QN.any(axis=1))
     return np.take_along_axis(relevant_QN, order_QN, axis=1), some_Q

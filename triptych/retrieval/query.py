@@ -128,7 +128,7 @@ def _leading_parts(query: str | Query | Part | Sequence[Part] | None) -> Sequenc
             return (query,)
         case Query():
             return query.parts
-        case Sequence() if all(isinstance(part, Part) for part in query):
+        case list() | tuple() if all(isinstance(part, Part) for part in query):
             return query
     raise InvalidInput(
         f"A query is a string, a Part, a list of Parts or a Query, got {type(query).__name__}.",
