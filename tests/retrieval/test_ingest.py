@@ -171,12 +171,6 @@ def test_every_unreadable_picture_is_named(collection: Collection, root: Path) -
     assert collection.count() == 4
 
 
-def test_strict_stops_at_the_first(collection: Collection, root: Path) -> None:
-    (root / "bad.png").write_bytes(b"")
-    with pytest.raises(PictureError, match=r"bad\.png"):
-        index_folder(collection, root, strict=True)
-
-
 def test_a_picture_that_became_unreadable_is_dropped(collection: Collection, root: Path) -> None:
     index_folder(collection, root)
     (root / "a.png").write_bytes(b"garbage")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from triptych.cli.command import add_collection_option, collection_folder
+from triptych.cli.command import add_collection_option, collection_folder, whole_number
 from triptych.cli.search import printable
+from triptych.encoders.pictures import PictureLimits
 from triptych.errors import InvalidInput
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.ingest import IngestReport, index_folder
@@ -33,6 +34,10 @@ class Index:
             action="store_true",
             help="embed all of it again, with --model",
         )
+        parser.add_argument(
+            "--max-megapixels", type=whole_number, default=50, metavar="N",
+            help="larger pictures are unreadable (50); a large JPEG is decoded smaller",
+        )  # fmt: skip
         ending = parser.add_mutually_exclusive_group()
         ending.add_argument(
             "--strict", action="store_true", help="exit code 1 if a picture was unreadable"
@@ -73,11 +78,18 @@ def _index(
     if not roots:
         raise InvalidInput("Got no folder to index.", hint="For example: triptych index ~/Pictures")
     threads = settings.num_threads
+    limits = PictureLimits(max_pixels=args.max_megapixels * 1_000_000)
     with settings.open_collection(folder, model=model, threads=threads) as collection:
-        return [index_with_bar(collection, root, prune=args.prune) for root in roots]
+        return [index_with_bar(collection, root, prune=args.prune, limits=limits) for root in roots]
 
 
-def index_with_bar(collection: Collection, root: Path, *, prune: bool = False) -> IngestReport:
+def index_with_bar(
+    collection: Collection,
+    root: Path,
+    *,
+    prune: bool = False,
+    limits: PictureLimits | None = None,
+) -> IngestReport:
     """Index one folder, showing how far it is and, at the end, what came of it."""
     with tqdm(desc=f"indexing {printable(str(root))}", unit=" pictures", disable=None) as bar:
 
@@ -85,7 +97,7 @@ def index_with_bar(collection: Collection, root: Path, *, prune: bool = False) -
             bar.total = total
             bar.update(done - bar.n)
 
-        report = index_folder(collection, root, prune=prune, progress=progress)
+        report = index_folder(collection, root, prune=prune, limits=limits, progress=progress)
     _print_report(report)
     return report
 

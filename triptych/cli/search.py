@@ -62,6 +62,8 @@ class Search:
                 filter=args.filter,
             )
             print_hits(hits, as_json=args.json, paths_only=args.files)
+            if not hits and not args.json:
+                print("nothing found", file=sys.stderr)
             if args.sheet is not None:
                 contact_sheet([sheet_row(collection, query, hits)]).save(args.sheet, "PNG")
         return 0

@@ -162,7 +162,7 @@ def _check_pixels(size: tuple[int, ...], name: str, *, limits: PictureLimits) ->
             "picture_too_large",
             f"{name} has {num_pixels / 1e6:,.1f} megapixels, "
             f"expected at most {limits.max_pixels / 1e6:,.1f}.",
-            hint="Make it smaller, or raise PictureLimits.max_pixels.",
+            hint="Make it smaller, or raise the limit (max_pixels, --max-megapixels).",
         )
 
 

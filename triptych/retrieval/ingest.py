@@ -62,15 +62,13 @@ def index_folder(
     root: str | Path,
     *,
     prune: bool = False,
-    strict: bool = False,
     progress: Progress | None = None,
     limits: PictureLimits | None = None,
 ) -> IngestReport:
     """Return what was added, updated, removed and left out.
 
     Files that vanished are dropped; raises InvalidInput where that is more than half of them,
-    unless `prune`. Raises NotFound for no such folder, PictureError at the first unreadable
-    picture if `strict`.
+    unless `prune`. Raises NotFound for no such folder.
     """
     started = time.monotonic()
     top = os.path.realpath(os.path.expanduser(root))
@@ -84,7 +82,7 @@ def index_folder(
             hint="Is the disk there? If they are to be dropped, say --prune (prune=True).",
         )
     collection.claim()  # whoever cannot write learns it before the work
-    run = _Run(collection, IngestReport(failed=scan.failed), strict=strict)
+    run = _Run(collection, IngestReport(failed=scan.failed))
     run.drop(gone)
     fresh = [found for found in scan.found if not _is_unchanged(found, known)]
     run.report.unchanged = done = len(scan.found) - len(fresh)
@@ -104,15 +102,12 @@ def index_folder(
 class _Run:
     """Collects what is ready, and writes it in batches."""
 
-    def __init__(self, collection: Collection, report: IngestReport, *, strict: bool) -> None:
+    def __init__(self, collection: Collection, report: IngestReport) -> None:
         self.report = report
         self._collection = collection
-        self._strict = strict
         self._batch: list[_Seen] = []
         self._pixels = 0
         self._touched: dict[int, FileState] = {}
-        for path, code, reason in report.failed if strict else ():
-            raise PictureError(code, f"{path!r}: {reason}")
 
     def take(self, seen: _Seen) -> None:
         """Take what a thread has made of a file."""
@@ -167,8 +162,6 @@ class _Run:
             self._touched = {}
 
     def _fail(self, seen: _Seen, error: InvalidInput, *, keep: bool) -> None:
-        if self._strict:
-            raise PictureError(error.code, f"{seen.found.path!r}: {error}") from None
         self.report.failed.append((seen.found.path, error.code, str(error)))
         if seen.known is not None and not keep:
             self.drop([seen.found.path])
