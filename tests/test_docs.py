@@ -1,0 +1,68 @@
+"""What the documents say is run, or looked up."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from triptych.cli.main import COMMANDS, USAGE, main
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text("utf-8"), flags=re.DOTALL)
+
+
+def test_the_readmes_python_runs_as_printed(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "shoe.jpg")
+    (code,) = blocks(ROOT / "README.md", "python")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"TRIPTYCH_DATA": str(tmp_path / "data")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert re.search(r"^0\.\d{3} note \{'shop': 'Nord'\}$", done.stdout, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_in_documents_exist(path: Path) -> None:
+    for block in blocks(path, "console"):
+        for command in re.findall(r"^\$ triptych (\w+)", block, flags=re.MULTILINE):
+            assert command in COMMANDS.names()
+        for target in re.findall(r"^\$ make (\w+)", block, flags=re.MULTILINE):
+            assert f"\n{target}:" in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)\)", path.read_text("utf-8")):
+        assert "://" in link or (path.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("name", COMMANDS.names())
+def test_every_command_has_help_and_a_line_in_the_usage(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main([name, "--help"])
+    assert exit.value.code == 0
+    assert f"usage: triptych {name}" in capsys.readouterr().out
+    assert f"\n  {name} " in USAGE
+
+
+def test_options_in_the_command_line_document_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    known = set()
+    for name in COMMANDS.names():
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        known |= set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
+    named = set(re.findall(r"--[a-z][a-z-]+", (ROOT / "docs/cli.md").read_text("utf-8")))
+    assert named <= known
