@@ -11,10 +11,11 @@ from pathlib import Path
 
 from triptych.cli.command import add_collection_option, collection_folder, whole_number
 from triptych.cli.sheets import sheet_row
+from triptych.retrieval.languages import unserved_script
 from triptych.retrieval.query import parse_query
 from triptych.retrieval.sheet import contact_sheet
 from triptych.settings import Settings
-from triptych.types import Hit
+from triptych.types import Hit, Query
 
 GRAMMAR = """\
 a query is terms joined by + and - (whole arguments):
@@ -54,6 +55,7 @@ class Search:
         query = parse_query(args.query)
         folder = collection_folder(args, settings)
         with settings.open_collection(folder, model=args.model, must_exist=True) as collection:
+            _warn_of_unserved(query, collection.embedder.languages)
             hits = collection.search(
                 query,
                 limit=args.limit,
@@ -67,6 +69,17 @@ class Search:
             if args.sheet is not None:
                 contact_sheet([sheet_row(collection, query, hits)]).save(args.sheet, "PNG")
         return 0
+
+
+def _warn_of_unserved(query: Query, languages: Sequence[str]) -> None:
+    for part in query.parts:
+        if part.text and (script := unserved_script(part.text, languages)):
+            served = ", ".join(languages)
+            print(
+                f"triptych: the model was not taught {script} writing, so the hits may be arbitrary; "
+                f"it serves {served}.",
+                file=sys.stderr,
+            )
 
 
 def print_hits(hits: Sequence[Hit], *, as_json: bool = False, paths_only: bool = False) -> None:
