@@ -76,7 +76,7 @@ def _warn_of_unserved(query: Query, languages: Sequence[str]) -> None:
         if part.text and (script := unserved_script(part.text, languages)):
             served = ", ".join(languages)
             print(
-                f"triptych: the model was not taught {script} writing, so the hits may be arbitrary; "
+                f"triptych: the model was not taught {script} writing, the hits may be arbitrary; "
                 f"it serves {served}.",
                 file=sys.stderr,
             )
