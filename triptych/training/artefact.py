@@ -1,4 +1,4 @@
-"""The folder that ships: graphs, tokenizer, description, and the check that they agree with torch."""
+"""The folder that ships: two graphs, the tokenizer and the description."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LANGUAGES = (
 
 
 def write(ground: Ground, *, folder: Path, quantised: bool) -> None:
-    """Write graphs, tokenizer and description of the towers as they are (averaged weights loaded)."""
+    """Write graphs, tokenizer and description of the towers as they are now."""
     folder.mkdir(parents=True, exist_ok=True)
     towers = ground.towers.eval()
     centres = modality_centres(ground)
@@ -40,7 +40,10 @@ def write(ground: Ground, *, folder: Path, quantised: bool) -> None:
         ranges = measured_ranges(towers.picture.trunk, batches)
     text = text_model(towers.text, centre_M=centres["text"], quantised=quantised)
     onnx.save(text, folder / "text.onnx")
-    onnx.save(picture_model(towers.picture, centre_M=centres["image"], ranges=ranges), folder / "image.onnx")
+    onnx.save(
+        picture_model(towers.picture, centre_M=centres["image"], ranges=ranges),
+        folder / "image.onnx",
+    )
     ground.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     description = describe(folder, dim=len(centres["text"]), quantised=quantised)
     (folder / "model.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
@@ -57,16 +60,26 @@ def describe(folder: Path, *, dim: int, quantised: bool) -> dict[str, object]:
         "dim": dim,
         "languages": list(LANGUAGES),
         "image": {
-            "size": IMAGE_SIZE, "resize": "squash, bilinear", "mean": 127.5, "std": 127.5, "colour": "RGB",
+            "size": IMAGE_SIZE,
+            "resize": "squash, bilinear",
+            "mean": 127.5,
+            "std": 127.5,
+            "colour": "RGB",
         },
-        "text": {"max_tokens": MAX_TOKENS, "max_segments": MAX_SEGMENTS, "normaliser": "NFKC, lower case"},
+        "text": {
+            "max_tokens": MAX_TOKENS,
+            "max_segments": MAX_SEGMENTS,
+            "normaliser": "NFKC, lower case",
+        },
         "quantisation": {
-            "text": "weights 8 bit: blocks of 128, words by row; activations by row and block",
-            "image": "static 8 bit with ranges fixed at export; head: weights 8 bit, blocks of 128",
-        } if quantised else {"text": "none", "image": "none"},
+            "text": "weights 8 bit: blocks of 64, words by row; activations by row and block",
+            "image": "static 8 bit with ranges fixed at export; head: weights 8 bit, blocks of 64",
+        }
+        if quantised
+        else {"text": "none", "image": "none"},
         "centred": True,
         "files": files,
-    }  # fmt: skip
+    }
 
 
 def modality_centres(ground: Ground) -> dict[str, Floats]:
@@ -76,7 +89,9 @@ def modality_centres(ground: Ground) -> dict[str, Floats]:
     assert source.cache is not None
     with torch.inference_mode():
         maps = source.cache.maps(0)[:1000].permute(0, 3, 1, 2).float()
-        pictures = torch.cat([ground.towers.picture(part, after=CUT) for part in maps.split(64)])
+        pictures = torch.cat(
+            [ground.towers.picture(part, after=CUT) for part in torch.split(maps, 64)]
+        )
         text = torch_texts(ground.towers, tokenizer=ground.tokenizer, texts=texts)
     picture = functional.normalize(pictures, dim=-1)
     return {"text": numbers(text.mean(dim=0)), "image": numbers(picture.mean(dim=0))}

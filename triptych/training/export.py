@@ -30,10 +30,15 @@ def text_model(tower: TextTower, *, centre_M: Floats, quantised: bool) -> onnx.M
     """ids_BT (0 is padding) to unit rows."""
     graph, core = Graph(quantised=quantised), tower.transformer
     ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", "tokens"])
-    there_BT = graph.op("Cast", graph.op("Greater", "ids", graph.constant(np.asarray(0))), to=TensorProto.FLOAT)
+    there_BT = graph.op(
+        "Cast", graph.op("Greater", "ids", graph.constant(np.asarray(0))), to=TensorProto.FLOAT
+    )
     length = graph.op("Shape", "ids", start=1, end=2)
     places = graph.op(
-        "Slice", graph.constant(numbers(core.places.weight)), graph.constant(np.asarray([0])), length
+        "Slice",
+        graph.constant(numbers(core.places.weight)),
+        graph.constant(np.asarray([0])),
+        length,
     )
     words = graph.embedding("ids", table_VD=numbers(core.words.weight))
     tokens = _norm(graph, graph.op("Add", words, places), core.norm)
@@ -49,7 +54,9 @@ def text_model(tower: TextTower, *, centre_M: Floats, quantised: bool) -> onnx.M
 
 def _mean(graph: Graph, tokens: str, there_BT: str) -> str:
     share_B1T = graph.op("Unsqueeze", there_BT, graph.constant(np.asarray([1])))
-    total_BD = graph.op("Squeeze", graph.op("MatMul", share_B1T, tokens), graph.constant(np.asarray([1])))
+    total_BD = graph.op(
+        "Squeeze", graph.op("MatMul", share_B1T, tokens), graph.constant(np.asarray([1]))
+    )
     count_B1 = graph.op("ReduceSum", there_BT, graph.constant(np.asarray([1])), keepdims=1)
     return graph.op("Div", total_BD, count_B1)
 
@@ -64,7 +71,9 @@ def _linear(graph: Graph, x: str, layer: nn.Linear) -> str:
 
 
 def _norm(graph: Graph, x: str, layer: nn.LayerNorm) -> str:
-    return graph.norm(x, weight_D=numbers(layer.weight), bias_D=numbers(layer.bias), epsilon=layer.eps)
+    return graph.norm(
+        x, weight_D=numbers(layer.weight), bias_D=numbers(layer.bias), epsilon=layer.eps
+    )
 
 
 def _block(graph: Graph, tokens: str, block: Block, away_B11T: str) -> str:
@@ -76,7 +85,9 @@ def _block(graph: Graph, tokens: str, block: Block, away_B11T: str) -> str:
 
 def _attention(graph: Graph, tokens: str, layer: Attention, away_B11T: str) -> str:
     # one product for the three: their weights lie below each other
-    weight = np.concatenate([numbers(part.weight) for part in (layer.query, layer.key, layer.value)])
+    weight = np.concatenate(
+        [numbers(part.weight) for part in (layer.query, layer.key, layer.value)]
+    )
     bias = np.concatenate([numbers(part.bias) for part in (layer.query, layer.key, layer.value)])
     three = graph.linear(tokens, weight_NK=weight, bias_N=bias)
     parts = graph.split("Split", three, outputs=3, axis=-1, num_outputs=3)
@@ -95,7 +106,7 @@ def _attention(graph: Graph, tokens: str, layer: Attention, away_B11T: str) -> s
 def picture_model(
     tower: PictureTower, *, centre_M: Floats, ranges: Mapping[int, Range] | None
 ) -> onnx.ModelProto:
-    """bytes_BHW3 to unit rows; with `ranges` of the layers' outputs (-1: the picture) in eight bits."""
+    """bytes_BHW3 to unit rows; with `ranges` of the layers' outputs (-1: the picture) in bytes."""
     graph = Graph(quantised=ranges is not None)
     shape = ["batch", IMAGE_SIZE, IMAGE_SIZE, 3]
     pictures = helper.make_tensor_value_info("pictures", TensorProto.UINT8, shape)
@@ -104,7 +115,9 @@ def picture_model(
     pixels = graph.op("Transpose", pixels, perm=[0, 3, 1, 2])
     map_BCHW = _Trunk(graph, tower.trunk, ranges).run(pixels)
     vectors = _head(graph, map_BCHW, tower)
-    return graph.model(inputs=[pictures], output=_finish(graph, vectors, centre_M), dim=len(centre_M))
+    return graph.model(
+        inputs=[pictures], output=_finish(graph, vectors, centre_M), dim=len(centre_M)
+    )
 
 
 class _Trunk:
@@ -119,31 +132,44 @@ class _Trunk:
         for index, layer in enumerate(self.trunk.layers[: LAST_MAP + 1]):
             source = layer.inputs[0]
             if layer.op == "add":
-                raw, size[index] = self.graph.op("Add", *(outputs[i] for i in layer.inputs)), size[source]
+                raw, size[index] = (
+                    self.graph.op("Add", *(outputs[i] for i in layer.inputs)),
+                    size[source],
+                )
             else:
                 conv = self.trunk.convs[layer.name.replace(".", "_")]
                 assert isinstance(conv, SameConv)
-                raw = self._conv(outputs[source], conv, source=source, size=size[source])
+                raw = self._conv(
+                    outputs[source], conv, source=source, size=size[source], index=index
+                )
                 size[index] = -(-size[source] // layer.stride)
             outputs[index] = self._fixed(raw, index)
         return outputs[LAST_MAP]
 
-    def _conv(self, x: str, conv: SameConv, *, source: int, size: int) -> str:
+    def _conv(self, x: str, conv: SameConv, *, source: int, size: int, index: int) -> str:
         weight, bias = numbers(conv.weight), numbers(conv.bias)
         steps = -(-size // conv.stride)
         total = max((steps - 1) * conv.stride + weight.shape[2] - size, 0)
         low, high = total // 2, total - total // 2
         names = self._weights(weight, bias, source=source)
         y = self.graph.op(
-            "Conv", x, *names, pads=[low, low, high, high], strides=[conv.stride] * 2, group=conv.groups
+            "Conv",
+            x,
+            *names,
+            pads=[low, low, high, high],
+            strides=[conv.stride] * 2,
+            group=conv.groups,
         )
-        if self.ranges is not None or conv.ceiling is None:
-            return y  # eight bits end at the ceiling by themselves
-        return self.graph.op("Clip", y, self.graph.number(0.0), self.graph.number(conv.ceiling))
+        # eight bits that begin at zero are a relu by themselves
+        return (
+            y
+            if not conv.relu or (self.ranges and index in self.ranges)
+            else self.graph.op("Relu", y)
+        )
 
     def _weights(self, weight: Floats, bias: Floats, *, source: int) -> list[str]:
         graph = self.graph
-        if self.ranges is None:
+        if self.ranges is None or source not in self.scales:
             return [graph.constant(weight), graph.constant(bias)]
         scale = np.abs(weight).max(axis=(1, 2, 3)) / 127
         scale = np.maximum(scale, 1e-9).astype(np.float32)
@@ -161,38 +187,50 @@ class _Trunk:
 
     def _fixed(self, x: str, index: int) -> str:
         """Round to 256 steps of a range that was fixed at export."""
-        if self.ranges is None:
+        if self.ranges is None or index not in self.ranges:
             return x
         low, high = min(self.ranges[index][0], 0.0), max(self.ranges[index][1], 0.0)
         scale = np.float32(max(high - low, 1e-6) / 255)
         self.scales[index] = float(scale)
         zero = np.asarray(round(-low / float(scale)), dtype=np.uint8)
         step, point = self.graph.constant(np.asarray(scale)), self.graph.constant(zero)
-        return self.graph.op("DequantizeLinear", self.graph.op("QuantizeLinear", x, step, point), step, point)
+        return self.graph.op(
+            "DequantizeLinear", self.graph.op("QuantizeLinear", x, step, point), step, point
+        )
 
 
 def _head(graph: Graph, map_BCHW: str, tower: PictureTower) -> str:
     head = tower.head
-    heads, channels, each = head.heads_HCM.shape
+    heads, channels, _ = head.heads_HCM.shape
     flat_BCP = graph.op("Reshape", map_BCHW, graph.constant(np.asarray([0, channels, -1])))
     scaled_BCP = graph.op("Mul", flat_BCP, graph.number(float(head.scale)))
-    vectors = _linear(graph, graph.op("ReduceMean", scaled_BCP, graph.constant(np.asarray([2])), keepdims=0), head.mean)
+    vectors = _linear(
+        graph,
+        graph.op("ReduceMean", scaled_BCP, graph.constant(np.asarray([2])), keepdims=0),
+        head.mean,
+    )
     if head.attend:
         look_HC, bias_H1 = numbers(head.look.weight), numbers(head.look.bias)[:, None]
-        scores_BHP = graph.op("Add", graph.op("MatMul", graph.constant(look_HC), scaled_BCP), graph.constant(bias_H1))
+        scores_BHP = graph.op(
+            "Add", graph.op("MatMul", graph.constant(look_HC), scaled_BCP), graph.constant(bias_H1)
+        )
         share_BHP = graph.op("Softmax", scores_BHP, axis=-1)
-        pooled_BHC = graph.op("MatMul", share_BHP, graph.op("Transpose", scaled_BCP, perm=[0, 2, 1]))
+        pooled_BHC = graph.op(
+            "MatMul", share_BHP, graph.op("Transpose", scaled_BCP, perm=[0, 2, 1])
+        )
         parts = graph.split("Split", pooled_BHC, outputs=heads, axis=1, num_outputs=heads)
         squeezed = [graph.op("Squeeze", part, graph.constant(np.asarray([1]))) for part in parts]
         weights = numbers(head.heads_HCM)
-        seen = [graph.linear(part, weight_NK=weights[i].T.copy()) for i, part in enumerate(squeezed)]
+        seen = [
+            graph.linear(part, weight_NK=weights[i].T.copy()) for i, part in enumerate(squeezed)
+        ]
         vectors = graph.op("Add", vectors, graph.op("Concat", *seen, axis=1))
     bent = _linear(graph, graph.op("Gelu", _linear(graph, vectors, head.widen)), head.narrow)
     return graph.op("Add", vectors, bent)
 
 
 def measured_ranges(trunk: MobileNet, batches: list[Tensor]) -> dict[int, Range]:
-    """The range of every layer's output over some training pictures, a little of the tails cut off."""
+    """The range of every layer's output over some training pictures, less a little of the tails."""
     found: dict[int, list[Range]] = {}
     with torch.inference_mode():
         for pixels in batches:
@@ -200,10 +238,12 @@ def measured_ranges(trunk: MobileNet, batches: list[Tensor]) -> dict[int, Range]
                 sample = output.flatten()[:: max(output.numel() // 400_000, 1)].float()
                 cut = torch.quantile(sample, torch.tensor([0.0001, 0.9999]))
                 found.setdefault(index, []).append((float(cut[0]), float(cut[1])))
-    ranges = {i: (min(low for low, _ in all_), max(high for _, high in all_)) for i, all_ in found.items()}
-    ranges = {i: _within(pair, trunk.layers[i].ceiling) for i, pair in ranges.items()}
+    ranges = {
+        i: (min(low for low, _ in all_), max(high for _, high in all_)) for i, all_ in found.items()
+    }
+    ranges = {i: _within(pair, trunk.layers[i].relu) for i, pair in ranges.items()}
     return {-1: (-1.0, 1.0), **ranges}
 
 
-def _within(pair: Range, ceiling: float | None) -> Range:
-    return pair if ceiling is None else (0.0, min(pair[1], ceiling))
+def _within(pair: Range, relu: bool) -> Range:
+    return (0.0, pair[1]) if relu else pair

@@ -80,7 +80,9 @@ def pixel_batches(rows: Sequence[Row], *, view: int) -> Iterator[Tensor]:
         encoded = rows[index].image
         assert encoded is not None
         picture = open_picture(encoded)
-        return np.asarray(squash(picture) if view == 0 else varied(picture, Random(f"{view}:{index}")))
+        return np.asarray(
+            squash(picture) if view == 0 else varied(picture, Random(f"{view}:{index}"))  # noqa: S311
+        )
 
     with ThreadPoolExecutor(2) as pool:
         for start in range(0, len(rows), BATCH):

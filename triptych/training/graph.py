@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 21
-BLOCK = 128  # weights that share a scale
+BLOCK = 64  # weights that share a scale
 
 
 class Graph:
@@ -29,7 +29,9 @@ class Graph:
         """Add a node with one output."""
         return self.split(kind, *inputs, outputs=1, domain=domain, **attributes)[0]
 
-    def split(self, kind: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any) -> list[str]:
+    def split(
+        self, kind: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any
+    ) -> list[str]:
         """Add a node with several outputs."""
         names = [f"{kind}_{len(self._nodes)}_{i}" for i in range(outputs)]
         self._nodes.append(helper.make_node(kind, list(inputs), names, domain=domain, **attributes))
@@ -44,7 +46,9 @@ class Graph:
     def number(self, value: float) -> str:
         return self.constant(np.asarray(value, dtype=np.float32))
 
-    def linear(self, x: str, *, weight_NK: NDArray[np.float32], bias_N: NDArray[np.float32] | None = None) -> str:
+    def linear(
+        self, x: str, *, weight_NK: NDArray[np.float32], bias_N: NDArray[np.float32] | None = None
+    ) -> str:
         """x @ weight.T + bias; in eight bits with a scale per block of a row, of `x` too."""
         if self.quantised:
             y = self._linear_in_bytes(x, weight_NK)
@@ -66,19 +70,32 @@ class Graph:
         """Rows of a table; in eight bits with a scale per row."""
         if not self.quantised:
             return self.op("Gather", self.constant(table_VD), ids)
-        scale_V1 = np.maximum(np.abs(table_VD).max(axis=1, keepdims=True) / 127, 1e-12).astype(np.float32)
+        scale_V1 = np.maximum(np.abs(table_VD).max(axis=1, keepdims=True) / 127, 1e-12).astype(
+            np.float32
+        )
         bytes_VD = np.rint(table_VD / scale_V1).astype(np.int8)
-        rows = self.op("Cast", self.op("Gather", self.constant(bytes_VD), ids), to=TensorProto.FLOAT)
+        rows = self.op(
+            "Cast", self.op("Gather", self.constant(bytes_VD), ids), to=TensorProto.FLOAT
+        )
         return self.op("Mul", rows, self.op("Gather", self.constant(scale_V1), ids))
 
-    def norm(self, x: str, *, weight_D: NDArray[np.float32], bias_D: NDArray[np.float32], epsilon: float) -> str:
+    def norm(
+        self, x: str, *, weight_D: NDArray[np.float32], bias_D: NDArray[np.float32], epsilon: float
+    ) -> str:
         return self.op(
-            "LayerNormalization", x, self.constant(weight_D), self.constant(bias_D), axis=-1, epsilon=epsilon
+            "LayerNormalization",
+            x,
+            self.constant(weight_D),
+            self.constant(bias_D),
+            axis=-1,
+            epsilon=epsilon,
         )
 
     def unit(self, x: str) -> str:
         """Rows scaled to unit length."""
-        return self.op("Div", x, self.op("ReduceL2", x, self.constant(np.asarray([-1])), keepdims=1))
+        return self.op(
+            "Div", x, self.op("ReduceL2", x, self.constant(np.asarray([-1])), keepdims=1)
+        )
 
     def model(self, *, inputs: list[onnx.ValueInfoProto], output: str, dim: int) -> onnx.ModelProto:
         """The finished model; its output is called `vectors`."""
@@ -86,4 +103,6 @@ class Graph:
         out = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["batch", dim])
         graph = helper.make_graph(self._nodes, "triptych", inputs, [out], self._constants)
         domains = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
-        return helper.make_model(graph, opset_imports=domains, ir_version=10, producer_name="triptych")
+        return helper.make_model(
+            graph, opset_imports=domains, ir_version=10, producer_name="triptych"
+        )

@@ -1,4 +1,4 @@
-"""The loop: batches of one set each, two towers, an average of the weights, checkpoints to resume from.
+"""The loop: batches of one set each, two towers, averaged weights, checkpoints to resume from.
 
 N C H W as in a feature map, B batch, T tokens, M embedding width.
 """
@@ -22,15 +22,17 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from triptych.encoders.mobilenet import LAST_MAP, PictureTower
 from triptych.encoders.transformer import TextTower
 from triptych.training.data import Row
-from triptych.encoders.mobilenet import LAST_MAP, PictureTower
 from triptych.training.features import CUT, ViewCache
 from triptych.training.losses import cross_modal, joint
 from triptych.training.recipes import Recipe
 from triptych.training.sources import DRAWS, Drawn
 
 LOG = logging.getLogger(__name__)
+
+TRAIN_TOKENS = 64  # captions are short; what is longer is cut in training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +57,13 @@ class Towers(nn.Module):
         return self.log_scale.exp().clamp(max=60.0)
 
 
-def token_batch(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """ids_BT and mask_BT, padded to the longest."""
-    encoded = [item.ids[:64] for item in tokenizer.encode_batch(list(texts))]
+def token_batch(
+    tokenizer: Tokenizer, texts: Sequence[str], *, drop: Random | None = None
+) -> tuple[Tensor, Tensor]:
+    """ids_BT and mask_BT, padded; `drop` leaves out every twelfth piece at random."""
+    encoded = [item.ids[:TRAIN_TOKENS] for item in tokenizer.encode_batch(list(texts))]
+    if drop is not None:
+        encoded = [[i for i in ids if i < 4 or drop.random() > 1 / 12] for ids in encoded]
     length = max(map(len, encoded))
     ids_BT = torch.tensor([ids + [0] * (length - len(ids)) for ids in encoded])
     return ids_BT, ids_BT != 0
@@ -78,11 +84,11 @@ def map_batch(source: Source, indices: Sequence[int], random: Random) -> Tensor:
 
 
 class Schedule:
-    """Which set a step draws from, and which of its rows: a function of the seed and the step alone."""
+    """Which set a step draws from, and which of its rows: decided by the seed alone."""
 
     def __init__(self, recipe: Recipe, *, sizes: Mapping[str, int]) -> None:
         self._recipe, self._sizes = recipe, dict(sizes)
-        random, names = Random(recipe.seed), [name for name in recipe.mixture if name in sizes]
+        random, names = Random(recipe.seed), [name for name in recipe.mixture if name in sizes]  # noqa: S311
         shares = [recipe.mixture[name] for name in names]
         self._names = random.choices(names, weights=shares, k=recipe.steps)
         self._turns: list[int] = []
@@ -98,7 +104,7 @@ class Schedule:
         turns = max(size // count, 1)
         epoch, turn = divmod(self._turns[step], turns)
         order = list(range(size))
-        Random(f"{self._recipe.seed}:{name}:{epoch}").shuffle(order)
+        Random(f"{self._recipe.seed}:{name}:{epoch}").shuffle(order)  # noqa: S311
         return name, order[turn * count : (turn + 1) * count]
 
 
@@ -106,31 +112,39 @@ class Trainer:
     """A run that can be stopped after any checkpoint and goes on as if it had not been."""
 
     def __init__(
-        self, recipe: Recipe, *, towers: Towers, tokenizer: Tokenizer, sources: Mapping[str, Source], folder: Path
+        self,
+        recipe: Recipe,
+        *,
+        towers: Towers,
+        tokenizer: Tokenizer,
+        sources: Mapping[str, Source],
+        folder: Path,
     ) -> None:
         self.recipe, self.towers, self.tokenizer, self.sources = recipe, towers, tokenizer, sources
         self.folder = folder
         self.step = 0
-        self.schedule = Schedule(recipe, sizes={name: len(source.rows) for name, source in sources.items()})
+        self.schedule = Schedule(
+            recipe, sizes={name: len(source.rows) for name, source in sources.items()}
+        )
         self.optimizer = _optimizer(recipe, towers)
         self.average = {name: tensor.clone() for name, tensor in _trained(towers).items()}
         self._restore()
 
     def run(self, *, until: int) -> None:
-        """Train up to step `until`."""
+        """Train up to step `until`, and write a checkpoint."""
         self.towers.train()
-        started = time.monotonic()
+        started, first = time.monotonic(), self.step
         while self.step < until:
             name, loss = self._one()
-            if self.step % 10 == 0:
-                seconds = (time.monotonic() - started) / 10
-                started = time.monotonic()
-                self._log({"step": self.step, "set": name, "loss": round(loss, 4), "seconds": round(seconds, 2)})
+            if self.step % 10 == 0 or self.step == until:
+                each = (time.monotonic() - started) / (self.step - first)
+                self._log({"step": self.step, "set": name, "loss": loss, "seconds": round(each, 2)})
+                started, first = time.monotonic(), self.step
         self.save()
 
     def _one(self) -> tuple[str, float]:
         name, indices = self.schedule.draw(self.step)
-        random = Random(f"{self.recipe.seed}:{self.step}")
+        random = Random(f"{self.recipe.seed}:{self.step}")  # noqa: S311
         torch.manual_seed(random.randrange(2**31))
         self._set_rates()
         loss = self._loss(name, indices, random)
@@ -140,18 +154,20 @@ class Trainer:
         self.optimizer.zero_grad()
         self.step += 1
         self._move_average()
-        return name, float(loss.detach())
+        return name, round(float(loss.detach()), 4)
 
     def _loss(self, name: str, indices: Sequence[int], random: Random) -> Tensor:
         source = self.sources[name]
         drawn = DRAWS[name]([source.rows[i] for i in indices], random)
         with torch.autocast("cpu", torch.bfloat16):
-            texts_TM = self._texts(drawn)
-            pictures_IM = self._pictures(map_batch(source, indices, random)) if source.cache else None
+            texts_TM = self._texts(drawn, random)
+            pictures_IM = (
+                self._pictures(map_batch(source, indices, random)) if source.cache else None
+            )
         return self._contrast(texts_TM, pictures_IM, drawn)
 
-    def _texts(self, drawn: Drawn) -> Tensor:
-        ids_BT, mask_BT = token_batch(self.tokenizer, drawn.texts)
+    def _texts(self, drawn: Drawn, random: Random) -> Tensor:
+        ids_BT, mask_BT = token_batch(self.tokenizer, drawn.texts, drop=random)
         text = self.towers.text
         text.transformer.train(self.recipe.train_text)
         with torch.set_grad_enabled(self.recipe.train_text):
@@ -188,7 +204,9 @@ class Trainer:
         keep = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
         trained = _trained(self.towers)
         torch._foreach_lerp_(
-            [self.average[name] for name in trained], [p.detach() for p in trained.values()], 1 - keep
+            [self.average[name] for name in trained],
+            [p.detach() for p in trained.values()],
+            1 - keep,
         )
 
     def averaged(self) -> dict[str, Tensor]:
@@ -202,10 +220,14 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint: weights, their average, the optimizer's moments and the step."""
-        tensors = {f"model.{name}": value.contiguous() for name, value in self.towers.state_dict().items()}
-        tensors |= {f"average.{name}": value for name, value in self.average.items()}
+        tensors = {
+            f"model.{name}": value.contiguous() for name, value in self.towers.state_dict().items()
+        }
+        tensors |= {f"average.{name}": value.contiguous() for name, value in self.average.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": value.contiguous() for key, value in state.items()}
+            tensors |= {
+                f"optimizer.{index}.{key}": value.contiguous() for key, value in state.items()
+            }
         path = self.folder / "checkpoint.safetensors"
         save_file(tensors, path.with_suffix(".new"), metadata={"step": str(self.step)})
         path.with_suffix(".new").replace(path)
@@ -232,7 +254,9 @@ def _metadata(path: Path) -> Mapping[str, str]:
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+    return {
+        name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)
+    }
 
 
 def _trained(towers: Towers) -> dict[str, nn.Parameter]:

@@ -1,4 +1,4 @@
-"""Contrastive losses in which all that belongs to one group attracts and the rest of the batch repels.
+"""Contrastive losses: all that belongs to one group attracts, the rest of the batch repels.
 
 Q anchors, N candidates, I pictures, T texts, M embedding width.
 """
@@ -38,7 +38,7 @@ def cross_modal(
 def joint(all_NM: Tensor, *, group_N: Tensor, scale: Tensor) -> Tensor:
     """Everything finds what belongs to it among all texts and pictures together.
 
-    This closes the gap between the modalities: a picture must beat the texts, and a text the pictures.
+    This closes the gap between the modalities: a picture must beat texts, and a text pictures.
     """
     logits_NN = scale * all_NM @ all_NM.T
     itself_NN = torch.eye(len(all_NM), dtype=torch.bool, device=all_NM.device)

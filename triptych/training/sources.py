@@ -10,10 +10,29 @@ from typing import TypeAlias
 from triptych.training.data import Row
 
 PHOTO_OF = (
-    "a photo of a {}", "{}", "a picture of a {}", "{} in a photo", "the {}", "a close-up of a {}", "a {}",
-)  # fmt: skip
-SHELF = ("{}", "{} on a shelf", "a photo of {} in a shop", "fresh {}", "a picture of {}", "a pack of {}")
-WORN = ("{}", "a photo of a {}", "{} lying on the floor", "a piece of clothing: {}", "a picture of a {}")
+    "a photo of a {}",
+    "{}",
+    "a picture of a {}",
+    "{} in a photo",
+    "the {}",
+    "a close-up of a {}",
+    "a {}",
+)
+SHELF = (
+    "{}",
+    "{} on a shelf",
+    "a photo of {} in a shop",
+    "fresh {}",
+    "a picture of {}",
+    "a pack of {}",
+)
+WORN = (
+    "{}",
+    "a photo of a {}",
+    "{} lying on the floor",
+    "a piece of clothing: {}",
+    "a picture of a {}",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +49,16 @@ Draw: TypeAlias = Callable[[Sequence[Row], Random], Drawn]
 
 def _join(per_row: Sequence[Sequence[str]], groups: Sequence[str]) -> Drawn:
     pairs = [(text, i) for i, texts in enumerate(per_row) for text in texts]
-    return Drawn(texts=[text for text, _ in pairs], owners=[i for _, i in pairs], groups=list(groups))
+    return Drawn(
+        texts=[text for text, _ in pairs], owners=[i for _, i in pairs], groups=list(groups)
+    )
 
 
 def captions(rows: Sequence[Row], random: Random) -> Drawn:
     """Two of a photo's captions."""
-    return _join([random.sample(row.texts, min(2, len(row.texts))) for row in rows], [row.id for row in rows])
+    return _join(
+        [random.sample(row.texts, min(2, len(row.texts))) for row in rows], [row.id for row in rows]
+    )
 
 
 def fashion(rows: Sequence[Row], random: Random) -> Drawn:
@@ -58,7 +81,9 @@ def emoji(rows: Sequence[Row], random: Random) -> Drawn:
     """The name or the tags in English, and the name in any other language."""
     per_row = []
     for row in rows:
-        english = row.texts[0] if random.random() < 0.75 else ", ".join(row.texts[1:]) or row.texts[0]
+        english = (
+            row.texts[0] if random.random() < 0.75 else ", ".join(row.texts[1:]) or row.texts[0]
+        )
         per_row.append([english, _elsewhere(row, random)])
     return _join(per_row, [row.label for row in rows])
 
@@ -106,7 +131,9 @@ def medpix(rows: Sequence[Row], random: Random) -> Drawn:
     """The caption, or what the scan is."""
     if random.random() < 0.7:
         return _join([[row.texts[0]] for row in rows], [row.texts[0] for row in rows])
-    said = [f"{row.attributes.get('Plane', '')} {row.attributes['type']} of {row.label}" for row in rows]
+    said = [
+        f"{row.attributes.get('Plane', '')} {row.attributes['type']} of {row.label}" for row in rows
+    ]
     return _join([[text] for text in said], said)
 
 

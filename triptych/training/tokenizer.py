@@ -1,7 +1,7 @@
 """The tokenizer: MiniLM's words, pieces for other languages, and bytes for all the rest.
 
-MiniLM's own tokenizer takes the longest piece first. Here every piece costs nearly the same, so that
-the fewest pieces win, and English words keep the piece, and with it the vector, that they had.
+MiniLM's own tokenizer takes the longest piece first. Here every piece costs nearly the same, so
+that the fewest pieces win, and English words keep the piece, and the vector, that they had.
 """
 
 from __future__ import annotations
@@ -13,23 +13,32 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
-SPECIALS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
+UNKNOWN = "[UNK]"
+SPECIALS = ("[PAD]", "[CLS]", "[SEP]", UNKNOWN)
 START = "▁"
 MAX_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltTokenizer:
-    """A tokenizer, and for each of its pieces the row of MiniLM's table that it came from, or -1."""
+    """A tokenizer, and the row of MiniLM's table that each of its pieces came from, or -1."""
 
     tokenizer: Tokenizer
     origins_V: NDArray[np.int64]
 
 
 def build(*, wordpieces: Sequence[str], corpus: Iterable[str], num_new: int) -> BuiltTokenizer:
-    """Join MiniLM's pieces (in the order of its table), up to `num_new` learnt ones, and all bytes."""
+    """Join MiniLM's pieces (in its table's order), up to `num_new` learnt ones, and all bytes."""
     known = dict(_adopted(wordpieces))
     new = [piece for piece in _learn(corpus, size=3 * num_new) if piece not in known][:num_new]
     fixed = [*SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256))]
@@ -39,7 +48,9 @@ def build(*, wordpieces: Sequence[str], corpus: Iterable[str], num_new: int) -> 
     row_of = {"[PAD]": "[PAD]", "[CLS]": "[CLS]", "[SEP]": "[SEP]", "[UNK]": "[UNK]"}
     rows = {word: i for i, word in enumerate(wordpieces)}
     origins = [rows[row_of[piece]] if piece in row_of else known.get(piece, -1) for piece in pieces]
-    return BuiltTokenizer(tokenizer=_assemble(scored), origins_V=np.asarray(origins, dtype=np.int64))
+    return BuiltTokenizer(
+        tokenizer=_assemble(scored), origins_V=np.asarray(origins, dtype=np.int64)
+    )
 
 
 def _adopted(wordpieces: Sequence[str]) -> Iterator[tuple[str, int]]:
@@ -82,9 +93,13 @@ def _dressed(tokenizer: Tokenizer) -> Tokenizer:
 
 def _learn(corpus: Iterable[str], *, size: int) -> list[str]:
     """Single characters first, then pieces in the order in which merging finds them."""
-    tokenizer = _dressed(Tokenizer(models.BPE(unk_token="[UNK]")))
+    tokenizer = _dressed(Tokenizer(models.BPE(unk_token=UNKNOWN)))
     trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=["[UNK]"], min_frequency=3, max_token_length=16, show_progress=False
+        vocab_size=size,
+        special_tokens=["[UNK]"],
+        min_frequency=3,
+        max_token_length=16,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
     ranked = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
@@ -92,7 +107,11 @@ def _learn(corpus: Iterable[str], *, size: int) -> list[str]:
 
 
 def borrow_rows(
-    pairs: Iterable[tuple[str, str]], *, tokenizer: Tokenizer, origins_V: NDArray[np.int64], table_VD: NDArray[np.float32]
+    pairs: Iterable[tuple[str, str]],
+    *,
+    tokenizer: Tokenizer,
+    origins_V: NDArray[np.int64],
+    table_VD: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """A row for every new piece: that of the English pieces that it is seen with in translations.
 
@@ -102,19 +121,19 @@ def borrow_rows(
     english_seen: Counter[int] = Counter()
     together: defaultdict[int, Counter[int]] = defaultdict(Counter)
     for foreign, english in pairs:
-        targets = _inner(tokenizer, english)
+        targets = {piece for piece in _inner(tokenizer, english) if origins_V[piece] >= 0}
         english_seen.update(targets)
         for piece in _inner(tokenizer, foreign):
             seen[piece] += 1
             together[piece].update(targets)
     rows_VD = table_VD[np.maximum(origins_V, 0)].copy()
     mean_D = table_VD[origins_V[origins_V >= 0]].mean(axis=0)
-    for piece in np.flatnonzero(origins_V < 0):
+    for piece in map(int, np.flatnonzero(origins_V < 0)):
         rows_VD[piece] = mean_D
-        found = together.get(int(piece))
+        found = together.get(piece)
         if found:
             # squared Dice: a word that is there whenever the piece is, and seldom otherwise
-            weights = {t: (2 * n / (seen[int(piece)] + english_seen[t])) ** 2 for t, n in found.items()}
+            weights = {t: (2 * n / (seen[piece] + english_seen[t])) ** 2 for t, n in found.items()}
             best = sorted(weights, key=lambda t: -weights[t])[:4]
             total = math.fsum(weights[t] for t in best)
             rows_VD[piece] = sum(weights[t] / total * table_VD[origins_V[t]] for t in best)
@@ -123,4 +142,8 @@ def borrow_rows(
 
 def _inner(tokenizer: Tokenizer, text: str) -> set[int]:
     first_piece = len(SPECIALS) + 256
-    return {token for token in tokenizer.encode(text, add_special_tokens=False).ids if token >= first_piece}
+    return {
+        token
+        for token in tokenizer.encode(text, add_special_tokens=False).ids
+        if token >= first_piece
+    }

@@ -1,0 +1,170 @@
+"""The default model that ships: law 2, long texts, empty batches, lazy towers, damaged files."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from triptych.encoders.base import EmbeddingModel
+from triptych.encoders.onnx import DEFAULT_FOLDER, OnnxModel, fingerprint
+from triptych.errors import NotAvailable, NotFound
+from triptych.types import Item, Matrix
+
+WORDS = [
+    "dog",
+    "cat",
+    "red",
+    "blue",
+    "house",
+    "beach",
+    "two",
+    "running",
+    "child",
+    "snow",
+    "狗",
+    "कुत्ता",
+    "Straße",
+    "bóng",
+    "😀",
+    ",",
+    ".",
+    "car",
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> OnnxModel:
+    return OnnxModel.load()
+
+
+def made_up_texts(count: int) -> list[str]:
+    random = np.random.default_rng(5)
+    return [" ".join(random.choice(WORDS, random.integers(1, 24))) for _ in range(count)]
+
+
+def made_up_pictures(count: int) -> list[Image.Image]:
+    random = np.random.default_rng(6)
+    small = [random.integers(0, 256, (5, 7, 3), dtype=np.uint8) for _ in range(count)]
+    return [Image.fromarray(pixels).resize((120, 90)) for pixels in small]
+
+
+def worst(first_NM: Matrix, second_NM: Matrix) -> float:
+    return float((first_NM * second_NM).sum(axis=1).min())
+
+
+def test_it_is_an_embedding_model(model: OnnxModel) -> None:
+    assert isinstance(model, EmbeddingModel)
+    assert "de" in model.languages
+
+
+def test_a_text_alone_is_as_in_a_batch(model: OnnxModel) -> None:
+    texts = made_up_texts(150)
+    alone = np.concatenate([model.embed_texts([text]) for text in texts])
+    assert worst(model.embed_texts(texts), alone) >= 0.9999
+
+
+@pytest.mark.slow
+def test_the_worst_of_ten_thousand_texts_alone_is_as_in_a_batch(model: OnnxModel) -> None:
+    texts = made_up_texts(10_000)
+    alone = np.concatenate([model.embed_texts([text]) for text in texts])
+    assert worst(model.embed_texts(texts), alone) >= 0.9999
+
+
+def test_a_picture_alone_is_as_in_a_batch(model: OnnxModel) -> None:
+    pictures = made_up_pictures(24)
+    alone = np.concatenate([model.embed_pictures([picture]) for picture in pictures])
+    assert worst(model.embed_pictures(pictures), alone) >= 0.9999
+
+
+def test_rows_are_unit_and_in_order(model: OnnxModel) -> None:
+    texts = ["a long text about a dog that runs on a beach", "cat", "a dog that runs"]
+    rows = model.embed_texts(texts)
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-6)
+    np.testing.assert_allclose(rows[1], model.embed_texts(["cat"])[0], atol=1e-6)
+
+
+def test_empty_batches(model: OnnxModel) -> None:
+    assert model.embed_texts([]).shape == (0, model.dim)
+    assert model.embed_pictures([]).shape == (0, model.dim)
+    assert model.embed([]).shape == (0, model.dim)
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\x00", "狗", "a" * 3000])
+def test_odd_texts_have_a_vector(model: OnnxModel, text: str) -> None:
+    assert np.isfinite(model.embed_texts([text])).all()
+
+
+def test_a_long_text_is_the_mean_of_its_segments(model: OnnxModel) -> None:
+    words = ["dog"] * 254 + ["beach"] * 254
+    parts = model.embed_texts([" ".join(words[:254]), " ".join(words[254:])])
+    mean = parts.sum(axis=0)
+    whole = model.embed_texts([" ".join(words)])[0]
+    np.testing.assert_allclose(whole, mean / np.linalg.norm(mean), atol=1e-5)
+
+
+def test_what_comes_after_the_last_segment_is_left_out(model: OnnxModel) -> None:
+    full = " ".join(["dog"] * (254 * 32))
+    rows = model.embed_texts([full, full + " beach" * 100])
+    np.testing.assert_allclose(rows[0], rows[1], atol=1e-6)
+
+
+def test_a_text_with_a_picture_lies_between_the_two(model: OnnxModel) -> None:
+    picture = Image.new("RGB", (64, 64), "red")
+    text, image = model.embed_texts(["red"])[0], model.embed_pictures([picture])[0]
+    both = model.embed([Item(id="1", text="red", image=picture)])[0]
+    middle = (text + image) / np.linalg.norm(text + image)
+    np.testing.assert_allclose(both, middle, atol=1e-5)
+
+
+def test_words_find_colours_and_things_find_their_like(model: OnnxModel) -> None:
+    rows = model.embed_texts(["two dogs play in the snow", "a dog in snow", "a parked car"])
+    assert rows[0] @ rows[1] > rows[0] @ rows[2]
+
+
+def test_words_alone_do_not_load_the_picture_tower() -> None:
+    fresh = OnnxModel.load()
+    fresh.embed_texts(["a dog"])
+    assert "_text_session" in vars(fresh)
+    assert "_image_session" not in vars(fresh)
+
+
+def test_the_files_are_what_the_fingerprint_says(model: OnnxModel) -> None:
+    model.verify()
+    assert len(model.fingerprint) == 64
+
+
+def test_the_fingerprint_changes_with_a_file_and_with_the_preprocessing() -> None:
+    description = json.loads((DEFAULT_FOLDER / "model.json").read_text())
+    known = fingerprint(description)
+    resized = description | {"image": description["image"] | {"size": 225}}
+    files = {name: dict(value) for name, value in description["files"].items()}
+    files["text.onnx"]["sha256"] = "0" * 64
+    renamed = description | {"name": "another"}
+    assert fingerprint(resized) != known
+    assert fingerprint(description | {"files": files}) != known
+    assert fingerprint(renamed) == known
+
+
+def test_all_files_are_at_most_40_megabytes() -> None:
+    assert sum(file.stat().st_size for file in DEFAULT_FOLDER.iterdir()) <= 40e6
+
+
+def test_a_missing_model_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=r"model\.json"):
+        OnnxModel.load(tmp_path)
+
+
+def test_a_cut_file_is_refused_at_once_and_a_changed_one_by_verify(tmp_path: Path) -> None:
+    shutil.copytree(DEFAULT_FOLDER, tmp_path / "model")
+    file = tmp_path / "model" / "tokenizer.json"
+    data = file.read_bytes()
+    file.write_bytes(data[:-2] + b" }")
+    with pytest.raises(NotAvailable, match=r"tokenizer\.json"):
+        OnnxModel.load(tmp_path / "model").verify()
+    file.write_bytes(data[:100])
+    with pytest.raises(NotAvailable, match="100 bytes"):
+        OnnxModel.load(tmp_path / "model")

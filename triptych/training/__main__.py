@@ -1,0 +1,37 @@
+"""`python -m triptych.training RECIPE --data DIR --out DIR`: from the data to the artefact.
+
+An interrupted run goes on where its last checkpoint was written, when it is started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+
+from triptych.training import recipes
+from triptych.training.made_up import write_data
+from triptych.training.pipeline import run
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="triptych.training", description=__doc__)
+    parser.add_argument("recipe", choices=sorted(recipes.RECIPES))
+    parser.add_argument("--data", type=Path, help="the folder of Parquet files and weights")
+    parser.add_argument("--out", type=Path, required=True, help="where everything is written")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    recipe = recipes.RECIPES[args.recipe]()
+    if args.data is None:
+        if recipe.name != "smoke":
+            parser.error("--data is needed: only the smoke recipe makes its own")
+        args.data = args.out / "data"
+        write_data(args.data)
+    torch.set_num_threads(recipe.threads)
+    run(recipe, data=args.data, out=args.out)
+
+
+if __name__ == "__main__":
+    main()

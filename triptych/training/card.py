@@ -1,0 +1,127 @@
+"""The model card, from the report of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from triptych.training.artefact import LANGUAGES
+
+TEXT = """# triptych-base-v1
+
+Texts and pictures to vectors of {dim} numbers in one space. The default model of Triptych:
+{megabytes} MB, run by ONNX Runtime on a CPU, made by the project's own training
+(`python -m triptych.training default --data DIR --out DIR`).
+
+## What it is
+
+- Pictures: MobileNetEdgeTPU 1.0 (224x224, the whole picture squashed), attention pooling beside
+  the mean. Eight bits, static: every scale was fixed at export.
+- Texts: a 6-layer transformer of width 384, 256 tokens; a longer text is the mean of up to 32
+  segments. Weights in eight bits. A text embeds alone as it does in a batch: texts of one length
+  are batched, nothing is padded.
+- Tokenizer: 37,783 pieces, all 256 bytes among them, so nothing is unknown. NFKC, lower case, marks
+  are kept.
+- The mean vector of each modality is subtracted, so that texts and pictures answer one query
+  together.
+
+## What it started from, and what it was trained on
+
+| source | used as | terms |
+|---|---|---|
+| MobileNetEdgeTPU 1.0 (ImageNet-1k) | start of the picture tower | Apache-2.0; ImageNet: research |
+| all-MiniLM-L6-v2 | start of the text tower | Apache-2.0 |
+| Flickr8k, 6,000 photos, 30,000 English captions | pairs | research use, photos not redistributed |
+| sports photos with Vietnamese captions, 2,641 | pairs | unstated |
+| fashion products, 19,669, with titles | pairs | unstated |
+| Noto emoji, 3,216, names in 27 languages | pairs, translations | Apache-2.0, MIT (text) |
+| Caltech-101, 7,810 | object names | CC BY 4.0 |
+| clothing, 4,605 | garment names | CC0 |
+| grocery, 2,721 shelf and catalogue photos | product names, descriptions | MIT |
+| CT and MR pictures, 1,653 | captions, kind of scan | research use |
+| German statutes, 6,383 sections | heading and body, text alone | official works |
+
+No picture is part of the model. Because some sources are for research or state no terms, whoever
+ships it in a product of their own should look at that list first. Nothing of any `dev` or `test`
+split was trained on.
+
+## Figures
+
+Dev splits, percent, from raw pictures through the shipped files (in brackets: the float32 export).
+
+| | |
+|---|---|
+{figures}
+
+Languages: English is what most training text was in. Vietnamese: captions of ball sports. The
+others ({languages}) were learnt from
+the names of 3,216 emoji alone: single words for everyday things work to some degree (see the table:
+emoji found by name), sentences much less. A language not listed is bytes without meaning.
+
+| agreement | text | image |
+|---|---|---|
+{agreement}
+
+On one thread: {milliseconds}.
+
+## What it is not for
+
+- Faces, identities, or any property of a person; medical findings: it saw 1,653 scans, and at best
+  tells a chest from a head.
+- Reading what is written in a picture; counting; left and right; small details (it sees 224x224).
+- It has the leanings of its sources: Flickr8k shows dogs, children and sports; the fashion shop
+  is Indian.
+- A score is no probability: compare scores of one query only.
+"""
+
+ROWS = {
+    "Flickr8k: text finds picture, recall@1 / @10": ("flickr8k.t2i@1", "flickr8k.t2i@10"),
+    "Flickr8k: picture finds text, recall@1 / @10": ("flickr8k.i2t@1", "flickr8k.i2t@10"),
+    "half notes, half photos: both in the first ten / share of photos": (
+        "flickr8k.mixed_both", "flickr8k.mixed_photos",
+    ),
+    "fashion: title finds its picture among 1,000, recall@1 / @10": ("fashion@1", "fashion@10"),
+    "emoji, English name, recall@1 / @10": ("emoji.en@1", "emoji.en@10"),
+    "emoji, Chinese": ("emoji.zh@1", "emoji.zh@10"),
+    "emoji, German": ("emoji.de@1", "emoji.de@10"),
+    "emoji, Hindi": ("emoji.hi@1", "emoji.hi@10"),
+    "Vietnamese: text finds picture, recall@1 / @10": ("vietnamese.t2i@1", "vietnamese.t2i@10"),
+    "grocery: the first picture is the product / one of ten is": ("grocery@1", "grocery@10"),
+    "Caltech-101, likewise": ("caltech101@1", "caltech101@10"),
+    "clothing, likewise": ("clothing@1", "clothing@10"),
+    "CT and MR: caption finds picture, recall@1 / @10": ("medpix@1", "medpix@10"),
+}  # fmt: skip
+AGREEMENT = {
+    "float32 export and torch, lowest cosine": "parity_float32",
+    "shipped eight bits and torch, lowest cosine": "parity_eight_bits",
+    "alone and in a batch, float32, lowest cosine": "alone_float32",
+    "alone and in a batch, eight bits, lowest cosine": "alone_eight_bits",
+}
+
+
+def model_card(report: Mapping[str, Any]) -> str:
+    """The card as Markdown."""
+    shipped, exact = report["dev_eight_bits"], report["dev_float32"]
+    figures = [
+        f"| {name} | {_pair(shipped, keys)} ({_pair(exact, keys)}) |"
+        for name, keys in ROWS.items()
+        if keys[0] in shipped
+    ]
+    agreement = [
+        f"| {name} | {report[key]['text']:.7f} | {report[key]['image']:.7f} |"
+        for name, key in AGREEMENT.items()
+    ]
+    times = report["milliseconds"]
+    return TEXT.format(
+        dim=report["recipe"]["dim"],
+        megabytes=report["megabytes"],
+        figures="\n".join(figures),
+        agreement="\n".join(agreement),
+        languages=", ".join(tag for tag in LANGUAGES if tag not in ("en", "vi")),
+        milliseconds=f"a text {times['text']} ms, a picture {times['picture']} ms with decoding, "
+        f"the first text with loading {times['first_text']} ms",
+    )
+
+
+def _pair(figures: Mapping[str, float], keys: tuple[str, str]) -> str:
+    return " / ".join(f"{figures[key]:.1f}" for key in keys)
