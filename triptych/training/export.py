@@ -230,20 +230,29 @@ def _head(graph: Graph, map_BCHW: str, tower: PictureTower) -> str:
 
 
 def measured_ranges(trunk: MobileNet, batches: list[Tensor]) -> dict[int, Range]:
-    """The range of every layer's output over some training pictures, less a little of the tails."""
-    found: dict[int, list[Range]] = {}
+    """For every output the range whose 256 steps give the least error on training pictures."""
+    samples: dict[int, list[Tensor]] = {}
     with torch.inference_mode():
         for pixels in batches:
             for index, output in enumerate(trunk.outputs(pixels)):
-                sample = output.flatten()[:: max(output.numel() // 400_000, 1)].float()
-                cut = torch.quantile(sample, torch.tensor([0.0001, 0.9999]))
-                found.setdefault(index, []).append((float(cut[0]), float(cut[1])))
-    ranges = {
-        i: (min(low for low, _ in all_), max(high for _, high in all_)) for i, all_ in found.items()
-    }
-    ranges = {i: _within(pair, trunk.layers[i].relu) for i, pair in ranges.items()}
-    return {-1: (-1.0, 1.0), **ranges}
+                flat = output.flatten()
+                samples.setdefault(index, []).append(flat[:: max(len(flat) // 60_000, 1)])
+    found = {index: _best_range(torch.cat(parts)) for index, parts in samples.items()}
+    return {-1: (-1.0, 1.0), **found}
 
 
-def _within(pair: Range, relu: bool) -> Range:
-    return (0.0, pair[1]) if relu else pair
+def _best_range(sample: Tensor) -> Range:
+    low, high = float(sample.min()), float(sample.max())
+    # cutting more than a fifth off the tails cost far more than finer steps gained, on every layer
+    parts = [1.0, 0.95, 0.9, 0.85, 0.8, 0.7]
+    errors = [
+        float((_rounded(sample, low * part, high * part) - sample).square().mean())
+        for part in parts
+    ]
+    best = parts[errors.index(min(errors))]
+    return low * best, high * best
+
+
+def _rounded(sample: Tensor, low: float, high: float) -> Tensor:
+    step = max(high - low, 1e-6) / 255
+    return ((sample - low) / step).round().clamp(0, 255) * step + low
