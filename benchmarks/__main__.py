@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ["quality", "mixed", "alone", "encode", "cold", "install"]
+BENCHMARKS = ["quality", "stamps", "mixed", "alone", "encode", "cold", "install"]
 
 
 def main() -> int:

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 _PACKAGE = "tuxpaint-stamps-default"
 _STAMPS = PurePosixPath("usr/share/tuxpaint/stamps")
-_KEPT = {".png", ".jpg", ".jpeg"}  # sounds and vector drawings are left out
+_KEPT = {".png", ".jpg", ".jpeg", ".txt"}  # sounds and vector drawings are left out
 
 
 def fetch_samples(folder: Path, *, say: Callable[[str], object]) -> Path:
