@@ -48,7 +48,7 @@ class OnnxModel(DualEncoder):
 
     @classmethod
     def from_name(cls, argument: str, *, threads: int = 1) -> OnnxModel:
-        """Return the model in the folder `argument`, or the one in the package where it is empty."""
+        """Return the model in the folder `argument`; where it is empty, the package's own."""
         return cls.load(Path(argument) if argument else DEFAULT_FOLDER, threads=threads)
 
     @classmethod
@@ -161,7 +161,7 @@ def _same_length(segments: Sequence[Sequence[int]]) -> Iterator[list[int]]:
 
 def fingerprint(description: Mapping[str, Any]) -> str:
     """Hex digest over the files' sums and all that turns an item into a vector."""
-    keys = ("dim", "image", "text", "quantisation", "centred")
+    keys = ("dim", "image", "text", "quantisation")
     counted = {key: description[key] for key in keys if key in description}
     counted["files"] = {name: description["files"][name]["sha256"] for name in _FILES}
     return sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from triptych.encoders.mobilenet import IMAGE_SIZE
 from triptych.training.build import Ground
-from triptych.training.export import Floats, measured_ranges, numbers, picture_model, text_model
-from triptych.training.features import CUT, pixel_batches
+from triptych.training.export import measured_ranges, picture_model, text_model
+from triptych.training.features import pixel_batches
 from triptych.training.loop import Towers, token_batch
 from triptych.training.tokenizer import MAX_TOKENS
 
@@ -32,20 +32,16 @@ def write(ground: Ground, *, folder: Path, quantised: bool) -> None:
     """Write graphs, tokenizer and description of the towers as they are now."""
     folder.mkdir(parents=True, exist_ok=True)
     towers = ground.towers.eval()
-    centres = modality_centres(ground)
     ranges = None
     if quantised:
-        source = next(s for s in ground.sources.values() if s.cache is not None)
-        batches = list(pixel_batches(source.rows[:192], view=0))
-        ranges = measured_ranges(towers.picture.trunk, batches)
-    text = text_model(towers.text, centre_M=centres["text"], quantised=quantised)
+        pictured = [source.rows for source in ground.sources.values() if source.cache is not None]
+        some = [row for rows in pictured for row in rows[:: max(len(rows) // 32, 1)][:32]]
+        ranges = measured_ranges(towers.picture.trunk, list(pixel_batches(some, view=0)))
+    text = text_model(towers.text, quantised=quantised)
     onnx.save(text, folder / "text.onnx")
-    onnx.save(
-        picture_model(towers.picture, centre_M=centres["image"], ranges=ranges),
-        folder / "image.onnx",
-    )
+    onnx.save(picture_model(towers.picture, ranges=ranges), folder / "image.onnx")
     ground.tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    description = describe(folder, dim=len(centres["text"]), quantised=quantised)
+    description = describe(folder, dim=towers.text.project.out_features, quantised=quantised)
     (folder / "model.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
 
@@ -77,28 +73,12 @@ def describe(folder: Path, *, dim: int, quantised: bool) -> dict[str, object]:
         }
         if quantised
         else {"text": "none", "image": "none"},
-        "centred": True,
         "files": files,
     }
 
 
-def modality_centres(ground: Ground) -> dict[str, Floats]:
-    """The mean unit vector of each modality over training data."""
-    source = next(s for s in ground.sources.values() if s.cache is not None)
-    texts = [row.texts[0] for row in source.rows[:1000]]
-    assert source.cache is not None
-    with torch.inference_mode():
-        maps = source.cache.maps(0)[:1000].permute(0, 3, 1, 2).float()
-        pictures = torch.cat(
-            [ground.towers.picture(part, after=CUT) for part in torch.split(maps, 64)]
-        )
-        text = torch_texts(ground.towers, tokenizer=ground.tokenizer, texts=texts)
-    picture = functional.normalize(pictures, dim=-1)
-    return {"text": numbers(text.mean(dim=0)), "image": numbers(picture.mean(dim=0))}
-
-
 def torch_texts(towers: Towers, *, tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
-    """Unit rows, not centred, in float32."""
+    """Unit rows in float32."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     out = torch.empty(len(texts), towers.text.project.out_features)
     with torch.inference_mode():

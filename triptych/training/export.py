@@ -26,7 +26,7 @@ def numbers(tensor: Tensor) -> Floats:
     return np.asarray(tensor.detach().float().numpy(), dtype=np.float32)
 
 
-def text_model(tower: TextTower, *, centre_M: Floats, quantised: bool) -> onnx.ModelProto:
+def text_model(tower: TextTower, *, quantised: bool) -> onnx.ModelProto:
     """ids_BT (0 is padding) to unit rows."""
     graph, core = Graph(quantised=quantised), tower.transformer
     ids = helper.make_tensor_value_info("ids", TensorProto.INT64, ["batch", "tokens"])
@@ -49,7 +49,7 @@ def text_model(tower: TextTower, *, centre_M: Floats, quantised: bool) -> onnx.M
         assert isinstance(block, Block)
         tokens = _block(graph, tokens, block, away_B11T)
     vectors = _linear(graph, _mean(graph, tokens, there_BT), tower.project)
-    return graph.model(inputs=[ids], output=_finish(graph, vectors, centre_M), dim=len(centre_M))
+    return graph.model(inputs=[ids], output=graph.unit(vectors), dim=tower.project.out_features)
 
 
 def _mean(graph: Graph, tokens: str, there_BT: str) -> str:
@@ -59,11 +59,6 @@ def _mean(graph: Graph, tokens: str, there_BT: str) -> str:
     )
     count_B1 = graph.op("ReduceSum", there_BT, graph.constant(np.asarray([1])), keepdims=1)
     return graph.op("Div", total_BD, count_B1)
-
-
-def _finish(graph: Graph, vectors: str, centre_M: Floats) -> str:
-    """Unit rows, less the mean of their modality, and unit rows again."""
-    return graph.unit(graph.op("Sub", graph.unit(vectors), graph.constant(centre_M)))
 
 
 def _linear(graph: Graph, x: str, layer: nn.Linear) -> str:
@@ -103,9 +98,7 @@ def _attention(graph: Graph, tokens: str, layer: Attention, away_B11T: str) -> s
     return _linear(graph, flat, layer.out)
 
 
-def picture_model(
-    tower: PictureTower, *, centre_M: Floats, ranges: Mapping[int, Range] | None
-) -> onnx.ModelProto:
+def picture_model(tower: PictureTower, *, ranges: Mapping[int, Range] | None) -> onnx.ModelProto:
     """bytes_BHW3 to unit rows; with `ranges` of the layers' outputs (-1: the picture) in bytes."""
     graph = Graph(quantised=ranges is not None)
     shape = ["batch", IMAGE_SIZE, IMAGE_SIZE, 3]
@@ -116,7 +109,7 @@ def picture_model(
     map_BCHW = _Trunk(graph, tower.trunk, ranges).run(pixels)
     vectors = _head(graph, map_BCHW, tower)
     return graph.model(
-        inputs=[pictures], output=_finish(graph, vectors, centre_M), dim=len(centre_M)
+        inputs=[pictures], output=graph.unit(vectors), dim=tower.head.mean.out_features
     )
 
 

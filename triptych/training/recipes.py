@@ -55,7 +55,7 @@ class Recipe:
 
 def default() -> Recipe:
     """The model that ships."""
-    return Recipe(name="default", steps=800)
+    return Recipe(name="default", steps=650)
 
 
 def heads_of(recipe: Recipe) -> Recipe:
@@ -76,7 +76,7 @@ def heads_of(recipe: Recipe) -> Recipe:
 
 def attention_pool() -> Recipe:
     """Frozen towers, trained heads with attention pooling, Flickr8k alone."""
-    recipe = replace(default(), name="attention_pool", mixture={"flickr8k": 1.0}, head_steps=500)
+    recipe = replace(default(), name="attention_pool", mixture={"flickr8k": 1.0}, head_steps=300)
     return replace(heads_of(recipe), name="attention_pool")
 
 
