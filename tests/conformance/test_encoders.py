@@ -11,33 +11,21 @@ from typing import Any
 
 import pytest
 
-import triptych.encoders
 from tests.conformance.encoder_suite import EncoderSuite, TokenSuite
-from triptych.registry import Registry
+from triptych.settings import Settings
 
-DEFAULT = Path(triptych.encoders.__path__[0]) / "default"
-MODELS = Registry(
-    "model",
-    {
-        "hashing": "triptych.encoders.hashing:HashingEncoder",
-        "open_clip": "triptych.encoders.open_clip:OpenClipModel",
-        "default": "triptych.encoders.onnx:OnnxModel",
-    },
-)
 without_torch = pytest.mark.skipif(find_spec("open_clip") is None, reason="needs open_clip")
-without_default = pytest.mark.skipif(not DEFAULT.is_dir(), reason="no default model here")
 
 NAMES = [
     pytest.param("hashing:64", id="hashing"),
     pytest.param("open_clip:ViT-S-32-alt:random", id="open_clip", marks=without_torch),
-    pytest.param("default:", id="default", marks=without_default),
+    pytest.param("default", id="default"),
 ]
 
 
 @cache
 def made(name: str) -> Any:
-    family, _, argument = name.partition(":")
-    return MODELS.resolve(family).from_name(argument)
+    return Settings(data=Path("unused")).open_model(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -47,11 +35,7 @@ class TestModels(EncoderSuite):
         return made(name)
 
     @pytest.fixture
-    def is_quantised(self, name: str, request: pytest.FixtureRequest) -> bool:
-        if name.startswith("default"):
-            # its int8 activations turn differences of 1e-7 into steps; run one by one, they agree
-            reason = "the text tower gives 0.9994 in the worst case, law 2 asks for 0.9999"
-            request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
+    def is_quantised(self, name: str) -> bool:
         return name.startswith("default")
 
     def test_the_fingerprint_is_the_same_in_another_process(self, model: Any, name: str) -> None:

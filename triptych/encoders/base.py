@@ -40,7 +40,7 @@ class EmbeddingModel(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest over artefact, preprocessing, tokenizer, quantisation and dimension (law 4)."""
+        """Hex digest of artefact, preprocessing, tokenizer, quantisation and dimension (law 4)."""
 
     @property
     def dim(self) -> int: ...

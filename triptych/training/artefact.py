@@ -68,7 +68,7 @@ def describe(folder: Path, *, dim: int, quantised: bool) -> dict[str, object]:
             "normaliser": "NFKC, lower case",
         },
         "quantisation": {
-            "text": "weights 8 bit: blocks of 64, words by row; activations by row and block",
+            "text": "weights 8 bit: blocks of 64, words by row; activations float",
             "image": "static 8 bit with ranges fixed at export; head: weights 8 bit, blocks of 64",
         }
         if quantised

@@ -25,16 +25,14 @@ class Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
 
-    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Add a node with one output."""
-        return self.split(kind, *inputs, outputs=1, domain=domain, **attributes)[0]
+        return self.split(kind, *inputs, outputs=1, **attributes)[0]
 
-    def split(
-        self, kind: str, *inputs: str, outputs: int, domain: str = "", **attributes: Any
-    ) -> list[str]:
+    def split(self, kind: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
         """Add a node with several outputs."""
         names = [f"{kind}_{len(self._nodes)}_{i}" for i in range(outputs)]
-        self._nodes.append(helper.make_node(kind, list(inputs), names, domain=domain, **attributes))
+        self._nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
         return names
 
     def constant(self, array: NDArray[Any]) -> str:
@@ -49,22 +47,29 @@ class Graph:
     def linear(
         self, x: str, *, weight_NK: NDArray[np.float32], bias_N: NDArray[np.float32] | None = None
     ) -> str:
-        """x @ weight.T + bias; in eight bits with a scale per block of a row, of `x` too."""
+        """x @ weight.T + bias; a quantised weight takes eight bits, `x` stays float."""
         if self.quantised:
-            y = self._linear_in_bytes(x, weight_NK)
+            weight_KN = self._weight_in_bytes(weight_NK)
         else:
-            y = self.op("MatMul", x, self.constant(weight_NK.T))
+            weight_KN = self.constant(weight_NK.T)
+        y = self.op("MatMul", x, weight_KN)
         return y if bias_N is None else self.op("Add", y, self.constant(bias_N))
 
-    def _linear_in_bytes(self, x: str, weight_NK: NDArray[np.float32]) -> str:
+    def _weight_in_bytes(self, weight_NK: NDArray[np.float32]) -> str:
+        """Return weight_KN, stored in eight bits with a scale per block of a row.
+
+        ONNX Runtime multiplies it out once, at load. Its operator for such weights (MatMulNBits)
+        is faster, but rounds activations too: then a difference of 1e-7 grows into whole steps,
+        and a text embeds differently in a batch, or on another processor (cosine 0.999).
+        """
         rows, columns = weight_NK.shape
         blocks_NGK = weight_NK.reshape(rows, columns // BLOCK, BLOCK)
-        scale_NG = np.maximum(np.abs(blocks_NGK).max(axis=2) / 127, 1e-12).astype(np.float32)
-        bytes_NGK = (np.rint(blocks_NGK / scale_NG[:, :, None]) + 128).astype(np.uint8)
-        return self.op(
-            "MatMulNBits", x, self.constant(bytes_NGK), self.constant(scale_NG),
-            domain="com.microsoft", K=columns, N=rows, bits=8, block_size=BLOCK, accuracy_level=4,
-        )  # fmt: skip
+        scale_NG1 = np.maximum(np.abs(blocks_NGK).max(axis=2, keepdims=True) / 127, 1e-12)
+        bytes_NGK = np.rint(blocks_NGK / scale_NG1).astype(np.int8)
+        floats = self.op("Cast", self.constant(bytes_NGK), to=TensorProto.FLOAT)
+        scaled = self.op("Mul", floats, self.constant(scale_NG1.astype(np.float32)))
+        flat = self.op("Reshape", scaled, self.constant(np.asarray([rows, columns])))
+        return self.op("Transpose", flat, perm=[1, 0])
 
     def embedding(self, ids: str, *, table_VD: NDArray[np.float32]) -> str:
         """Rows of a table; in eight bits with a scale per row."""
@@ -102,7 +107,7 @@ class Graph:
         self._nodes.append(helper.make_node("Identity", [output], ["vectors"]))
         out = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["batch", dim])
         graph = helper.make_graph(self._nodes, "triptych", inputs, [out], self._constants)
-        domains = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
+        domains = [helper.make_opsetid("", OPSET)]
         return helper.make_model(
             graph, opset_imports=domains, ir_version=10, producer_name="triptych"
         )
