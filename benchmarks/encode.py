@@ -18,7 +18,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from PIL import Image
 
 from benchmarks.common import WORK, alternate, median_ratio, photos
-from triptych.encoders import torchvision_guard  # noqa: F401  (before open_clip)
+from triptych.encoders.torchvision_guard import guarded_import
 from triptych.settings import Settings
 from triptych.types import Item
 
@@ -64,13 +64,12 @@ def _vit_b_32() -> ort.InferenceSession:
 
 
 def _export() -> Path:
-    import open_clip  # behind the guard, which must come first
-
     target = WORK / "vit-b-32.int8.onnx"
     if target.exists():
         return target
     WORK.mkdir(parents=True, exist_ok=True)
     full = WORK / "vit-b-32.onnx"
+    open_clip = guarded_import("open_clip")
     tower = open_clip.create_model("ViT-B-32", pretrained=None).eval().visual
     torch.onnx.export(
         tower,

@@ -68,8 +68,8 @@ def describe(folder: Path, *, dim: int, quantised: bool) -> dict[str, object]:
             "normaliser": "NFKC, lower case",
         },
         "quantisation": {
-            "text": "weights 8 bit: blocks of 64, words by row; activations float",
-            "image": "static 8 bit with ranges fixed at export; head: weights 8 bit, blocks of 64",
+            "text": "weights 8 bit, a scale per output, words by row; activations float",
+            "image": "static 8 bit with ranges fixed at export; head: weights 8 bit, as for text",
         }
         if quantised
         else {"text": "none", "image": "none"},

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 21
-BLOCK = 64  # weights that share a scale
 
 
 class Graph:
@@ -56,20 +55,17 @@ class Graph:
         return y if bias_N is None else self.op("Add", y, self.constant(bias_N))
 
     def _weight_in_bytes(self, weight_NK: NDArray[np.float32]) -> str:
-        """Return weight_KN, stored in eight bits with a scale per block of a row.
+        """Return weight_KN, stored in eight bits with a scale per output.
 
-        ONNX Runtime multiplies it out once, at load. Its operator for such weights (MatMulNBits)
-        is faster, but rounds activations too: then a difference of 1e-7 grows into whole steps,
-        and a text embeds differently in a batch, or on another processor (cosine 0.999).
+        ONNX Runtime multiplies it out once, at load; two operators, for each one more would hold
+        a copy of all weights meanwhile. Its own operator for such weights (MatMulNBits) is faster,
+        but rounds activations too: then a difference of 1e-7 grows into whole steps, and a text
+        embeds differently on another kernel (cosine 0.999).
         """
-        rows, columns = weight_NK.shape
-        blocks_NGK = weight_NK.reshape(rows, columns // BLOCK, BLOCK)
-        scale_NG1 = np.maximum(np.abs(blocks_NGK).max(axis=2, keepdims=True) / 127, 1e-12)
-        bytes_NGK = np.rint(blocks_NGK / scale_NG1).astype(np.int8)
-        floats = self.op("Cast", self.constant(bytes_NGK), to=TensorProto.FLOAT)
-        scaled = self.op("Mul", floats, self.constant(scale_NG1.astype(np.float32)))
-        flat = self.op("Reshape", scaled, self.constant(np.asarray([rows, columns])))
-        return self.op("Transpose", flat, perm=[1, 0])
+        scale_1N = np.maximum(np.abs(weight_NK).max(axis=1)[None] / 127, 1e-12).astype(np.float32)
+        bytes_KN = np.rint(weight_NK.T / scale_1N).astype(np.int8)
+        floats = self.op("Cast", self.constant(bytes_KN), to=TensorProto.FLOAT)
+        return self.op("Mul", floats, self.constant(scale_1N))
 
     def embedding(self, ids: str, *, table_VD: NDArray[np.float32]) -> str:
         """Rows of a table; in eight bits with a scale per row."""
