@@ -25,7 +25,7 @@ _SAMPLE_SEARCHES = [
     ["a musical instrument"],
     ["an apple"],
     ["red flower"],
-    ["一只鸟"],
+    ["ein Auto"],
     ["{}/animals/birds/owl.png"],
     ["{}/food/fruit/lemon.png", "+", "an apple"],
     ["an animal", "-", "bird"],
