@@ -18,6 +18,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from PIL import Image
 
 from benchmarks.common import WORK, alternate, median_ratio, photos
+from triptych.encoders.base import EmbeddingModel
 from triptych.encoders.torchvision_guard import guarded_import
 from triptych.settings import Settings
 from triptych.types import Item
@@ -46,12 +47,12 @@ def main() -> None:
     _print_query_latency(ours)
 
 
-def _print_query_latency(model: object) -> None:
+def _print_query_latency(model: EmbeddingModel) -> None:
     took = []
     for at in range(200):
         item = Item(id="q", text=f"{QUERIES[at % len(QUERIES)]} {at}")
         start = time.perf_counter()
-        model.embed([item])  # type: ignore[attr-defined]
+        model.embed([item])
         took.append(1000 * (time.perf_counter() - start))
     p50, p95 = np.percentile(took[10:], [50, 95])
     print(f"one query embedded, one thread: p50 {p50:.2f} ms, p95 {p95:.2f} ms")

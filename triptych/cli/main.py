@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from triptych.cli.command import Parser
+from triptych.cli.command import Command, Parser
 from triptych.errors import NotFound, TriptychError
 from triptych.registry import Registry
 from triptych.settings import Settings
@@ -77,13 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(name: str, arguments: list[str]) -> int:
     try:
-        command = COMMANDS.resolve(name)()
+        command: Command = COMMANDS.resolve(name)()
     except NotFound as error:
         raise NotFound(error.message, hint="See: triptych --help") from None
     parser = Parser(prog=f"triptych {name}", description=command.help)
     command.add_arguments(parser)
-    code: int = command.run(parser.parse_intermixed_args(arguments), Settings.from_env())
-    return code
+    return command.run(parser.parse_intermixed_args(arguments), Settings.from_env())
 
 
 if __name__ == "__main__":

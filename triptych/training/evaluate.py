@@ -5,7 +5,6 @@ N pictures, T texts, M embedding width.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -102,8 +101,3 @@ def figures_of(
 
 def _under(prefix: str, figures: Mapping[str, float]) -> dict[str, float]:
     return {f"{prefix}{key}": value for key, value in figures.items()}
-
-
-def as_line(figures: Mapping[str, float]) -> str:
-    """Figures as one line of JSON."""
-    return json.dumps(figures)

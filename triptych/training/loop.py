@@ -42,7 +42,6 @@ class Source:
     rows: Sequence[Row]
     cache: ViewCache | None = None
     views: int = 1
-    picked: Sequence[int] | None = None  # rows of the cache, where it is shared with another set
 
 
 class Towers(nn.Module):
@@ -72,10 +71,9 @@ def token_batch(
 def map_batch(source: Source, indices: Sequence[int], random: Random) -> Tensor:
     """map_BCHW of random views, mirrored or cropped at random."""
     assert source.cache is not None
-    rows = indices if source.picked is None else [source.picked[i] for i in indices]
     maps = [source.cache.maps(view) for view in range(source.views)]
-    map_BHWC = torch.stack([maps[random.randrange(source.views)][row] for row in rows])
-    mirrored = torch.tensor([random.random() < 0.5 for _ in rows])
+    map_BHWC = torch.stack([maps[random.randrange(source.views)][row] for row in indices])
+    mirrored = torch.tensor([random.random() < 0.5 for _ in indices])
     map_BHWC[mirrored] = map_BHWC[mirrored].flip(2)
     size = random.choice((11, 12, 13, 14, 14))
     top, left = random.randint(0, 14 - size), random.randint(0, 14 - size)

@@ -154,5 +154,4 @@ DRAWS: dict[str, Draw] = {
     "grocery": grocery,
     "medpix": medpix,
     "law": law,
-    "imagenet": labelled(PHOTO_OF),
 }
