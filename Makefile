@@ -24,7 +24,8 @@ $(VENV)/.all: $(VENV)/.core
 	$(INSTALL) -e ".[all,test]"
 	touch $@
 
-install-gpu: $(VENV)/.core      ## faiss-gpu in faiss-cpu's place; the two share a module, so never both
+# after everything else, or a later install would bring faiss-cpu back beside it
+install-gpu: $(VENV)/.all       ## faiss-gpu in faiss-cpu's place; the two share a module, so never both
 	$(PIP) uninstall --yes --quiet faiss-cpu
 	$(PIP) install --quiet "faiss-gpu>=1.15"
 
