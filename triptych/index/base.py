@@ -19,6 +19,9 @@ NOTHING = -1
 """The row that fills an answer where nothing more was found; its score is -inf."""
 
 _UNIT_TOLERANCE = 1e-6
+# float32 products are off by less than this: whoever is that close to the cut is looked at again
+_DOUBT = 1e-5
+_HALVINGS = 8
 _WIDEST = 65_536
 
 
@@ -78,15 +81,43 @@ def checked_vectors(vectors_NM: NDArray[Any], dim: int) -> Matrix:
         raise InvalidInput(f"Got vectors of shape {array.shape}, expected (n, {dim}).")
     if array.dtype.kind not in "fiu":
         raise InvalidInput(f"Got vectors of {array.dtype}, expected real numbers.")
+    if array.dtype == np.float32 and _are_units(array):
+        return np.ascontiguousarray(array)
     wide_NM = array.astype(np.float64)
     if not np.isfinite(wide_NM).all():
         raise InvalidInput("A vector holds NaN or infinity, expected finite numbers.")
-    norm_N1 = np.linalg.norm(wide_NM, axis=1, keepdims=True)
-    if (norm_N1 < 1e-30).any():
+    if (np.linalg.norm(wide_NM, axis=1) < 1e-30).any():
         raise InvalidInput("A vector is zero: it points nowhere, so it has no cosine.")
+    return unit_rows(wide_NM)
+
+
+def unit_rows(vectors_NM: NDArray[Any]) -> Matrix:
+    """Return float32 unit rows of finite vectors, none of them zero."""
+    wide_NM = np.asarray(vectors_NM, dtype=np.float64)
+    norm_N1 = np.linalg.norm(wide_NM, axis=1, keepdims=True)
     # a row that is a unit already keeps its bits: rebuilt and loaded indexes agree exactly
-    wide_NM /= np.where(np.abs(norm_N1 - 1) > _UNIT_TOLERANCE, norm_N1, 1.0)
+    wide_NM = wide_NM / np.where(np.abs(norm_N1 - 1) > _UNIT_TOLERANCE, norm_N1, 1.0)
     return np.ascontiguousarray(wide_NM, dtype=np.float32)
+
+
+def halved(vectors_NM: Matrix) -> NDArray[np.float16]:
+    """Return unit rows as float16, such that `unit_rows` of it halves to itself again.
+
+    So a vector that went through one file of halves goes through the next one unchanged.
+    """
+    halves_NM = vectors_NM.astype(np.float16)
+    for _ in range(_HALVINGS):
+        again_NM = unit_rows(halves_NM).astype(np.float16)
+        if (again_NM == halves_NM).all():
+            break
+        halves_NM = again_NM
+    return halves_NM
+
+
+def _are_units(vectors_NM: Matrix) -> bool:
+    squares_N = np.einsum("nm,nm->n", vectors_NM, vectors_NM, dtype=np.float64)
+    # written so that NaN is no unit
+    return bool((np.abs(np.sqrt(squares_N) - 1) <= _UNIT_TOLERANCE).all())
 
 
 def checked_rows(rows_N: Rows, count: int) -> Rows:
@@ -130,6 +161,27 @@ def ranked(rows_K: Rows, scores_K: Vector, k: int) -> tuple[Rows, Vector]:
     """Return the k best: score descending, then row ascending."""
     order = np.lexsort((rows_K, -scores_K))[:k]
     return rows_K[order], scores_K[order]
+
+
+def rough_scores(vectors_NM: Matrix, query_M: Vector) -> Vector:
+    """Return cosines good to 1e-5, by one thread: BLAS wakes a second, which costs milliseconds."""
+    return np.asarray(np.einsum("nm,m->n", vectors_NM, query_M), dtype=np.float32)
+
+
+def near_the_cut(rough_N: Vector, k: int) -> NDArray[np.intp]:
+    """Return the positions of all that may be among the k best, judged by rough scores."""
+    if k >= len(rough_N):
+        return np.arange(len(rough_N))
+    cut = np.partition(rough_N, len(rough_N) - k)[len(rough_N) - k]
+    return np.flatnonzero(rough_N >= cut - _DOUBT)
+
+
+def best_of(rows_N: Rows, vectors_NM: Matrix, query_M: Vector, k: int) -> tuple[Rows, Vector]:
+    """Return the k best rows with their exact cosines, ties by row at the cut as well."""
+    if k < len(rows_N):
+        near = near_the_cut(rough_scores(vectors_NM, query_M), k)
+        rows_N, vectors_NM = rows_N[near], vectors_NM[near]
+    return ranked(rows_N, exact_scores(vectors_NM, query_M), k)
 
 
 def nothing_found(num_queries: int, k: int) -> tuple[Rows, Matrix]:

@@ -11,54 +11,69 @@ from numpy.typing import NDArray
 
 from triptych.errors import CollectionDamaged
 from triptych.index.base import (
+    best_of,
     checked_dim,
     checked_k,
     checked_rows,
     checked_vectors,
-    exact_scores,
     last_of_each,
     nothing_found,
-    ranked,
 )
-from triptych.types import Matrix, Rows, Vector
+from triptych.types import Matrix, Rows
 
-# float32 products are off by less than this: whoever is that close to the cut is looked at again
-_DOUBT = 1e-5
+_FIRST = 16
 
 
 class FlatIndex:
-    """Every query against every vector."""
+    """Every query against every vector. Room grows by doubling, the last fills a removed place."""
 
     kind = "flat"
 
     def __init__(self, dim: int) -> None:
-        self._rows_N: Rows = np.empty(0, dtype=np.int64)
-        self._vectors_NM: Matrix = np.empty((0, checked_dim(dim)), dtype=np.float32)
+        self._rows_N: Rows = np.empty(_FIRST, dtype=np.int64)
+        self._vectors_NM: Matrix = np.empty((_FIRST, checked_dim(dim)), dtype=np.float32)
+        self._place: dict[int, int] = {}
 
     @property
     def dim(self) -> int:
         return int(self._vectors_NM.shape[1])
 
     def __len__(self) -> int:
-        return len(self._rows_N)
+        return len(self._place)
+
+    def __contains__(self, row: int) -> bool:
+        return row in self._place
 
     def rows(self) -> Rows:
-        return np.sort(self._rows_N)
+        return np.sort(self._rows_N[: len(self)])
+
+    def vectors_of(self, rows_K: Rows) -> Matrix:
+        """Return the vectors of rows that are held, in their order; raises KeyError of another."""
+        places = [self._place[row] for row in rows_K.tolist()]
+        return self._vectors_NM[places]
 
     def add(self, rows_N: Rows, vectors_NM: NDArray[Any]) -> None:
         vectors_NM = checked_vectors(vectors_NM, self.dim)
         rows_N = checked_rows(rows_N, len(vectors_NM))
         last = last_of_each(rows_N)
-        self.remove(rows_N)
-        self._rows_N = np.concatenate([self._rows_N, rows_N[last]])
-        self._vectors_NM = np.concatenate([self._vectors_NM, vectors_NM[last]])
+        self._make_room(len(self) + len(last))
+        # a row that is held is written over, where it is
+        places = [self._place.setdefault(row, len(self._place)) for row in rows_N[last].tolist()]
+        self._rows_N[places] = rows_N[last]
+        self._vectors_NM[places] = vectors_NM[last]
 
     def remove(self, rows_N: Rows) -> int:
-        gone_N = np.isin(self._rows_N, np.asarray(rows_N, dtype=np.int64))
-        if gone_N.any():
-            self._rows_N = self._rows_N[~gone_N]
-            self._vectors_NM = self._vectors_NM[~gone_N]
-        return int(gone_N.sum())
+        before = len(self)
+        for row in np.asarray(rows_N, dtype=np.int64).tolist():
+            place = self._place.pop(row, None)
+            if place is None:
+                continue
+            end = len(self)
+            if place != end:
+                self._rows_N[place] = self._rows_N[end]
+                self._vectors_NM[place] = self._vectors_NM[end]
+                self._place[int(self._rows_N[end])] = place
+        return before - len(self)
 
     def search(
         self, vectors_QM: NDArray[Any], k: int, *, allowed: Rows | None = None
@@ -68,14 +83,14 @@ class FlatIndex:
         ids_QK, scores_QK = nothing_found(len(vectors_QM), k)
         rows_N, vectors_NM = self._candidates(allowed)
         for at, query_M in enumerate(vectors_QM):
-            found_K, found_scores_K = _best(rows_N, vectors_NM, query_M, k)
+            found_K, found_scores_K = best_of(rows_N, vectors_NM, query_M, k)
             ids_QK[at, : len(found_K)] = found_K
             scores_QK[at, : len(found_K)] = found_scores_K
         return ids_QK, scores_QK
 
     def save(self, path: Path) -> None:
         with path.open("wb") as file:
-            np.savez(file, rows=self._rows_N, vectors=self._vectors_NM)
+            np.savez(file, rows=self._rows_N[: len(self)], vectors=self._vectors_NM[: len(self)])
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -89,19 +104,23 @@ class FlatIndex:
         index = cls(int(vectors_NM.shape[1]))
         index._rows_N = rows_N.astype(np.int64)
         index._vectors_NM = vectors_NM.astype(np.float32)
+        index._place = {row: place for place, row in enumerate(rows_N.tolist())}
         return index
 
     def _candidates(self, allowed: Rows | None) -> tuple[Rows, Matrix]:
+        rows_N, vectors_NM = self._rows_N[: len(self)], self._vectors_NM[: len(self)]
         if allowed is None:
-            return self._rows_N, self._vectors_NM
-        inside_N = np.isin(self._rows_N, np.asarray(allowed, dtype=np.int64))
-        return self._rows_N[inside_N], self._vectors_NM[inside_N]
+            return rows_N, vectors_NM
+        inside_N = np.isin(rows_N, np.asarray(allowed, dtype=np.int64))
+        return rows_N[inside_N], vectors_NM[inside_N]
 
-
-def _best(rows_N: Rows, vectors_NM: Matrix, query_M: Vector, k: int) -> tuple[Rows, Vector]:
-    if k < len(rows_N):
-        rough_N = vectors_NM @ query_M
-        cut = np.partition(rough_N, len(rows_N) - k)[len(rows_N) - k]
-        near_N = rough_N >= cut - _DOUBT
-        rows_N, vectors_NM = rows_N[near_N], vectors_NM[near_N]
-    return ranked(rows_N, exact_scores(vectors_NM, query_M), k)
+    def _make_room(self, num: int) -> None:
+        if num > len(self._rows_N):
+            room = max(num, 2 * len(self._rows_N))
+            spare_rows = np.empty(room, dtype=np.int64)
+            spare = np.empty((room, self.dim), dtype=np.float32)
+            spare_rows[: len(self)], spare[: len(self)] = (
+                self._rows_N[: len(self)],
+                self._vectors_NM[: len(self)],
+            )
+            self._rows_N, self._vectors_NM = spare_rows, spare
