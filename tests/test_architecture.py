@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "triptych"
 
 LAYERS: list[set[str]] = [
-    {"types", "errors", "filters"},
+    {"types", "errors", "filters", "filter_text"},
     {"registry", "metrics", "control"},
     {"encoders", "moe", "cache", "index"},
     {"model", "embedder"},
@@ -20,8 +20,14 @@ LAYERS: list[set[str]] = [
 ]
 TORCH_ROOMS = {"training", "moe", "model"}
 TORCH_ENCODERS = {"mobilenet", "transformer", "open_clip", "torchvision_guard"}
-# types refers to errors: the one step inside the bottom layer
-SAME_LAYER = {("types", "errors"), ("filters", "errors"), ("filters", "types")}
+# the steps inside the bottom layer
+SAME_LAYER = {
+    ("types", "errors"),
+    ("filters", "errors"),
+    ("filters", "types"),
+    ("filters", "filter_text"),
+    ("filter_text", "errors"),
+}
 
 
 def modules() -> list[tuple[str, ...]]:
