@@ -104,4 +104,5 @@ class Hit:
     uri: str | None
     text: str | None = None
     modality: Modality = "image"
-    found: str = "flat"  # the kind of index that proposed it
+    found: str = "flat"  # the kind of index that proposed it, "+words" where its words did too
+    words: float | None = None  # its BM25 score, in a hybrid search

@@ -48,3 +48,10 @@ def cosine(threshold: Any) -> float | None:
     if math.isnan(number := float(threshold)):
         raise InvalidInput("threshold is a cosine in -1..1, got NaN.")
     return number
+
+
+def share(name: str, value: Any) -> float:
+    """Return `value`; raises InvalidInput unless it is a number in 0..1."""
+    if isinstance(value, str) or not hasattr(value, "__float__") or not 0 <= float(value) <= 1:
+        raise InvalidInput(f"{name} is a number in 0..1, got {value!r}.")
+    return float(value)

@@ -66,6 +66,14 @@ def parse_query(tokens: Iterable[str]) -> Query:
     return Query(tuple(parts))
 
 
+def query_words(query: Query) -> str:
+    """Return the words that the query asks for; raises InvalidInput where there are none."""
+    words = [part.text for part in query.parts if part.text is not None and part.weight > 0]
+    if not words:
+        raise InvalidInput("A hybrid search needs words in the query.", hint="Leave hybrid out.")
+    return " ".join(words)
+
+
 def query_vector(
     query: Query,
     *,
