@@ -8,3 +8,13 @@ INDEXES = Registry(
     "index",
     {"flat": "triptych.index.flat:FlatIndex", "faiss": "triptych.index.faiss:FaissIndex"},
 )
+"""Exact kinds: every vector is looked at."""
+
+ANNS = Registry(
+    "ann",
+    dict.fromkeys(
+        ("hnsw", "hnsw_sq8", "ivf_sq8", "ivf_fp16", "ivf_pq", "ivf_rabitq", "rabitq"),
+        "triptych.index.faiss:FaissAnn",
+    ),
+)
+"""Approximate kinds: a snapshot's row file with an `Ann` beside it."""

@@ -6,14 +6,18 @@ Letters: N stored rows, Q queries, K neighbours, M embedding width.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from triptych.errors import InvalidInput
 from triptych.types import Matrix, Rows, Vector
+
+Positions: TypeAlias = NDArray[np.intp]
+"""Places 0..N-1 in something immutable."""
 
 NOTHING = -1
 """The row that fills an answer where nothing more was found; its score is -inf."""
@@ -65,6 +69,60 @@ class VectorIndex(Protocol):
     @classmethod
     def load(cls, path: Path) -> Self:
         """Return the index saved at `path`; raises CollectionDamaged where it is none."""
+
+
+class Cancelled(Exception):
+    """Whoever started a build asked it to stop."""
+
+
+class Source(Protocol):
+    """Vectors by position, too many to hold: what an Ann is built from."""
+
+    @property
+    def dim(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def gather(self, positions_K: Positions) -> Matrix:
+        """Return float32 unit rows, vectors_KM."""
+
+
+class Ann(Protocol):
+    """Approximate neighbours among the positions 0..N-1 of something immutable.
+
+    Any number of threads may search at once.
+    """
+
+    kind: str
+
+    @classmethod
+    def build(
+        cls, kind: str, source: Source, *, threads: int, cancelled: Callable[[], bool]
+    ) -> Self:
+        """Train and fill an index; raises Cancelled soon after `cancelled()` says so."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def dim(self) -> int: ...
+
+    def efforts(self) -> tuple[int, ...]:
+        """Return values for `effort`, ascending; with the last nothing reachable is left out."""
+
+    def search(
+        self, query_M: Vector, k: int, *, effort: int, allowed: Positions | None = None
+    ) -> Positions:
+        """Return at most k positions, best first as far as the index can tell."""
+
+    def save(self, path: Path) -> None:
+        """Write the index to `path`; fsync and checksums are the caller's."""
+
+    @classmethod
+    def load(cls, kind: str, path: Path, *, mapped: bool = False) -> Self:
+        """Return the index saved at `path`, mapped instead of read where memory is short.
+
+        Raises CollectionDamaged where it is none of this kind.
+        """
 
 
 def checked_dim(dim: int) -> int:

@@ -1,9 +1,15 @@
-"""FAISS, exact inner product with ids. The only file that knows FAISS."""
+"""FAISS: approximate neighbours among positions, and its exact index with ids.
+
+The only file that knows FAISS.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +20,9 @@ from numpy.typing import NDArray
 from triptych.errors import CollectionDamaged
 from triptych.index.base import (
     NOTHING,
+    Cancelled,
+    Positions,
+    Source,
     checked_dim,
     checked_k,
     checked_rows,
@@ -30,6 +39,158 @@ _DOUBT = 1e-5
 _SPARE = 8
 # up to so many numbers a second thread costs more than it brings: ten times as much on busy cores
 _ONE_THREAD = 50_000_000
+
+_SAMPLE = 39  # vectors that k-means wants for each list
+_SLACK_BYTES = 1 << 26  # tables that are made while reading
+_SAMPLE_BYTES = 400_000_000
+_ADDED_AT_ONCE = 8_192  # the longest wait for `cancelled`, about two seconds
+_LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """One kind as FAISS's factory spells it, with {lists} and {subspaces} filled in."""
+
+    factory: str
+    type: str
+
+    @property
+    def graph(self) -> bool:
+        return self.factory.startswith("HNSW")
+
+
+# a single list scans all codes, and unlike FAISS's own flat RaBitQ it takes a selector
+_KINDS = {
+    "hnsw": _Kind("HNSW32", "IndexHNSWFlat"),
+    "hnsw_sq8": _Kind("HNSW32,SQ8", "IndexHNSWSQ"),
+    "ivf_sq8": _Kind("IVF{lists},SQ8", "IndexIVFScalarQuantizer"),
+    "ivf_fp16": _Kind("IVF{lists},SQfp16", "IndexIVFScalarQuantizer"),
+    "ivf_pq": _Kind("IVF{lists},PQ{subspaces}x4fs", "IndexIVFPQFastScan"),
+    "ivf_rabitq": _Kind("IVF{lists},RaBitQfs", "IndexIVFRaBitQFastScan"),
+    "rabitq": _Kind("IVF1,RaBitQfs", "IndexIVFRaBitQFastScan"),
+}
+_CANDIDATES_AT_BUILD = 40
+_loading = threading.Lock()  # FAISS's limits for reading are the process's
+
+
+class FaissAnn:
+    """Positions 0..N-1 by approximate inner product of unit vectors; obeys `Ann`."""
+
+    def __init__(self, kind: str, index: Any) -> None:
+        self.kind = kind
+        self._index = index
+        self._params: dict[int, Any] = {}
+
+    @classmethod
+    def build(
+        cls, kind: str, source: Source, *, threads: int, cancelled: Callable[[], bool]
+    ) -> Self:
+        count, dim = len(source), source.dim
+        index: Any = faiss.index_factory(
+            dim,
+            _KINDS[kind].factory.format(lists=_lists(count, dim), subspaces=_subspaces(dim)),
+            faiss.METRIC_INNER_PRODUCT,
+        )
+        if _KINDS[kind].graph:
+            index.hnsw.efConstruction = _CANDIDATES_AT_BUILD
+        else:
+            index.cp.min_points_per_centroid = 1  # else it warns on the standard output
+        with _threads(threads):
+            if not index.is_trained:
+                index.train(_sample(source))
+            for start in range(0, count, _ADDED_AT_ONCE):
+                if cancelled():
+                    raise Cancelled
+                index.add(source.gather(np.arange(start, min(start + _ADDED_AT_ONCE, count))))
+        return cls(kind, index)
+
+    def __len__(self) -> int:
+        return int(self._index.ntotal)
+
+    @property
+    def dim(self) -> int:
+        return int(self._index.d)
+
+    def efforts(self) -> tuple[int, ...]:
+        most = len(self) if _KINDS[self.kind].graph else int(self._index.nlist)
+        least = 8 if _KINDS[self.kind].graph else 1
+        return (*(step for step in _LADDER if least <= step < most), max(most, 1))
+
+    def search(
+        self, query_M: Vector, k: int, *, effort: int, allowed: Positions | None = None
+    ) -> Positions:
+        params = self._parameters(effort, allowed)
+        with _threads(1):
+            _, found_1K = self._index.search(query_M[None], min(k, len(self)), params=params)
+        found_K = found_1K[0]
+        return np.asarray(found_K[found_K != NOTHING])
+
+    def save(self, path: Path) -> None:
+        with path.open("wb") as file:
+            # through Python's file: FAISS's own writer takes no path that is not UTF-8
+            faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write, 1 << 20))
+
+    @classmethod
+    def load(cls, kind: str, path: Path, *, mapped: bool = False) -> Self:
+        try:
+            with path.open("rb") as file, _limited(path.stat().st_size):
+                flags = faiss.IO_FLAG_MMAP_IFC if mapped else 0
+                index: Any = faiss.read_index(f"/proc/self/fd/{file.fileno()}", flags)
+        except (OSError, RuntimeError, MemoryError):
+            raise CollectionDamaged(f"The index's {path.name} is not a FAISS index.") from None
+        wrong_metric = index.metric_type != faiss.METRIC_INNER_PRODUCT
+        if type(index).__name__ != _KINDS[kind].type or wrong_metric:
+            raise CollectionDamaged(f"The index's {path.name} is a FAISS index of another kind.")
+        return cls(kind, index)
+
+    def _parameters(self, effort: int, allowed: Positions | None) -> Any:
+        """Return the knobs for one call: other threads' searches have their own."""
+        if allowed is None and effort in self._params:
+            return self._params[effort]
+        knobs: dict[str, Any] = {}
+        if allowed is not None:
+            inside_N = np.zeros(len(self), dtype=bool)
+            inside_N[allowed] = True
+            bits = np.packbits(inside_N, bitorder="little")
+            # as a keyword, or FAISS does not keep the selector alive
+            knobs["sel"] = faiss.IDSelectorBitmap(bits)
+        if _KINDS[self.kind].graph:
+            params = faiss.SearchParametersHNSW(efSearch=effort, **knobs)  # type: ignore[call-arg]
+        else:
+            params = faiss.SearchParametersIVF(nprobe=effort, **knobs)  # type: ignore[call-arg]
+        if allowed is None:
+            self._params[effort] = params
+        return params
+
+
+def _lists(count: int, dim: int) -> int:
+    """Return how many lists: four roots of the count, as far as the sample feeds them."""
+    fed = min(count, _SAMPLE_BYTES // (4 * dim)) // _SAMPLE
+    return max(1, min(4 * math.isqrt(count), fed))
+
+
+def _subspaces(dim: int) -> int:
+    """Return how many pieces of at least two numbers divide a vector evenly."""
+    return next(num for num in range(max(1, dim // 2), 0, -1) if dim % num == 0)
+
+
+def _sample(source: Source) -> Matrix:
+    wanted = max(256, _SAMPLE * _lists(len(source), source.dim))
+    rng = np.random.default_rng(0)
+    chosen = rng.permutation(len(source))[:wanted]
+    return source.gather(np.sort(chosen))
+
+
+@contextmanager
+def _limited(num_bytes: int) -> Iterator[None]:
+    """Let no array be much larger than the file that it is read from."""
+    with _loading:
+        before = faiss.get_deserialization_vector_byte_limit()
+        faiss.set_deserialization_vector_byte_limit(num_bytes + _SLACK_BYTES)
+        try:
+            yield
+        finally:
+            faiss.set_deserialization_vector_byte_limit(before)
 
 
 class FaissIndex:
