@@ -3,7 +3,9 @@
 A fact is (field, value, row), kept in that order. A field here is a name together with a kind of
 value, so that all values of one field compare as SQLite compares them: text by its UTF-8 bytes,
 which is by code point; numbers exactly, whole or not. Everything is maintained inside the store's
-transaction and can be worked out again from the items alone.
+transaction and can be worked out again from the items alone. What a filter means is said by
+`filters.matches`; here it is answered with sets of rows, of which SQLite gives those of one field.
+Each function reads more than once: call it within a transaction.
 """
 
 from __future__ import annotations
@@ -11,13 +13,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import apsw
+import numpy as np
 
-from triptych.filters import Leaf, fields_of
-from triptych.index.records import pack
-from triptych.types import Metadata, Modality
+from triptych.filters import (
+    MODALITY,
+    And,
+    Compare,
+    Exists,
+    Filter,
+    In,
+    Leaf,
+    Not,
+    Or,
+    Scalar,
+    fields_of,
+    joined,
+    whole,
+)
+from triptych.index.records import pack, unpack
+from triptych.index.rowsets import ascending, common, union, without
+from triptych.types import Metadata, Modality, Rows
 
 SCHEMA = """
 CREATE TABLE fields(
@@ -32,94 +50,332 @@ CREATE TABLE facts(
 Given: TypeAlias = tuple[int, Modality, Metadata]
 """Row, modality and metadata of an item."""
 Stored: TypeAlias = int | float | bytes
-Fact: TypeAlias = tuple["str | bytes | None", int, Stored, int]
-"""Name, kind, value and row, as they stand in the tables."""
+Test: TypeAlias = "Compare | In | Exists"
+
+_MIDDLE: Final = b"\x80"  # of all HUGE values: where int64 lies
+_PEEK: Final = 20_000
+_PROBE: Final = 8  # looking a row up costs about as much as reading so many in a run
+_HAS: Final = {
+    "=": "value = ?", "<": "value < ?", "<=": "value <= ?", ">": "value > ?", ">=": "value >= ?"
+}  # fmt: skip
+_HAS_ONE: Final = "value IN carray(?)"
+_HAS_ANY: Final = "? IS NULL"
 
 
 class Kind(IntEnum):
-    """What a value is; the order is the one that facets of equal size come in."""
+    """What a value is; the order is that of facets that are equally frequent."""
 
     NULL = 0
     BOOL = 1
     NUMBER = 2
     HUGE = 3  # a number that int64 cannot hold
     TEXT = 4
-    PRESENT = 5  # an object or an empty list: nothing to compare, but there
+    PRESENT = 5  # an object or an empty list: no value, but there
 
 
-def expected(row: int, modality: Modality, metadata: Metadata) -> Iterator[Fact]:
-    """Give every fact of one item, some perhaps twice."""
-    for name, leaf in fields_of(modality, metadata):
-        kind, value = stored(leaf)
-        yield pack(_joined(name)), kind, value, row
+class Fact(NamedTuple):
+    """One field and value of one item, as they stand in the tables."""
+
+    name: str | bytes | None
+    kind: Kind
+    value: Stored
+    row: int
 
 
-def stored(leaf: Leaf) -> tuple[Kind, Stored]:
-    """Return a value's kind and the form in which it compares rightly inside SQLite."""
-    if isinstance(leaf, str):
-        return Kind.TEXT, _joined(leaf).encode("utf-8", "surrogatepass")
-    if isinstance(leaf, bool):
-        return Kind.BOOL, int(leaf)
-    if isinstance(leaf, int | float):
-        inside = -(2**63) <= leaf < 2**63
-        return (Kind.NUMBER, leaf) if inside else (Kind.HUGE, _huge(int(leaf)))
-    return (Kind.NULL, 0) if leaf is None else (Kind.PRESENT, 0)
+class Disagreement(NamedTuple):
+    """Rows whose facts are not all there, and how many facts belong to no item as it is now."""
+
+    rows: list[int]
+    surplus: int
+
+
+class _Found(NamedTuple):
+    """A set of rows, ascending; `inverted`: all rows but these."""
+
+    rows: Rows
+    inverted: bool
+
+
+class _Term(NamedTuple):
+    """What SQLite is asked about one field."""
+
+    field: int
+    condition: str
+    operand: Any
 
 
 def insert(connection: apsw.Connection, items: Sequence[Given]) -> None:
     """Add the facts of new items."""
-    facts = _facts(connection, items, create=True)
+    facts = _numbered(connection, items, create=True)
     connection.executemany("INSERT INTO facts VALUES (?, ?, ?)", facts)
 
 
 def drop(connection: apsw.Connection, items: Sequence[Given]) -> None:
-    """Remove the facts of items, given as they were inserted; names that nobody has any more go."""
-    facts = _facts(connection, items, create=False)
+    """Remove the facts of items, given as they were inserted; names that nobody has now go too."""
+    facts = _numbered(connection, items, create=False)
     gone = "DELETE FROM facts WHERE field = ? AND value = ? AND row = ?"
     connection.executemany(gone, facts)
     unused = (
         "DELETE FROM fields WHERE field = ?1 AND NOT EXISTS (SELECT 1 FROM facts WHERE field = ?1)"
     )
-    connection.executemany(unused, [(field,) for field in {fact[0] for fact in facts}])
+    connection.executemany(unused, [(field,) for field in {field for field, _, _ in facts}])
 
 
-def _facts(
+def rebuild(connection: apsw.Connection, items: Iterable[Given]) -> None:
+    """Replace all facts by those of `items`, which are all that there are."""
+    connection.execute("DELETE FROM facts")
+    connection.execute("DELETE FROM fields")
+    for item in items:
+        insert(connection, [item])
+
+
+def expected(row: int, modality: Modality, metadata: Metadata) -> Iterator[Fact]:
+    """Give every fact of one item, each once."""
+    given = {(name, *stored(leaf)): None for name, leaf in fields_of(metadata, modality)}
+    for name, kind, value in given:
+        yield Fact(pack(joined(name)), kind, value, row)
+
+
+def check(connection: apsw.Connection, items: Iterable[Given]) -> Disagreement:
+    """Compare the facts with those of `items`, which are all that there are."""
+    probe = (
+        "SELECT 1 FROM facts WHERE value = ? AND row = ?"
+        " AND field = (SELECT field FROM fields WHERE name = ? AND kind = ?)"
+    )
+    missing: list[int] = []
+    present = 0
+    for item in items:
+        for name, kind, value, row in expected(*item):
+            if connection.execute(probe, (value, row, name, int(kind))).get is not None:
+                present += 1
+            elif missing[-1:] != [row]:
+                missing.append(row)
+    held = int(connection.execute("SELECT count(*) FROM facts").get)
+    return Disagreement(missing, held - present)
+
+
+def rows_matching(
+    connection: apsw.Connection, filter: Filter, *, everything: Rows | None = None
+) -> Rows:
+    """Return the rows of the items that pass, ascending.
+
+    `everything`, all rows ascending, spares reading them where a filter excludes.
+    """
+    rows, inverted = _select(connection, filter, None)
+    if not inverted:
+        return rows
+    return without(_all_rows(connection) if everything is None else everything, rows)
+
+
+def count(connection: apsw.Connection, filter: Filter) -> int:
+    """Return how many items pass."""
+    rows, inverted = _select(connection, filter, None)
+    return len(_all_rows(connection)) - len(rows) if inverted else len(rows)
+
+
+def facets(
+    connection: apsw.Connection, field: str, rows: Rows | None, limit: int
+) -> list[tuple[Scalar, int]]:
+    """Return the values of a field and how many of `rows` (None: of all) have each.
+
+    The most frequent come first; equal ones by kind (null, false, true, numbers, text), then by
+    value. An item with a list counts for each of its values.
+    """
+    if rows is not None and not len(rows):
+        return []
+    found: list[tuple[int, Kind, Stored]] = []
+    for kind, number in _kinds(connection, field).items():
+        if kind is not Kind.PRESENT:
+            query, values = _within("SELECT value, count(*) FROM facts WHERE field = ?", rows)
+            query += " GROUP BY value ORDER BY count(*) DESC, value LIMIT ?"
+            counted = connection.execute(query, (number, *values, limit))
+            found += [(-times, kind, value) for value, times in counted]
+    found.sort()
+    return [(_restored(kind, value), -times) for times, kind, value in found[:limit]]
+
+
+def stored(leaf: Leaf) -> tuple[Kind, Stored]:
+    """Return a value's kind and the form in which it compares rightly inside SQLite."""
+    if isinstance(leaf, str):
+        return Kind.TEXT, joined(leaf).encode("utf-8", "surrogatepass")
+    if isinstance(leaf, bool):
+        return Kind.BOOL, int(leaf)
+    if isinstance(leaf, int | float):
+        if not -(2**63) <= leaf < 2**63:
+            return Kind.HUGE, _huge(int(leaf))
+        return Kind.NUMBER, whole(leaf) if isinstance(leaf, float) else leaf
+    return (Kind.NULL, 0) if leaf is None else (Kind.PRESENT, 0)
+
+
+def _restored(kind: Kind, value: Any) -> Scalar:
+    if kind is Kind.HUGE:
+        sign, raw = (1, value[5:]) if value > _MIDDLE else (-1, _mirrored(value[5:]))
+        return sign * int.from_bytes(raw, "big")
+    if kind is Kind.TEXT:
+        return unpack(value)
+    return {Kind.NULL: None, Kind.BOOL: bool(value)}.get(kind, value)
+
+
+def _huge(number: int) -> bytes:
+    """Return bytes in the order of the numbers."""
+    size = math.ceil(abs(number).bit_length() / 8)
+    raw = size.to_bytes(4, "big") + abs(number).to_bytes(size, "big")
+    return b"\x81" + raw if number > 0 else b"\x7f" + _mirrored(raw)
+
+
+def _mirrored(raw: bytes) -> bytes:
+    return bytes(255 - byte for byte in raw)
+
+
+def _numbered(
     connection: apsw.Connection, items: Iterable[Given], *, create: bool
 ) -> list[tuple[int, Stored, int]]:
     """Return (field, value, row), each once, in the order of the table: neighbours share a page."""
-    numbers: dict[tuple[str, Kind], int] = {}
+    fields: dict[tuple[str, Kind], int] = {}
     facts = set()
     for row, modality, metadata in items:
-        for name, leaf in fields_of(modality, metadata):
+        for name, leaf in fields_of(metadata, modality):
             kind, value = stored(leaf)
-            field = numbers.get((name, kind))
+            field = fields.get((name, kind))
             if field is None:
-                field = numbers[name, kind] = _field(connection, name, kind, create=create)
+                field = fields[name, kind] = _field(connection, name, kind, create=create)
             facts.add((field, value, row))
     return sorted(facts)
 
 
 def _field(connection: apsw.Connection, name: str, kind: Kind, *, create: bool) -> int:
-    key = (pack(_joined(name)), int(kind))
-    found = "SELECT field FROM fields WHERE name = ? AND kind = ?"
-    number = connection.execute(found, key).get
+    key = (pack(joined(name)), int(kind))
+    query = "SELECT field FROM fields WHERE name = ? AND kind = ?"
+    number = connection.execute(query, key).get
     if number is None and create:
-        new = "INSERT INTO fields(name, kind) VALUES (?, ?) RETURNING field"
-        number = connection.execute(new, key).get
+        query = "INSERT INTO fields(name, kind) VALUES (?, ?) RETURNING field"
+        number = connection.execute(query, key).get
     return -1 if number is None else int(number)
 
 
-def _joined(text: str) -> str:
-    """Return text as JSON gives it back: two halves of a surrogate pair are one character."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-    return text
+def _kinds(connection: apsw.Connection, name: str) -> dict[Kind, int]:
+    query = "SELECT kind, field FROM fields WHERE name = ? ORDER BY kind"
+    found = connection.execute(query, (pack(joined(name)),))
+    return {Kind(kind): field for kind, field in found}
 
 
-def _huge(number: int) -> bytes:
-    """Return bytes in the order of the numbers, around `_MIDDLE` where int64 lies."""
-    size = math.ceil(abs(number).bit_length() / 8)
-    raw = size.to_bytes(4, "big") + abs(number).to_bytes(size, "big")
-    return b"\x81" + raw if number > 0 else b"\x7f" + bytes(255 - byte for byte in raw)
+def _select(connection: apsw.Connection, filter: Filter, within: Rows | None) -> _Found:
+    """Return what passes; of rows that are not in `within` it may say anything."""
+    match filter:
+        case Not(child):
+            rows, inverted = _select(connection, child, within)
+            return _Found(rows, not inverted)
+        case And(children):
+            return _joint(connection, children, within, opposite=False)
+        case Or(children):
+            return _joint(connection, children, within, opposite=True)
+        case test:
+            parts = [_fetch(connection, term, within) for term in _terms(connection, test)]
+            return _Found(union(parts), False)
+
+
+def _joint(
+    connection: apsw.Connection,
+    children: Sequence[Filter],
+    within: Rows | None,
+    *,
+    opposite: bool,
+) -> _Found:
+    """Return what passes all, the most selective first; or, by De Morgan, what passes any."""
+    kept: Rows | None = None
+    excluded: list[Rows] = []
+    for child in _ordered(connection, children):
+        if kept is not None:
+            limit = _PROBE * len(kept)
+            within = kept if _weight(connection, child, limit) >= limit else within
+        rows, inverted = _select(connection, child, within)
+        if inverted != opposite:
+            excluded.append(rows)
+        else:
+            kept = rows if kept is None else common(kept, rows)
+    if kept is None:
+        return _Found(union(excluded), not opposite)
+    return _Found(without(kept, union(excluded)), opposite)
+
+
+def _ordered(connection: apsw.Connection, children: Sequence[Filter]) -> Sequence[Filter]:
+    """Return the cheapest first, as far as a short look can tell."""
+    limit = _PEEK // len(children)
+    return sorted(children, key=lambda child: _weight(connection, child, limit))
+
+
+def _weight(connection: apsw.Connection, filter: Filter, limit: int) -> int:
+    """Return how many facts must be read, but counted no further than `limit`."""
+    match filter:
+        case Not(child):
+            return _weight(connection, child, limit)
+        case And(children):
+            return min(_weight(connection, child, limit) for child in children)
+        case Or(children):
+            return min(limit, sum(_weight(connection, child, limit) for child in children))
+        case test:
+            query = "SELECT count(*) FROM (SELECT 1 FROM facts WHERE field = ? AND {} LIMIT ?)"
+            counts = (
+                connection.execute(query.format(condition), (field, operand, limit)).get
+                for field, condition, operand in _terms(connection, test)
+            )
+            return min(limit, sum(counts))
+
+
+def _terms(connection: apsw.Connection, test: Test) -> Iterator[_Term]:
+    """Give what together holds for the rows that pass, of the kinds that the field has."""
+    kinds = _kinds(connection, test.field)
+    match test:
+        case Exists():
+            wanted = [(kind, _HAS_ANY, None) for kind in kinds]
+        case In():
+            wanted = list(_listed(test))
+        case Compare(_, "=", value):
+            kind, operand = stored(value)
+            wanted = [(kind, _HAS["="], operand)]
+        case Compare(_, relation, value):
+            wanted = [(kind, _HAS[relation], operand) for kind, operand in _bounds(value)]
+    for kind, condition, operand in wanted:
+        if kind in kinds:
+            yield _Term(kinds[kind], condition, operand)
+
+
+def _listed(test: In) -> Iterator[tuple[Kind, str, Any]]:
+    groups: dict[tuple[Kind, type], list[Any]] = {}
+    for value in test.values:
+        kind, operand = stored(value)
+        groups.setdefault((kind, type(operand)), []).append(operand)
+    for (kind, form), operands in groups.items():
+        array = tuple(operands) if form is bytes else np.array(operands)
+        yield kind, _HAS_ONE, apsw.carray(array)
+
+
+def _bounds(value: Scalar) -> list[tuple[Kind, Stored]]:
+    """Return what a range is bounded by in each kind that it may reach into."""
+    kind, operand = stored(value)
+    if kind is Kind.NUMBER:
+        return [(Kind.NUMBER, operand), (Kind.HUGE, _MIDDLE)]
+    if kind is Kind.HUGE:
+        edge = math.inf if isinstance(operand, bytes) and operand > _MIDDLE else -math.inf
+        return [(Kind.NUMBER, edge), (Kind.HUGE, operand)]
+    return [(kind, operand)]
+
+
+def _fetch(connection: apsw.Connection, term: _Term, within: Rows | None) -> Rows:
+    """Return rows ascending; one long text of them is read faster than a result for each."""
+    if within is not None and not len(within):
+        return within
+    query = f"SELECT group_concat(row) FROM facts WHERE field = ? AND {term.condition}"  # noqa: S608
+    query, values = _within(query, within)
+    text = connection.execute(query, (term.field, term.operand, *values)).get
+    return ascending(np.fromstring(text or "", dtype=np.int64, sep=","))
+
+
+def _within(query: str, rows: Rows | None) -> tuple[str, tuple[Any, ...]]:
+    if rows is None:
+        return query, ()
+    return f"{query} AND row IN carray(?)", (apsw.carray(np.ascontiguousarray(rows)),)
+
+
+def _all_rows(connection: apsw.Connection) -> Rows:
+    return _select(connection, Exists(MODALITY), None).rows
