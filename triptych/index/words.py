@@ -10,13 +10,16 @@ Burmese.
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import apsw
+import numpy as np
 
-from triptych.types import Metadata
+from triptych.index.base import checked_k, ranked
+from triptych.types import Metadata, Rows, Vector
 
 SCHEMA = """
 CREATE VIRTUAL TABLE words USING fts5(
@@ -31,8 +34,16 @@ _SYLLABIC = (
     "\uac00-\ud7a3"  # Korean syllables
 )
 _ALPHABETIC = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
+_RUN = re.compile(f"([{_SYLLABIC}]+)|([{_ALPHABETIC}]+)|[^{_SYLLABIC}{_ALPHABETIC}\\s]+")
 _UNSPACED = re.compile(f"[{_SYLLABIC}{_ALPHABETIC}]")
-_JOINERS = (0xAD, 0x200C, 0x200D)
+_LONGEST = 2_000
+_MOST_TERMS = 256
+"""What is read of a query; a page of text as a query is cut, not an error."""
+
+_BETWEEN = " \ue000 "
+"""A word of the private use area, so that no phrase runs from one value into the next."""
+
+_JOINERS = (0xAD, 0x200C, 0x200D, *range(0xFE00, 0xFE10))
 _MARKS = dict.fromkeys(
     code
     for code in (*_JOINERS, *range(0x300, 0x3000), *range(0xFE20, 0xFE30))
@@ -62,10 +73,80 @@ def purge(connection: apsw.Connection) -> None:
     connection.execute("INSERT INTO words(words) VALUES ('optimize')")
 
 
+def problem(connection: apsw.Connection, rows_N: Rows) -> str | None:
+    """Return what is wrong where the words are not those of exactly these rows, ascending."""
+    found = connection.execute("PRAGMA integrity_check(words)").fetchall()
+    if found != [("ok",)]:
+        return "The words contradict each other."
+    held_N = _column(connection.execute("SELECT id FROM words_docsize ORDER BY id"))
+    missing, extra = np.setdiff1d(rows_N, held_N), np.setdiff1d(held_N, rows_N)
+    if not len(missing) and not len(extra):
+        return None
+    return f"The words of {len(missing)} items are missing, and {len(extra)} without an item exist."
+
+
+def search(
+    connection: apsw.Connection, query: str, k: int, *, allowed: Rows | None = None
+) -> tuple[Rows, Vector]:
+    """Return rows_K and scores_K, the best first, equal ones in the order of their rows.
+
+    The query is words, of which one is enough; no character of it is an operator. What is
+    written together ("e-mail", a run of Chinese) counts as a whole and by its parts. `allowed`
+    restricts the answer to these rows; the scores stay those within all items.
+    """
+    k = checked_k(k, sys.maxsize)
+    terms = _terms(query)
+    if not terms or (allowed is not None and not len(allowed)):
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    match = " OR ".join(f'"{term}"' for term in terms)
+    # bm25 returns better as lower; the plus keeps FTS5 from running the query once for each row
+    sql = "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ?"
+    bound: list[Any] = [match]
+    if allowed is not None:
+        sql += " AND +rowid IN carray(?)"
+        bound.append(apsw.carray(np.ascontiguousarray(allowed, dtype=np.int64)))
+    found = connection.execute(f"{sql} ORDER BY score DESC, rowid LIMIT ?", (*bound, k)).fetchall()
+    rows_K = np.array([row for row, _ in found], dtype=np.int64)
+    scores_K = np.array([score for _, score in found], dtype=np.float32)
+    return ranked(rows_K, scores_K, k)  # in float32 more scores are equal
+
+
+def _terms(query: str) -> list[str]:
+    """Return the phrases to look for, the first of many; the tokenizer has the last word."""
+    terms: dict[str, None] = {}
+    for written in _folded(query[:_LONGEST]).lower().split():
+        plain = "".join(c if _is_of_words(c) else " " for c in written)
+        parts = [part for run in _RUN.finditer(plain) for part in _parts(run)]
+        if len(parts) > 1:
+            terms[" ".join(_spaced(plain).split())] = None
+        terms.update(dict.fromkeys(parts))
+    return list(terms)[:_MOST_TERMS]
+
+
+def _is_of_words(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category[0] in "LMN" or category == "Co"  # as in SCHEMA
+
+
+def _parts(run: re.Match[str]) -> list[str]:
+    """Return the word itself, or as phrases the pieces of a run without spaces.
+
+    No dictionary says where its words end: two syllables or four letters stand for one.
+    """
+    syllables, letters = run.groups()
+    if syllables is None and letters is None:
+        return [run[0]]
+    size = 2 if syllables else 4
+    starts = range(max(1, len(run[0]) - size + 1))
+    return [" ".join(run[0][start : start + size]) for start in starts]
+
+
+def _column(cursor: apsw.Cursor) -> Rows:
+    return np.array([value for (value,) in cursor], dtype=np.int64)
+
+
 def _strings(metadata: Metadata) -> str:
-    """Return every string among the values, one to a line."""
-    if all(isinstance(value, str) for value in metadata.values()):
-        return "\n".join(metadata.values())
+    """Return every string among the values, with what keeps runs without spaces apart."""
     found: list[str] = []
     waiting: list[Any] = [metadata]
     while waiting:  # no recursion: metadata may be nested a thousand deep
@@ -73,10 +154,11 @@ def _strings(metadata: Metadata) -> str:
         if isinstance(value, str):
             found.append(value)
         elif isinstance(value, Mapping):
-            waiting.extend(reversed(value.values()))
+            waiting.extend(value.values())
         elif isinstance(value, Sequence):
-            waiting.extend(reversed(value))
-    return "\n".join(found)
+            waiting.extend(value)
+    joined = "\n".join(found)
+    return joined if joined.isascii() else _BETWEEN.join(found)
 
 
 def _folded(text: str) -> str:
