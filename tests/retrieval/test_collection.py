@@ -24,6 +24,7 @@ from triptych.errors import (
     PictureError,
 )
 from triptych.index import INDEXES
+from triptych.index.pages import CHECKED
 from triptych.retrieval.collection import Collection
 from triptych.types import Item, Part
 
@@ -279,7 +280,7 @@ def test_damaged_rows_are_reported_and_never_found(
     vectors = unit_vectors(20)
     with open_own(tmp_path) as collection:
         collection.add(with_vectors(20))
-    connection = apsw.Connection(str(tmp_path / "store.sqlite"))
+    connection = apsw.Connection(str(tmp_path / "store.sqlite"), vfs=CHECKED)
     connection.execute("UPDATE items SET metadata = '{\"a\":2}' WHERE id = '00003'")
     connection.close()
     # the snapshot still has its vector; the payload is wrong all the same

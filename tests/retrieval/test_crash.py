@@ -103,7 +103,7 @@ def test_vectors_survive_with_their_items(tmp_path: Path) -> None:
     path, acks = tmp_path / "c", tmp_path / "acks"
     kill_once(path, acks, start=1, after=0.05)
     code = READER.replace("print(", "vectors = loaded.vectors_NM; print(").replace(
-        '"damaged"', '"first": [r.vector.tolist() for r in records if r.id == "1-0"][0], "damaged"'
+        '"damaged"', '"first": vectors[store.rows_of(["1-0"])["1-0"] - 1].tolist(), "damaged"'
     )
     output = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, check=True

@@ -1,41 +1,211 @@
 """SQLite as the store wants it; its errors as ours. The only file with its settings.
 
-apsw, not the standard library: a SQLite before 3.51.3 may lose commits in WAL mode.
+apsw, not the standard library: a SQLite before 3.51.3 may lose commits in WAL mode. One connection
+writes; others read, each from a state of its own, and never wait for a write.
 """
 
 from __future__ import annotations
 
+import logging
+import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import apsw
 
 from triptych.errors import CollectionBusy, CollectionDamaged, NotAvailable
+from triptych.index.pages import CHECKED, PAGE, REPAIR, has_sums, reserve_sums
+
+logger = logging.getLogger(__name__)
 
 _PATIENCE_MS = 5_000
-_PAGE = 8_192  # three vectors of 512 numbers a page, instead of one in 4096 bytes
+_CACHE_KB = 32_000
+_IDLE = 4  # readers kept for the next one
+_CHECKPOINT_PAGES = 1_000
+_LONG_LOG_PAGES = 32_000
 
 
-def connect(path: Path | None) -> apsw.Connection:
-    """Return a connection: WAL, synced at every commit, deleted content overwritten."""
-    connection = apsw.Connection(":memory:" if path is None else str(path))
-    try:
-        connection.set_busy_timeout(_PATIENCE_MS)
-        connection.execute(f"PRAGMA page_size = {_PAGE}")
-        connection.execute("PRAGMA journal_mode = WAL").fetchall()
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA secure_delete = ON").fetchall()
-        connection.execute("PRAGMA trusted_schema = OFF")
-    except apsw.Error:
-        connection.close()
-        raise
-    return connection
+class Database:
+    """The connections to one file, or to one database in memory. Any thread may call."""
 
+    def __init__(self, path: Path | None, *, vfs: str = CHECKED) -> None:
+        """Open the database, created where there is none; raises CollectionDamaged."""
+        self.path = path
+        self._vfs = vfs
+        self._mutex = threading.RLock()  # of the connection that writes
+        self._local = threading.local()
+        self._idle: list[apsw.Connection] = []
+        self._closed = False
+        self._failed = False
+        self._log_pages = 0
+        self._writer: apsw.Connection | None = None
+        if path is None:
+            self._writer = _settled(apsw.Connection(":memory:"))
+            return
+        with translated(path):
+            if not path.exists() or not path.stat().st_size:
+                _create(path)
+            self._file = _identity(path)
+            self._mode = _mode(path)
+            with self.reading():
+                pass
 
-def is_blank(connection: apsw.Connection) -> bool:
-    """Whether there is no schema yet."""
-    return bool(connection.execute("SELECT count(*) FROM sqlite_schema").get == 0)
+    @property
+    def read_only(self) -> bool:
+        """Whether the file or its folder cannot be written to."""
+        return self.path is not None and self._mode != "rw"
+
+    @contextmanager
+    def reading(self) -> Iterator[apsw.Connection]:
+        """Yield a connection that sees one state; within one thread the same to the end."""
+        nested: apsw.Connection | None = getattr(self._local, "connection", None)
+        if nested is not None:
+            with translated(self.path):
+                yield nested
+            return
+        with self.own_reading() as connection:
+            self._local.connection = connection
+            try:
+                yield connection
+            finally:
+                self._local.connection = None
+
+    @contextmanager
+    def own_reading(self) -> Iterator[apsw.Connection]:
+        """Yield a connection that sees one state and belongs to no thread."""
+        with translated(self.path):
+            if self.path is None:
+                with self._mutex:
+                    connection = self._open_writer()
+                    if connection.in_transaction:
+                        yield connection
+                    else:
+                        with transaction(connection, "DEFERRED"):
+                            yield connection
+                return
+            connection = self._take()
+            try:
+                with transaction(connection, "DEFERRED"):
+                    yield connection
+            finally:
+                self._give(connection)
+
+    @contextmanager
+    def writing(self) -> Iterator[apsw.Connection]:
+        """Yield the connection that writes, inside of a transaction that is durable at the end.
+
+        SQLite's own errors pass, for the caller to act on them.
+        """
+        with self._mutex:
+            connection = self._open_writer()
+            self.check_there()
+            try:
+                with transaction(connection, "IMMEDIATE"):
+                    yield connection
+            except apsw.IOError as error:
+                # the system may have dropped what it could not sync, and says so only once
+                syncs = (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC)
+                self._failed |= error.extendedresult in syncs
+                raise
+            if self._log_pages >= _CHECKPOINT_PAGES:
+                self.checkpoint()
+
+    @contextmanager
+    def creating(self) -> Iterator[apsw.Connection]:
+        """Yield the connection that writes, to make the tables with."""
+        with translated(self.path), self._mutex:
+            yield self._open_writer()
+
+    def checkpoint(self) -> None:
+        """Move what is in the log to its place, as far as readers allow.
+
+        Not inside of a commit, as SQLite does it by itself: a failure here loses nothing, and
+        must not make a durable write look like one that failed.
+        """
+        if self.path is None:
+            return
+        with self._mutex:
+            try:
+                pages, moved = self._open_writer().wal_checkpoint()
+            except (apsw.Error, CollectionDamaged) as error:
+                logger.warning("%s: the log cannot be moved to its place: %s", self.path, error)
+                return
+        if moved < pages > _LONG_LOG_PAGES:
+            logger.warning("%s: the log grows: a reader holds %d pages", self.path, pages - moved)
+
+    def vacuum(self) -> None:
+        """Write the file anew without free pages, and empty the log."""
+        with self._mutex:
+            connection = self._open_writer()
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def check_writable(self) -> None:
+        """Raise NotAvailable where nothing can be written: closed, read-only, gone, failed."""
+        with translated(self.path), self._mutex:
+            self.check_there()
+            self._open_writer()
+
+    def check_there(self) -> None:
+        """Raise NotAvailable where the file was removed or replaced since it was opened."""
+        if self.path is None:
+            return
+        with suppress(OSError):
+            if _identity(self.path) == self._file:
+                return
+        raise NotAvailable(
+            f"{self.path} was removed or replaced while it was open.", hint="Open it again."
+        )
+
+    def close(self) -> None:
+        """Close every connection, those in use when they are given back; twice is harmless."""
+        with self._mutex:
+            self._closed = True
+            open_ones = [*self._idle, *([self._writer] if self._writer else [])]
+            self._idle, self._writer = [], None
+            for connection in open_ones:
+                _close(connection)
+
+    def _open_writer(self) -> apsw.Connection:
+        if self._failed:
+            raise NotAvailable(
+                f"{self.path} could not be synced to the disk: nothing more is written.",
+                hint="Check the disk, then open it again.",
+            )
+        if self._writer is None:
+            if self._closed:
+                raise apsw.ConnectionClosedError
+            if self.read_only:
+                raise NotAvailable(
+                    f"{self.path} can be read, not written: the file or its folder is read-only.",
+                    hint="Copy the folder to where you may write.",
+                )
+            assert self.path is not None
+            self.check_there()
+            self._writer = _connect(self.path, "rw", self._vfs)
+            self._writer.set_wal_hook(self._note_log)
+        return self._writer
+
+    def _note_log(self, connection: apsw.Connection, name: str, pages: int) -> int:
+        self._log_pages = pages
+        return apsw.SQLITE_OK
+
+    def _take(self) -> apsw.Connection:
+        self.check_there()
+        if self._closed:
+            raise apsw.ConnectionClosedError
+        with suppress(IndexError):
+            return self._idle.pop()
+        assert self.path is not None
+        return _connect(self.path, self._mode, self._vfs)
+
+    def _give(self, connection: apsw.Connection) -> None:
+        if self._closed or len(self._idle) >= _IDLE:
+            _close(connection)
+        else:
+            self._idle.append(connection)
 
 
 @contextmanager
@@ -59,20 +229,97 @@ def translated(path: Path | None) -> Iterator[None]:
         yield
     except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.SchemaChangeError):
         raise CollectionDamaged(
-            f"{where} is damaged: SQLite cannot read it.",
-            hint="Restore it from a backup, or delete the folder and index again.",
+            f"{where} is damaged: SQLite cannot read it.", hint=REPAIR
         ) from None
     except (apsw.BusyError, apsw.LockedError):
         raise CollectionBusy(f"{where} is locked by another process.", hint="Try again.") from None
-    except apsw.FullError:
+    except apsw.ConnectionClosedError:
+        raise NotAvailable(f"{where} is closed.", hint="Open it again.") from None
+    except (apsw.FullError, apsw.IOError) as error:
+        if not is_full(error):
+            raise _unusable(where, error) from None
         raise NotAvailable(
             f"The disk is full: nothing of this batch was stored in {where}.",
             hint="Free some space and run the same again; what was stored before is kept.",
         ) from None
-    except apsw.ConnectionClosedError:
-        raise NotAvailable(f"{where} is closed.", hint="Open it again.") from None
-    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError, apsw.IOError) as error:
-        raise NotAvailable(
-            f"{where} cannot be used: {type(error).__name__.removesuffix('Error')}.",
-            hint="Check that the folder exists and that you may write to it.",
-        ) from None
+    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError, OSError) as error:
+        raise _unusable(where, error) from None
+
+
+def is_full(error: apsw.Error) -> bool:
+    """Whether the disk, a quota or a limit on the size of files left no room."""
+    # SQLite calls a full disk FULL, and whatever else keeps it from writing IOERR_WRITE
+    no_room = (apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE)
+    return isinstance(error, apsw.FullError) or error.extendedresult in no_room
+
+
+def _unusable(where: str, error: Exception) -> NotAvailable:
+    return NotAvailable(
+        f"{where} cannot be used: {type(error).__name__.removesuffix('Error')}.",
+        hint="Check that the folder exists and that you may write to it.",
+    )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+def _mode(path: Path) -> str:
+    """Return how to open `path`: rw, ro where another user may be writing, or immutable."""
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        return "rw"
+    log = path.with_name(f"{path.name}-wal")
+    # without a log nobody writes, and only so does SQLite open it in a folder that is read-only
+    return "ro" if log.exists() and log.stat().st_size else "immutable"
+
+
+def _create(path: Path) -> None:
+    connection = apsw.Connection(_uri(path), _FLAGS["rw"] | apsw.SQLITE_OPEN_CREATE, CHECKED)
+    try:
+        connection.set_busy_timeout(_PATIENCE_MS)
+        reserve_sums(connection)
+        connection.execute(f"PRAGMA page_size = {PAGE}")
+        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    finally:
+        connection.close()
+
+
+_FLAGS = {
+    "rw": apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_READWRITE,
+    "ro": apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_READONLY,
+    "immutable": apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_READONLY,
+}
+
+
+def _uri(path: Path, mode: str = "rw") -> str:
+    return path.absolute().as_uri() + ("?immutable=1" if mode == "immutable" else "")
+
+
+def _connect(path: Path, mode: str, vfs: str) -> apsw.Connection:
+    if not has_sums(path):
+        vfs = ""  # an older format, or no store: `read_meta` says which
+    return _settled(apsw.Connection(_uri(path, mode), _FLAGS[mode], vfs or None))
+
+
+def _settled(connection: apsw.Connection) -> apsw.Connection:
+    """Synced at every commit, deleted content overwritten."""
+    try:
+        connection.set_busy_timeout(_PATIENCE_MS)
+        connection.wal_autocheckpoint(0)
+        connection.execute(f"PRAGMA cache_size = {-_CACHE_KB}")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON").fetchall()
+        connection.execute("PRAGMA trusted_schema = OFF")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _close(connection: apsw.Connection) -> None:
+    # the last one moves the log to its place; what cannot be moved stays in the log
+    try:
+        connection.close()
+    except (apsw.Error, CollectionDamaged) as error:
+        logger.warning("%s: %s", connection.filename, error)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
-from triptych.errors import CollectionBusy
+from triptych.errors import CollectionBusy, NotAvailable
 
 
 class WriterLock:
@@ -21,10 +22,20 @@ class WriterLock:
         return self._file is not None
 
     def acquire(self) -> None:
-        """Take the lock, at once or never; raises CollectionBusy naming the process that has it."""
+        """Take the lock, at once or never.
+
+        Raises CollectionBusy naming the process that has it, NotAvailable where the folder is
+        gone or read-only.
+        """
         if self._file is not None:
             return
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise NotAvailable(
+                f"{self.path.parent} cannot be written to: {error.strerror}.",
+                hint="Check that the folder exists and that you may write to it.",
+            ) from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -34,8 +45,10 @@ class WriterLock:
                 f"{self.path.parent} is being written to by process {holder or 'unknown'}.",
                 hint="Wait for it to end; searching works meanwhile.",
             ) from None
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"{os.getpid()}\n".encode("ascii"), 0)
+        # only for others to read: a full disk must not keep us from deleting
+        with suppress(OSError):
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"{os.getpid()}\n".encode("ascii"), 0)
         self._file = file
 
     def release(self) -> None:

@@ -1,32 +1,54 @@
-"""What a store says about itself: its format, its model, its birth."""
+"""What a store says about itself: its format, its birth, its model, how far it is."""
 
 from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import apsw
 
 from triptych.errors import CollectionDamaged, NotAvailable
-from triptych.index.database import connect, is_blank, transaction, translated
+from triptych.index import facts, words
+from triptych.index.database import Database, transaction, translated
 
-FORMAT = 1
+FORMAT = 2
 
+Precision: TypeAlias = Literal["fp32", "fp16"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+
+# removed: the rows that went with each change after `floor`, so that an index can follow
 # epochs: each process that writes leaves a name and the sequence it began at, so that an index
 # saved along another history (a backup was restored, a folder was copied) is told apart
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE items (
-    row INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE, modality TEXT NOT NULL, text TEXT, uri TEXT, metadata TEXT NOT NULL,
-    content TEXT, checksum BLOB NOT NULL, root TEXT, size INTEGER, mtime_ns INTEGER
+    row INTEGER PRIMARY KEY, checksum BLOB NOT NULL,
+    id NOT NULL UNIQUE, modality TEXT NOT NULL, text, uri, metadata TEXT NOT NULL,
+    content TEXT, root, size INTEGER, mtime_ns INTEGER
 );
-CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
-CREATE TABLE thumbnails (row INTEGER PRIMARY KEY, jpeg BLOB NOT NULL);
+CREATE TABLE spaces (
+    space INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, fingerprint TEXT NOT NULL,
+    dim INTEGER NOT NULL, precision TEXT NOT NULL
+);
+CREATE TABLE thumbnails (row INTEGER PRIMARY KEY, jpeg BLOB NOT NULL, checksum BLOB NOT NULL);
+CREATE TABLE removed (
+    sequence INTEGER NOT NULL, row INTEGER NOT NULL, PRIMARY KEY (sequence, row)
+) WITHOUT ROWID;
 CREATE TABLE epochs (sequence INTEGER NOT NULL, epoch TEXT NOT NULL);
 """
+
+
+class Space(NamedTuple):
+    """The vectors of one model: one row for each item, in a table of their own."""
+
+    space: int
+    model: str
+    fingerprint: str
+    dim: int
+    precision: Precision
 
 
 class Meta(NamedTuple):
@@ -38,44 +60,124 @@ class Meta(NamedTuple):
     fingerprint: str
     dim: int
     created: float
+    precision: Precision
+    space: int
 
 
-def create(connection: apsw.Connection, *, model: str, fingerprint: str, dim: int) -> None:
+class State(NamedTuple):
+    """How far a store is."""
+
+    sequence: int  # grows by one with each change
+    count: int
+    last_row: int  # the highest that was ever given
+    floor: int  # changes after this sequence can be replayed
+
+
+def create(connection: apsw.Connection, space: Space) -> None:
     """Make the tables, unless another process was faster."""
-    meta = Meta(FORMAT, uuid.uuid4().hex, model, fingerprint, dim, time.time())
     with transaction(connection, "IMMEDIATE"):
         if not is_blank(connection):
             return
         connection.execute(_SCHEMA)
-        rows = [*meta._asdict().items(), ("sequence", 0)]
-        connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+        connection.execute(facts.SCHEMA)
+        connection.execute(words.SCHEMA)
+        number = add_space(connection, space)
+        rows = {"format": FORMAT, "collection": uuid.uuid4().hex, "created": time.time()}
+        state = State(0, 0, 0, 0)._asdict()
+        connection.executemany(
+            "INSERT INTO meta VALUES (?, ?)", {**rows, "space": number, **state}.items()
+        )
+
+
+def add_space(connection: apsw.Connection, space: Space) -> int:
+    """Make a table for the vectors of a model; its number is never used again."""
+    insert = (
+        "INSERT INTO spaces(model, fingerprint, dim, precision) VALUES (?, ?, ?, ?) RETURNING space"
+    )
+    number = int(connection.execute(insert, space[1:]).get)
+    connection.execute(
+        f"CREATE TABLE vectors_{number} "
+        "(row INTEGER PRIMARY KEY, vector BLOB NOT NULL, checksum BLOB NOT NULL)"
+    )
+    return number
+
+
+def is_blank(connection: apsw.Connection) -> bool:
+    """Whether there is no schema yet."""
+    return bool(connection.execute("SELECT count(*) FROM sqlite_schema").get == 0)
 
 
 def read_meta(connection: apsw.Connection, path: Path | None) -> Meta:
-    """Return the meta; raises NotAvailable for a newer format, CollectionDamaged for none."""
+    """Return the meta; raises NotAvailable for another format, CollectionDamaged for none."""
     with translated(path):
-        cursor = connection.execute("SELECT key, value FROM meta")
-        found: dict[str, object] = {str(key): value for key, value in cursor}
-    written = found.get("format")
-    if isinstance(written, int) and written > FORMAT:
-        raise NotAvailable(
-            f"{path} has format {written}, this Triptych reads up to {FORMAT}.",
-            hint="Run: pip install --upgrade triptych",
-        )
-    dim, created = found.get("dim"), found.get("created")
-    if written != FORMAT or not isinstance(dim, int) or not isinstance(created, float):
-        raise CollectionDamaged(f"{path} does not say which model it belongs to.")
-    names = {name: str(found.get(name)) for name in ("collection", "model", "fingerprint")}
-    return Meta(format=FORMAT, dim=dim, created=created, **names)
+        found: dict[str, object] = dict(connection.execute("SELECT key, value FROM meta"))
+        written, created = found.get("format"), found.get("created")
+        if isinstance(written, int) and written > FORMAT:
+            raise NotAvailable(
+                f"{path} has format {written}, this Triptych reads up to {FORMAT}.",
+                hint="Run: pip install --upgrade triptych",
+            )
+        if isinstance(written, int) and 0 < written < FORMAT:
+            raise NotAvailable(
+                f"{path} has format {written}, this Triptych reads format {FORMAT}.",
+                hint="Index again, into a new collection.",
+            )
+        if written != FORMAT or not isinstance(created, float):
+            raise CollectionDamaged(f"{path} does not say which model it belongs to.")
+        space = current_space(connection)
+        read_state(connection)
+    return Meta(
+        format=FORMAT,
+        collection=str(found.get("collection")),
+        model=space.model,
+        fingerprint=space.fingerprint,
+        dim=space.dim,
+        created=created,
+        precision=space.precision,
+        space=space.space,
+    )
+
+
+def current_space(connection: apsw.Connection) -> Space:
+    """Return the space that is searched; raises CollectionDamaged where there is none."""
+    query = "SELECT * FROM spaces WHERE space = (SELECT value FROM meta WHERE key = 'space')"
+    found = connection.execute(query).fetchall()
+    if not found or found[0][4] not in PRECISIONS or found[0][3] < 1:
+        raise CollectionDamaged("The store does not say which model it belongs to.")
+    return Space(*found[0])
+
+
+def read_spaces(connection: apsw.Connection) -> list[Space]:
+    """Return every space, by number."""
+    return [Space(*found) for found in connection.execute("SELECT * FROM spaces ORDER BY space")]
+
+
+def read_state(connection: apsw.Connection) -> State:
+    """Return how far the store is; raises CollectionDamaged where it does not say."""
+    keys = "('sequence', 'count', 'last_row', 'floor')"
+    found = dict(connection.execute(f"SELECT key, value FROM meta WHERE key IN {keys}"))  # noqa: S608
+    try:
+        return State(**found)
+    except TypeError:
+        raise CollectionDamaged("The store does not say how many items it holds.") from None
+
+
+def write_state(connection: apsw.Connection, old: State, new: State) -> None:
+    """Note the new state, where it differs."""
+    changed: Iterable[tuple[str, int, int]] = zip(State._fields, old, new, strict=True)
+    connection.executemany(
+        "UPDATE meta SET value = ? WHERE key = ?",
+        [(after, key) for key, before, after in changed if before != after],
+    )
 
 
 def peek(path: Path) -> Meta | None:
     """Return what the store at `path` says about itself, None where there is none."""
-    if not path.is_file():
+    if not path.is_file() or not path.stat().st_size:
         return None
-    with translated(path):
-        connection = connect(path)
-        try:
+    database = Database(path)
+    try:
+        with database.reading() as connection:
             return None if is_blank(connection) else read_meta(connection, path)
-        finally:
-            connection.close()
+    finally:
+        database.close()

@@ -1,23 +1,28 @@
-"""What the store takes in and gives out, and the checksum that ties a row together.
+"""What the store takes in and gives out, and the checksums that tie a row together.
 
-SQLite does not notice a flipped bit in its data, so each row carries a checksum of everything
-that an answer is made of.
+The pages of the file have checksums; those of the items say besides that the parts of an answer
+belong together, and hold for a copy that is repaired or restored.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from triptych.errors import InvalidInput
 from triptych.types import Modality, Vector
 
 Packed = str | bytes | None
+
+LONGEST_ID = 10_000
+"""Bytes in UTF-8."""
+DEEPEST = 32
+"""Objects and lists inside of each other, in metadata."""
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +59,6 @@ class Record:
     text: str | None
     uri: str | None
     metadata: dict[str, Any]
-    vector: Vector = field(repr=False)
     content: str | None = None
 
 
@@ -83,50 +87,104 @@ def unpack(value: Packed) -> str | None:
     return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
 
 
+def checked_id(id: str) -> Packed:
+    """Return the id packed; raises InvalidInput where it is empty or too long."""
+    packed = pack(id) if isinstance(id, str) else None
+    size = len(packed.encode("utf-8") if isinstance(packed, str) else packed or b"")
+    if not 0 < size <= LONGEST_ID:
+        shown = repr(id) if size <= LONGEST_ID else f"{id[:40]!r}... of {size:,} bytes"
+        raise InvalidInput(f"An id is a string of 1 to {LONGEST_ID:,} bytes, got {shown}.")
+    return packed
+
+
 def metadata_json(id: str, metadata: Mapping[str, Any]) -> str:
-    """Return canonical JSON; raises InvalidInput where the metadata are no JSON object."""
+    """Return JSON in ASCII; raises InvalidInput where the metadata are no JSON object.
+
+    Nor may they be nested deeper than 32. Whole numbers of any size come back as they were.
+    """
     if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
         raise InvalidInput(f"The metadata of {id!r} are no mapping from strings: {metadata!r}.")
     try:
-        return json.dumps(dict(metadata), allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError) as error:
+        text = _encode(dict(metadata))
+    except RecursionError:
+        raise _too_deep(id) from None
+    except (TypeError, ValueError) as error:
         raise InvalidInput(f"The metadata of {id!r} are no JSON: {error}.") from None
+    if text.count("{") + text.count("[") > DEEPEST and _is_deeper(metadata, DEEPEST):
+        raise _too_deep(id)
+    return text
 
 
-def checksum(payload: tuple[Packed, ...], vector: bytes) -> bytes:
-    """Return 16 bytes over all fields, each with its length, so that none runs into the next."""
-    digest = hashlib.blake2b(vector, digest_size=16)
+def checksum(row: int, payload: Sequence[Packed]) -> bytes:
+    """Return 16 bytes over the row and all fields, so that none runs into the next."""
+    parts = [b"%d" % row]
     for value in payload:
         raw = value.encode("utf-8") if isinstance(value, str) else value
-        digest.update(b"-" if raw is None else len(raw).to_bytes(8, "little") + raw)
+        parts.append(b"-" if raw is None else b"%d:%b" % (len(raw), raw))
+    return hashlib.blake2b(b",".join(parts), digest_size=16).digest()
+
+
+def bound_checksum(item: bytes, content: Any) -> bytes:
+    """Return 16 bytes over the checksum of an item and `content` that belongs to it."""
+    digest = hashlib.blake2b(item, digest_size=16)
+    digest.update(content)
     return digest.digest()
 
 
-def entry_columns(entry: Entry) -> tuple[tuple[Packed, ...], bytes]:
-    """Return the checksummed payload (id modality text uri metadata content) and the vector."""
+def payload_of(entry: Entry) -> tuple[Packed, ...]:
+    """Return what the checksum covers: id modality text uri metadata content."""
     metadata = metadata_json(entry.id, entry.metadata)
-    payload = (
-        pack(entry.id), entry.modality, pack(entry.text), pack(entry.uri), metadata, entry.content
+    return (
+        checked_id(entry.id), entry.modality, pack(entry.text), pack(entry.uri), metadata,
+        entry.content,
     )  # fmt: skip
-    return payload, np.ascontiguousarray(entry.vector, dtype="<f4").tobytes()
 
 
-def record_from(columns: tuple[Any, ...], dim: int) -> Record | None:
-    """Return the record of (row, *payload, checksum, vector); None where the checksum is wrong."""
-    row, *payload, expected, vector = columns
+def record_from(columns: tuple[Any, ...]) -> Record | None:
+    """Return the record of (row, checksum, *payload); None where the checksum is wrong."""
+    row, expected, *payload = columns
     try:
-        if len(vector) != 4 * dim or checksum(tuple(payload), vector) != expected:
+        if checksum(row, payload) != expected:
             return None
+        id, modality, text, uri, metadata, content = payload
         return Record(
             row=row,
-            id=str(unpack(payload[0])),
-            modality=payload[1],
-            text=unpack(payload[2]),
-            uri=unpack(payload[3]),
-            metadata=json.loads(payload[4]),
-            content=payload[5],
-            vector=np.frombuffer(vector, dtype="<f4"),
+            id=str(unpack(id)),
+            modality=modality,
+            text=unpack(text),
+            uri=unpack(uri),
+            metadata=json.loads(metadata),
+            content=content,
         )
-    # a flipped bit can change a value's type too, or make text that is no UTF-8
-    except (TypeError, AttributeError, ValueError):
+    # a value of another type, or text that is no UTF-8
+    except (TypeError, AttributeError, ValueError, RecursionError):
         return None
+
+
+def shown(id: Any) -> str:
+    """Return a packed id as it can be shown, whatever happened to it."""
+    return id.decode("utf-8", "replace") if isinstance(id, bytes) else str(id)
+
+
+def as_stored(metadata: Mapping[str, Any], text: str) -> Mapping[str, Any]:
+    """Return metadata as its JSON `text` gives them back."""
+    # a flat object of plain ASCII comes back as it is
+    if "\\u" in text or "[" in text or text.count("{") > 1:
+        return dict(json.loads(text))
+    return metadata
+
+
+def _too_deep(id: str) -> InvalidInput:
+    return InvalidInput(f"The metadata of {id!r} are nested deeper than {DEEPEST}.")
+
+
+def _is_deeper(value: Any, limit: int) -> bool:
+    waiting = [(value, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, Mapping | list | tuple):
+            if depth > limit:
+                return True
+            inner = value.values() if isinstance(value, Mapping) else value
+            waiting.extend((one, depth + 1) for one in inner)
+    return False

@@ -6,315 +6,275 @@ A row number names one state of one item for ever: writing an item again gives i
 
 from __future__ import annotations
 
-import threading
+import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Self
 
 import apsw
 import numpy as np
 
-from triptych.errors import CollectionDamaged, InvalidInput
-from triptych.index.database import connect, is_blank, transaction, translated
+from triptych.errors import InvalidInput, NotAvailable
+from triptych.index import words
+from triptych.index.database import Database, is_full, translated
 from triptych.index.lock import WriterLock
-from triptych.index.meta import Meta, create, read_meta
-from triptych.index.records import (
-    Entry,
-    FileState,
-    KnownFile,
-    Record,
-    checksum,
-    entry_columns,
-    pack,
-    record_from,
-    unpack,
+from triptych.index.meta import (
+    PRECISIONS,
+    Precision,
+    Space,
+    State,
+    add_space,
+    create,
+    current_space,
+    is_blank,
+    read_spaces,
+    read_state,
+    write_state,
 )
+from triptych.index.reader import Change, Reader, as_rows
+from triptych.index.records import Entry, FileState, pack
+from triptych.index.reserve import Reserve
+from triptych.index.spaces import insert_vectors, missing_rows, rounded
+from triptych.index.writes import drop_items, insert_items, rows_by_id
 from triptych.types import Matrix, Rows
 
-_RECORD = """
-SELECT row, id, modality, text, uri, metadata, content, checksum, vector
-FROM items LEFT JOIN vectors USING (row)
-"""
 
-
-class Change(NamedTuple):
-    """What a transaction did to the rows."""
-
-    added_N: Rows
-    removed_N: Rows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Loaded:
-    """Vectors whose checksums hold, and the rows and ids of those whose do not."""
-
-    rows_N: Rows
-    vectors_NM: Matrix
-    damaged: dict[int, str]
-
-
-class Store:
+class Store(Reader):
     """Items, vectors and thumbnails. Any thread may call; one process writes at a time."""
 
-    def __init__(self, connection: apsw.Connection, *, path: Path | None) -> None:
-        self._connection = connection
-        self._mutex = threading.RLock()
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        path = database.path
         self._lock = WriterLock(path.with_name("lock")) if path else None
+        self._reserve = Reserve(path.with_name("reserve")) if path else None
         self._epoch: str | None = None
-        self.path = path
-        self.meta = read_meta(connection, path)
 
     @classmethod
-    def open(cls, path: Path | None, *, model: str, fingerprint: str, dim: int) -> Self:
+    def open(
+        cls,
+        path: Path | None,
+        *,
+        model: str,
+        fingerprint: str,
+        dim: int,
+        precision: Precision = "fp32",
+    ) -> Self:
         """Return the store at `path`, created where there is none; None keeps it in memory.
 
-        An existing one keeps its own model: compare `meta`. Raises CollectionDamaged,
-        CollectionBusy while another process creates it, NotAvailable for a newer format.
+        An existing one keeps its own model and precision: compare `meta`. Raises
+        CollectionDamaged, CollectionBusy while another process creates it, NotAvailable for
+        another format, InvalidInput.
         """
-        lock: WriterLock | None = None
-        with translated(path):
-            connection = connect(path)
-            if is_blank(connection):
-                lock = WriterLock(path.with_name("lock")) if path else None
-                if lock is not None:
-                    lock.acquire()
-                try:
-                    create(connection, model=model, fingerprint=fingerprint, dim=dim)
-                finally:
-                    if lock is not None:
-                        lock.release()
-        return cls(connection, path=path)
-
-    @property
-    def sequence(self) -> int:
-        """How many changes there have been."""
-        return int(self._value("SELECT value FROM meta WHERE key = 'sequence'"))
-
-    def history(self) -> dict[str, tuple[int, int]]:
-        """Return each epoch's first sequence and the one that the next began at (or stands at)."""
-        query = "SELECT sequence, epoch FROM epochs ORDER BY rowid"
-        with self.reading():
-            found = [(int(first), str(epoch)) for first, epoch in self._select(query)]
-            ends = [*(first for first, _ in found[1:]), self.sequence]
-        return {epoch: (first, end) for (first, epoch), end in zip(found, ends, strict=False)}
+        if precision not in PRECISIONS:
+            raise InvalidInput(f"Got the precision {precision!r}, expected fp32 or fp16.")
+        database = Database(path)
+        try:
+            with database.reading() as connection:
+                blank = is_blank(connection)
+            if blank:
+                _begin(database, Space(0, model, fingerprint, dim, precision))
+            return cls(database)
+        except BaseException:
+            database.close()
+            raise
 
     @property
     def writing(self) -> bool:
         """Whether this process holds the write lock."""
         return self._lock is None or self._lock.held
 
-    def __len__(self) -> int:
-        return int(self._value("SELECT count(*) FROM items"))
-
     def lock(self) -> None:
-        """Become the writer until close; raises CollectionBusy naming the one who is."""
-        if self._lock is not None:
+        """Become the writer until close; raises CollectionBusy naming the one who is.
+
+        Raises NotAvailable where the folder is gone or read-only.
+        """
+        if self._lock is not None and not self._lock.held:
+            self._database.check_writable()
             self._lock.acquire()
+        if self._reserve is not None:
+            self._reserve.make()
 
     def write(self, entries: Sequence[Entry], *, replace: bool) -> Change:
         """Store a batch, all of it or nothing; of an id given twice the last stays if `replace`.
 
-        Raises InvalidInput naming the ids that exist already, unless `replace`.
+        Raises InvalidInput naming the ids that exist already, unless `replace`, or an item that
+        cannot be stored.
         """
         batch = {entry.id: entry for entry in entries}
         if len(batch) < len(entries) and not replace:
             raise InvalidInput("An id comes twice in one batch.", hint="upsert keeps the last one.")
-        with self._changing() as execute:
-            known = self._rows_of(list(batch))
+        with self._changing() as connection:
+            known = rows_by_id(connection, batch)
             if known and not replace:
                 names = ", ".join(repr(id) for id in list(known)[:3])
                 more = f" and {len(known) - 3} more" if len(known) > 3 else ""
                 raise InvalidInput(f"{names}{more} exist already.", hint="upsert replaces items.")
-            self._drop(list(known.values()))
-            last = self._value("SELECT coalesce(max(seq), 0) FROM sqlite_sequence")
-            added = range(int(last) + 1, int(last) + 1 + len(batch))
-            self._insert(list(zip(added, batch.values(), strict=True)))
-            if batch:
-                execute("UPDATE meta SET value = value + 1 WHERE key = 'sequence'")
-        return _change(list(added), list(known.values()))
+            return _changed(connection, list(known.values()), list(batch.values()))
 
     def delete(self, ids: Sequence[str]) -> Change:
-        """Remove what is there of `ids`; the rest is no error."""
-        with self._changing() as execute:
-            gone = list(self._rows_of(ids).values())
-            self._drop(gone)
-            if gone:
-                execute("UPDATE meta SET value = value + 1 WHERE key = 'sequence'")
-        return _change([], gone)
+        """Remove what is there of `ids`; the rest is no error. Works on a full disk as well."""
+        self.lock()
+        with translated(self.path):
+            try:
+                return self._deleted(ids)
+            except (apsw.FullError, apsw.IOError) as error:
+                if self._reserve is None or not is_full(error):
+                    raise
+            self._reserve.free()
+            self._database.checkpoint()
+            return self._deleted(ids)
 
     def touch(self, states: dict[int, FileState]) -> None:
         """Note how the files behind these rows look now, their content being the same."""
-        with self._changing():
-            self._connection.executemany(
+        with self._changing() as connection:
+            connection.executemany(
                 "UPDATE items SET root = ?, size = ?, mtime_ns = ? WHERE row = ?",
                 [(pack(s.root), s.size, s.mtime_ns, row) for row, s in states.items()],
             )
 
-    def adopt(self, *, model: str, fingerprint: str, dim: int) -> None:
+    def forget(self, sequence: int) -> None:
+        """Drop the removals up to `sequence`: who stands before it must load anew."""
+        with self._changing() as connection:
+            state = read_state(connection)
+            floor = min(max(sequence, state.floor), state.sequence)
+            connection.execute("DELETE FROM removed WHERE sequence <= ?", (floor,))
+            write_state(connection, state, state._replace(floor=floor))
+
+    def adopt(
+        self, *, model: str, fingerprint: str, dim: int, precision: Precision | None = None
+    ) -> None:
         """Change the model of a store without items; raises InvalidInput where there are some."""
-        with self._changing() as execute:
-            if len(self):
+        with self._changing() as connection:
+            if read_state(connection).count:
                 raise InvalidInput("Only an empty collection can change its model.")
-            new = {"model": model, "fingerprint": fingerprint, "dim": dim}
-            for key, value in new.items():
-                execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
-        self.meta = read_meta(self._connection, self.path)
-
-    def refreshed_meta(self) -> Meta:
-        """Return the meta as it is on disk now."""
-        with self.reading():
-            self.meta = read_meta(self._connection, self.path)
-        return self.meta
-
-    def rows(self) -> Rows:
-        """Return all rows, ascending."""
-        with self.reading():
-            found = self._connection.execute("SELECT row FROM items").fetchall()
-        return np.sort(np.array([row for (row,) in found], dtype=np.int64))
-
-    def load(self, rows_N: Rows) -> Loaded:
-        """Return the verified vectors of `rows_N`, ascending; rows that are gone are left out."""
-        wanted = set(rows_N.tolist())
-        rows: list[int] = []
-        damaged: dict[int, str] = {}
-        vectors_NM = np.empty((len(wanted), self.meta.dim), dtype=np.float32)
-        if wanted:
-            # new rows lie together, so that a range is read once and in order
-            bounds = (min(wanted), max(wanted))
-            for columns in self._select(
-                f"{_RECORD} WHERE row BETWEEN ? AND ? ORDER BY row", bounds
-            ):
-                if columns[0] not in wanted:
-                    continue
-                record = record_from(columns, self.meta.dim)
-                if record is None:
-                    damaged[columns[0]] = _shown(columns[1])
-                else:
-                    vectors_NM[len(rows)] = record.vector
-                    rows.append(columns[0])
-        held = np.array(rows, dtype=np.int64)
-        return Loaded(rows_N=held, vectors_NM=vectors_NM[: len(rows)], damaged=damaged)
-
-    def records(self, rows: Sequence[int]) -> tuple[list[Record], dict[int, str]]:
-        """Return the verified records, and row and id of those whose checksum is wrong."""
-        return self._records("row", rows)
-
-    def records_of(self, ids: Sequence[str]) -> dict[str, Record]:
-        """Return the records that are there, by id; raises CollectionDamaged naming the id."""
-        records, damaged = self._records("id", [pack(id) for id in ids])
-        if damaged:
-            raise CollectionDamaged(
-                f"The item {next(iter(damaged.values()))!r} is damaged on disk.",
-                hint="Delete it, or add it again.",
+            space = current_space(connection)
+            connection.execute(
+                "UPDATE spaces SET model = ?, fingerprint = ?, dim = ?, precision = ? "
+                "WHERE space = ?",
+                (model, fingerprint, dim, precision or space.precision, space.space),
             )
-        return {record.id: record for record in records}
+        self.refreshed_meta()
 
-    def files(self) -> dict[str, KnownFile]:
-        """Return every item that came from an indexed folder."""
-        query = "SELECT id, row, content, root, size, mtime_ns FROM items WHERE root IS NOT NULL"
-        found = {}
-        for id, row, content, root, size, mtime_ns in self._select(query):
-            state = FileState(root=str(unpack(root)), size=size, mtime_ns=mtime_ns)
-            found[str(unpack(id))] = KnownFile(row=row, content=content, state=state)
-        return found
+    def begin_space(
+        self, *, model: str, fingerprint: str, dim: int, precision: Precision = "fp32"
+    ) -> Space:
+        """Return an empty space for another model's vectors, or the one begun before for it."""
+        wanted = Space(0, model, fingerprint, dim, precision)
+        with self._changing() as connection:
+            current = current_space(connection)
+            for space in read_spaces(connection):
+                if space[2:] == wanted[2:] and space != current:
+                    return space
+            return wanted._replace(space=add_space(connection, wanted))
 
-    def thumbnail(self, id: str) -> bytes | None:
-        """Return a JPEG, or None where the item has none or is not there."""
-        query = "SELECT jpeg FROM items JOIN thumbnails USING (row) WHERE id = ?"
-        found: list[tuple[bytes]] = list(self._select(query, (pack(id),)))
-        return found[0][0] if found else None
+    def put_vectors(self, space: Space, rows_N: Rows, vectors_NM: Matrix) -> None:
+        """Store the vectors of items in a space, searched or not; rows that are gone are skipped.
+
+        Raises InvalidInput on a wrong shape.
+        """
+        stored_NM = rounded(space, vectors_NM)
+        query = "SELECT row, checksum FROM items WHERE row = ?"
+        with self._changing() as connection:
+            found = dict(connection.executemany(query, [(row,) for row in rows_N.tolist()]))
+            there_N = np.array([row in found for row in rows_N.tolist()], dtype=bool)
+            rows = rows_N[there_N].tolist()
+            sums = [found[row] for row in rows]
+            insert_vectors(connection, space, rows, sums, stored_NM[there_N])
+
+    def switch(self, space: Space) -> None:
+        """Search this space from now on; every index is to be loaded anew.
+
+        Raises InvalidInput while an item has no vector in it.
+        """
+        with self._changing() as connection:
+            missing = missing_rows(connection, space, 0, limit=-1)
+            if len(missing):
+                raise InvalidInput(f"{len(missing):,} items have no vector of {space.model} yet.")
+            state = read_state(connection)
+            sequence = state.sequence + 1
+            connection.execute("UPDATE meta SET value = ? WHERE key = 'space'", (space.space,))
+            connection.execute("DELETE FROM removed")
+            write_state(connection, state, state._replace(sequence=sequence, floor=sequence))
+        self.refreshed_meta()
+
+    def drop_space(self, space: Space) -> None:
+        """Delete a space and its vectors; raises InvalidInput for the one that is searched."""
+        with self._changing() as connection:
+            if space.space == current_space(connection).space:
+                raise InvalidInput(f"The vectors of {space.model} are in use.")
+            connection.execute("DELETE FROM spaces WHERE space = ?", (space.space,))
+            connection.execute(f"DROP TABLE IF EXISTS vectors_{int(space.space)}")
 
     def compact(self) -> None:
-        """Give the space of deleted items back, and overwrite what they left in the log."""
-        self.lock()
-        with self._mutex, translated(self.path):
-            self._connection.execute("VACUUM")
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        """Give the space of deleted items back, and overwrite what they left in the log.
+
+        Raises NotAvailable before it begins where the disk has not the room.
+        """
+        if self.path is not None:
+            needed, free = 2 * self.path.stat().st_size, shutil.disk_usage(self.path).free
+            if free < needed:
+                raise NotAvailable(
+                    f"Compacting {self.path} takes {needed >> 20:,} MB for a while, "
+                    f"{free >> 20:,} MB are free.",
+                    hint="Free some space and run the same again.",
+                )
+        with self._changing() as connection:
+            words.purge(connection)
+        with translated(self.path):
+            self._database.vacuum()
 
     def close(self) -> None:
         """Close the file, then give the lock back; harmless when closed already."""
-        with self._mutex, translated(self.path):
-            self._connection.close()
+        self._database.close()
         if self._lock is not None:
             self._lock.release()
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """One consistent view over several reads."""
-        with self._mutex, translated(self.path):
-            scope: AbstractContextManager[Any] = nullcontext()
-            if not self._connection.in_transaction:
-                scope = transaction(self._connection, "DEFERRED")
-            with scope:
-                yield
+    def _changing(self) -> Iterator[apsw.Connection]:
+        self.lock()
+        with translated(self.path), self._transaction() as connection:
+            yield connection
 
     @contextmanager
-    def _changing(self) -> Iterator[Any]:
-        self.lock()
+    def _transaction(self) -> Iterator[apsw.Connection]:
+        """Yield the connection that writes; errors of SQLite pass."""
         epoch = self._epoch or uuid.uuid4().hex
-        with self._mutex, translated(self.path), transaction(self._connection, "IMMEDIATE"):
+        with self._database.writing() as connection:
             if epoch != self._epoch:
-                values = (self.sequence, epoch)
-                self._connection.execute("INSERT INTO epochs VALUES (?, ?)", values)
-            yield self._connection.execute
+                values = (read_state(connection).sequence, epoch)
+                connection.execute("INSERT INTO epochs VALUES (?, ?)", values)
+            yield connection
         self._epoch = epoch
 
-    def _select(self, query: str, values: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        with self.reading():
-            yield from self._connection.execute(query, values)
-
-    def _value(self, query: str) -> Any:
-        with self._mutex, translated(self.path):
-            return self._connection.execute(query).get
-
-    def _records(self, column: str, values: Sequence[Any]) -> tuple[list[Record], dict[int, str]]:
-        found: list[Record] = []
-        damaged: dict[int, str] = {}
-        query = f"{_RECORD} WHERE {column} = ?"
-        with self.reading():
-            for value in values:
-                for columns in self._connection.execute(query, (value,)):
-                    record = record_from(columns, self.meta.dim)
-                    if record is None:
-                        damaged[columns[0]] = _shown(columns[1])
-                    else:
-                        found.append(record)
-        return found, damaged
-
-    def _rows_of(self, ids: Sequence[str]) -> dict[str, int]:
-        query = "SELECT row FROM items WHERE id = ?"
-        rows = {id: self._connection.execute(query, (pack(id),)).get for id in ids}
-        return {id: row for id, row in rows.items() if row is not None}
-
-    def _drop(self, rows: Sequence[int]) -> None:
-        for table in ("items", "vectors", "thumbnails"):
-            self._connection.executemany(
-                f"DELETE FROM {table} WHERE row = ?",  # noqa: S608
-                [(row,) for row in rows],
-            )
-
-    def _insert(self, numbered: Sequence[tuple[int, Entry]]) -> None:
-        items, vectors, thumbnails = [], [], []
-        for row, entry in numbered:
-            payload, vector = entry_columns(entry)
-            file = entry.file
-            state = (pack(file.root), file.size, file.mtime_ns) if file else (None, None, None)
-            items.append((row, *payload, checksum(payload, vector), *state))
-            vectors.append((row, vector))
-            if entry.thumbnail is not None:
-                thumbnails.append((row, entry.thumbnail))
-        many = self._connection.executemany
-        many("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", items)
-        many("INSERT INTO vectors VALUES (?, ?)", vectors)
-        many("INSERT INTO thumbnails VALUES (?, ?)", thumbnails)
+    def _deleted(self, ids: Sequence[str]) -> Change:
+        with self._transaction() as connection:
+            return _changed(connection, list(rows_by_id(connection, ids).values()), [])
 
 
-def _change(added: Sequence[int], removed: Sequence[int]) -> Change:
-    return Change(np.array(added, dtype=np.int64), np.array(removed, dtype=np.int64))
+def _begin(database: Database, space: Space) -> None:
+    lock = WriterLock(database.path.with_name("lock")) if database.path else None
+    if lock is not None:
+        lock.acquire()
+    try:
+        with database.creating() as connection:
+            create(connection, space)
+    finally:
+        if lock is not None:
+            lock.release()
 
 
-def _shown(id: Any) -> str:
-    return id.decode("utf-8", "replace") if isinstance(id, bytes) else str(id)
+def _changed(connection: apsw.Connection, gone: Sequence[int], new: Sequence[Entry]) -> Change:
+    """Take rows away and add items, in the current space."""
+    state, space = read_state(connection), current_space(connection)
+    sequence = state.sequence + (1 if gone or new else 0)
+    drop_items(connection, gone)
+    connection.executemany("INSERT INTO removed VALUES (?, ?)", [(sequence, row) for row in gone])
+    first = state.last_row + 1
+    vectors_NM = insert_items(connection, space, first, new)
+    count = state.count + len(new) - len(gone)
+    after = State(sequence, count, state.last_row + len(new), state.floor)
+    write_state(connection, state, after)
+    added_N = np.arange(first, first + len(new), dtype=np.int64)
+    return Change(added_N, vectors_NM, as_rows(gone), sequence, after.last_row)

@@ -123,12 +123,19 @@ class Collection:
 
     def vectors(self, ids: Sequence[str]) -> Matrix:
         """Return the stored unit rows of `ids`, in order; raises NotFound for an unknown id."""
-        found_NM = np.empty((len(ids), self.embedder.dim), dtype=np.float32)
-        for at, (id, record) in enumerate(zip(ids, self.get(ids), strict=True)):
-            if record is None:
-                raise NotFound(f"There is no item {id!r} in this collection.")
-            found_NM[at] = record.vector
-        return found_NM
+        with self._store.reading():
+            rows = self._store.rows_of(ids)
+            for id in ids:
+                if id not in rows:
+                    raise NotFound(f"There is no item {id!r} in this collection.")
+            loaded = self._store.load(np.array(list(rows.values()), dtype=np.int64))
+        if loaded.damaged:
+            raise CollectionDamaged(
+                f"The item {next(iter(loaded.damaged.values()))!r} is damaged on disk.",
+                hint="Delete it, or add it again.",
+            )
+        at = np.searchsorted(loaded.rows_N, [rows[id] for id in ids])
+        return loaded.vectors_NM[at]
 
     def count(self) -> int:
         """Return how many items there are."""

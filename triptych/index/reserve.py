@@ -1,0 +1,39 @@
+"""Room on the disk that is kept for deletions: on a full disk they need some too."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+SIZE = 1 << 20
+"""Bytes."""
+
+
+class Reserve:
+    """A file of zeros that can be given up."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._whole = False
+
+    def make(self) -> None:
+        """Set the room aside, unless it is; where there is none the next call tries again."""
+        if self._whole:
+            return
+        with suppress(OSError):
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                os.posix_fallocate(file, 0, SIZE)
+                self._whole = True
+            except OSError:
+                os.ftruncate(file, 0)
+                raise
+            finally:
+                os.close(file)
+
+    def free(self) -> None:
+        """Give the room up."""
+        self._whole = False
+        with suppress(OSError):
+            os.truncate(self.path, 0)

@@ -1,0 +1,88 @@
+"""What one item is in each table; always inside of a transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+import apsw
+import numpy as np
+
+from triptych.errors import InvalidInput
+from triptych.index import facts, words
+from triptych.index.meta import Space, read_spaces
+from triptych.index.records import (
+    Entry,
+    Packed,
+    as_stored,
+    bound_checksum,
+    checksum,
+    pack,
+    payload_of,
+    unpack,
+)
+from triptych.index.spaces import insert_vectors, read_back, rounded
+from triptych.types import Matrix
+
+
+def insert_items(
+    connection: apsw.Connection, space: Space, first: int, entries: Sequence[Entry]
+) -> Matrix:
+    """Write new items to rows from `first` on; return their vectors as they are stored."""
+    items, checksums, thumbnails, texts, values = [], [], [], [], []
+    for row, entry in enumerate(entries, first):
+        payload = payload_of(entry)
+        item = checksum(row, payload)
+        file = entry.file
+        state = (pack(file.root), file.size, file.mtime_ns) if file else (None, None, None)
+        items.append((row, item, *payload, *state))
+        checksums.append(item)
+        metadata = as_stored(entry.metadata, str(payload[4]))
+        texts.append((row, entry.text, metadata))
+        values.append((row, entry.modality, metadata))
+        if entry.thumbnail is not None:
+            jpeg = entry.thumbnail
+            thumbnails.append((row, jpeg, bound_checksum(item, jpeg)))
+    stored_NM = rounded(space, _stacked(space, entries))
+    connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", items)
+    insert_vectors(connection, space, range(first, first + len(items)), checksums, stored_NM)
+    connection.executemany("INSERT INTO thumbnails VALUES (?, ?, ?)", thumbnails)
+    facts.insert(connection, values)
+    words.insert(connection, texts)
+    return read_back(stored_NM)
+
+
+def drop_items(connection: apsw.Connection, rows: Sequence[int]) -> None:
+    """Remove these rows from every table and every space."""
+    ids = [(row,) for row in rows]
+    old = []
+    query = "SELECT row, modality, metadata FROM items WHERE row = ?"
+    for row, modality, metadata in connection.executemany(query, ids):
+        try:
+            old.append((row, modality, json.loads(metadata)))
+        except (TypeError, ValueError, RecursionError):
+            continue  # what cannot be read must still be removable
+    facts.drop(connection, old)
+    words.drop(connection, rows)
+    tables = [f"vectors_{space.space}" for space in read_spaces(connection)]
+    for table in ("items", "thumbnails", *tables):
+        connection.executemany(f"DELETE FROM {table} WHERE row = ?", ids)  # noqa: S608
+
+
+def rows_by_id(connection: apsw.Connection, ids: Iterable[str]) -> dict[str, int]:
+    """Return the rows of those ids that are there."""
+    packed: list[tuple[Packed]] = [(pack(id),) for id in ids]
+    found = connection.executemany("SELECT id, row FROM items WHERE id = ?", packed)
+    return {str(unpack(id)): row for id, row in found}
+
+
+def _stacked(space: Space, entries: Sequence[Entry]) -> Matrix:
+    if not entries:
+        return np.empty((0, space.dim), dtype=np.float32)
+    for entry in entries:
+        if np.shape(entry.vector) != (space.dim,):
+            raise InvalidInput(
+                f"The vector of {entry.id!r} has the shape {np.shape(entry.vector)}, "
+                f"expected ({space.dim},)."
+            )
+    return np.stack([entry.vector for entry in entries])
