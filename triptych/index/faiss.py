@@ -61,15 +61,15 @@ class _Kind:
 
 # a single list scans all codes, and unlike FAISS's own flat RaBitQ it takes a selector
 _KINDS = {
-    "hnsw": _Kind("HNSW32", "IndexHNSWFlat"),
-    "hnsw_sq8": _Kind("HNSW32,SQ8", "IndexHNSWSQ"),
+    "hnsw": _Kind("HNSW24", "IndexHNSWFlat"),
+    "hnsw_sq8": _Kind("HNSW24,SQ8", "IndexHNSWSQ"),
     "ivf_sq8": _Kind("IVF{lists},SQ8", "IndexIVFScalarQuantizer"),
     "ivf_fp16": _Kind("IVF{lists},SQfp16", "IndexIVFScalarQuantizer"),
     "ivf_pq": _Kind("IVF{lists},PQ{subspaces}x4fs", "IndexIVFPQFastScan"),
     "ivf_rabitq": _Kind("IVF{lists},RaBitQfs", "IndexIVFRaBitQFastScan"),
     "rabitq": _Kind("IVF1,RaBitQfs", "IndexIVFRaBitQFastScan"),
 }
-_CANDIDATES_AT_BUILD = 40
+_CANDIDATES_AT_BUILD = 60
 _loading = threading.Lock()  # FAISS's limits for reading are the process's
 
 

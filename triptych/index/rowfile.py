@@ -9,6 +9,7 @@ Letters: N rows in the file, K chosen ones, M embedding width. A position is 0..
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import struct
@@ -172,6 +173,11 @@ class RowFile:
     @property
     def nbytes(self) -> int:
         return self._header.size
+
+    @property
+    def seal(self) -> str:
+        """The SHA-256 of the header, which through its sums depends on every byte of the file."""
+        return hashlib.sha256(self._header.packed()).hexdigest()
 
     def positions_of(self, rows_K: Rows) -> Positions:
         """Return the positions of those rows that are here, in their order."""

@@ -1,0 +1,321 @@
+"""The folder `index/` of a collection: a saved base, and the manifest that ties it to one state.
+
+A copy (law 5): whatever is wrong with it, it is not used, and the store has everything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from triptych.errors import CollectionDamaged, NotAvailable
+from triptych.index import ANNS, INDEXES
+from triptych.index.base import Ann, Cancelled
+from triptych.index.rowfile import Precision, RowFile
+from triptych.index.segments import Base, Knobs
+from triptych.types import Matrix, Rows
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+_MANIFEST = "manifest.json"
+_ROWS = "rows"
+_ANN = "ann"
+_FEWEST = 256  # vectors that training needs
+
+Tune: TypeAlias = "Callable[[Base], tuple[Knobs, float] | None]"
+"""The cheapest knobs that reach the recall, and the recall measured; None: not with this kind."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """The collection that an index must belong to.
+
+    `history` holds, for each epoch of the store, the first and the last sequence it saw.
+    """
+
+    collection: str
+    fingerprint: str
+    dim: int
+    precision: Precision
+    history: Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What the store held when it was read."""
+
+    epoch: str
+    sequence: int
+    last_row: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What the files must be, and the state of the store that they show."""
+
+    format: int = FORMAT
+    collection: str
+    fingerprint: str
+    dim: int
+    precision: str
+    epoch: str
+    sequence: int
+    last_row: int
+    count: int
+    kind: str
+    effort: int
+    refine: int
+    recall: float
+    folder: str
+    num_bytes: int
+    rows_seal: str
+    ann_sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A base that is on the disk, but that nobody uses yet."""
+
+    folder: Path
+    manifest: Manifest
+
+
+class Snapshots:
+    """One is published at a time. Opening needs no lock; the caller lets one build at a time."""
+
+    def __init__(self, folder: Path, *, mapped: bool = True) -> None:
+        self.folder = folder
+        self._mapped = mapped
+
+    def manifest(self) -> Manifest | None:
+        """Return the manifest, None where there is none; raises CollectionDamaged."""
+        try:
+            body = json.loads((self.folder / _MANIFEST).read_bytes())
+            version = body["format"]
+            if version != FORMAT:
+                raise CollectionDamaged(f"it has format {version}, this program reads {FORMAT}")
+            if body.pop("checksum") != _checksum(body):
+                raise CollectionDamaged("the manifest is damaged")
+            return Manifest(**body)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, AttributeError):
+            raise CollectionDamaged("the manifest cannot be read") from None
+
+    def open(self, identity: Identity) -> tuple[Base, Manifest] | None:
+        """Return what is published; None, with a line in the log, where it cannot be used."""
+        while True:
+            manifest = None
+            try:
+                manifest = self.manifest()
+                return None if manifest is None else (self._base(manifest, identity), manifest)
+            except CollectionDamaged as error:
+                if manifest is not None and self._replaced(manifest):
+                    continue
+                where = self.folder.parent
+                logger.warning("%s: index not used, it is rebuilt: %s", where, error.message)
+                return None
+
+    def build(
+        self,
+        chunks: Iterable[tuple[Rows, Matrix]],
+        *,
+        kinds: Sequence[str],
+        tune: Tune,
+        identity: Identity,
+        state: State,
+        threads: int = 1,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Staged | None:
+        """Write a base beside what is published; None where it was cancelled.
+
+        The first of `kinds` that `tune` can bring to its recall is taken; after the last, or where
+        there are too few vectors to train on, everything is scanned. Raises NotAvailable where
+        the disk is full or cannot be written.
+        """
+        folder = self.folder / f"{secrets.token_hex(8)}.tmp"
+        try:
+            folder.mkdir(parents=True)
+            RowFile.write(
+                folder / _ROWS,
+                _until(cancelled, chunks),
+                dim=identity.dim,
+                precision=identity.precision,
+            )
+            base, recall = _fitted(RowFile.open(folder / _ROWS), kinds, tune, threads, cancelled)
+            if base.ann is not None:
+                base.ann.save(folder / _ANN)
+            manifest = _described(folder, base, recall, identity, state)
+            sync_folder(folder)
+            return Staged(folder, manifest)
+        except BaseException as error:  # an interrupt too leaves nothing behind
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, Cancelled):
+                return None
+            if isinstance(error, OSError):
+                raise NotAvailable(
+                    f"The index cannot be written: {error.strerror}.",
+                    hint="Searches go on with what there is. Free some space and try again.",
+                ) from None
+            raise
+
+    def publish(self, staged: Staged) -> Manifest:
+        """Put the base in place of the old one: either is there whole, whenever the power fails.
+
+        The caller holds the write lock. A reader that has the old one open keeps it.
+        """
+        try:
+            staged.folder.rename(self.folder / staged.manifest.folder)
+            sync_folder(self.folder)
+            body = asdict(staged.manifest)
+            scratch = self.folder / f"{_MANIFEST}.tmp"
+            with scratch.open("wb") as file:
+                file.write(json.dumps(body | {"checksum": _checksum(body)}, indent=1).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.rename(self.folder / _MANIFEST)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise NotAvailable(f"The index cannot be published: {error.strerror}.") from None
+        self._sweep(staged.manifest.folder)
+        return staged.manifest
+
+    def discard(self, staged: Staged) -> None:
+        """Remove a base that is not wanted any more."""
+        shutil.rmtree(staged.folder, ignore_errors=True)
+
+    def _base(self, manifest: Manifest, identity: Identity) -> Base:
+        _check_identity(manifest, identity)
+        folder = self.folder / Path(manifest.folder).name
+        rows = RowFile.open(folder / _ROWS)
+        got = (rows.seal, len(rows), rows.dim, rows.precision)
+        if got != (manifest.rows_seal, manifest.count, manifest.dim, manifest.precision):
+            raise CollectionDamaged("its rows are not those that the manifest names")
+        ann = None
+        if manifest.ann_sha256 is not None:
+            ann = self._ann(folder / _ANN, manifest)
+        return Base(manifest.kind, rows, ann, Knobs(manifest.effort, manifest.refine))
+
+    def _ann(self, path: Path, manifest: Manifest) -> Ann:
+        if _sha256(path) != manifest.ann_sha256:
+            raise CollectionDamaged(f"the content of {path.name} does not match the manifest")
+        ann: Ann = ANNS.resolve(manifest.kind).load(manifest.kind, path, mapped=self._mapped)
+        if (len(ann), ann.dim) != (manifest.count, manifest.dim):
+            raise CollectionDamaged(f"{path.name} holds another number of vectors")
+        return ann
+
+    def _replaced(self, manifest: Manifest) -> bool:
+        """Whether the writer has put another base in place since `manifest` was read."""
+        with suppress(CollectionDamaged):
+            return self.manifest() not in (manifest, None)
+        return False
+
+    def _sweep(self, keep: str) -> None:
+        for path in self.folder.iterdir():
+            if path.name in (keep, _MANIFEST):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in `folder` on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _until(
+    cancelled: Callable[[], bool], chunks: Iterable[tuple[Rows, Matrix]]
+) -> Iterable[tuple[Rows, Matrix]]:
+    for chunk in chunks:
+        if cancelled():
+            raise Cancelled
+        yield chunk
+
+
+def _fitted(
+    rows: RowFile,
+    kinds: Sequence[str],
+    tune: Tune,
+    threads: int,
+    cancelled: Callable[[], bool],
+) -> tuple[Base, float]:
+    """Return the first base that reaches the recall that is wanted, and its recall."""
+    exact = "flat"
+    for kind in kinds:
+        if kind in INDEXES.names():
+            exact = kind
+            break
+        if len(rows) < _FEWEST:
+            continue
+        ann: Ann = ANNS.resolve(kind).build(kind, rows, threads=threads, cancelled=cancelled)
+        base = Base(kind, rows, ann)
+        tuned = tune(base)
+        if tuned is not None:
+            return replace(base, knobs=tuned[0]), tuned[1]
+    return Base(exact, rows), 1.0
+
+
+def _described(
+    folder: Path, base: Base, recall: float, identity: Identity, state: State
+) -> Manifest:
+    path = folder / _ANN
+    if base.ann is not None:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    return Manifest(
+        collection=identity.collection,
+        fingerprint=identity.fingerprint,
+        dim=identity.dim,
+        precision=identity.precision,
+        epoch=state.epoch,
+        sequence=state.sequence,
+        last_row=state.last_row,
+        count=len(base.rows),
+        kind=base.kind,
+        effort=base.knobs.effort,
+        refine=base.knobs.refine,
+        recall=recall,
+        folder=folder.stem,
+        num_bytes=sum(file.stat().st_size for file in folder.iterdir()),
+        rows_seal=base.rows.seal,
+        ann_sha256=_sha256(path) if base.ann is not None else None,
+    )
+
+
+def _check_identity(manifest: Manifest, identity: Identity) -> None:
+    got = (manifest.collection, manifest.fingerprint, manifest.dim, manifest.precision)
+    wanted = (identity.collection, identity.fingerprint, identity.dim, identity.precision)
+    if got != wanted:
+        raise CollectionDamaged("it belongs to another collection, model or precision")
+    first, end = identity.history.get(manifest.epoch, (0, -1))
+    if not first <= manifest.sequence <= end:
+        raise CollectionDamaged("it shows a state that this store never had")
+
+
+def _checksum(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        raise CollectionDamaged(f"{path.name} cannot be read") from None
