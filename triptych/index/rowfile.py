@@ -183,6 +183,9 @@ class RowFile:
         """Return the positions of those rows that are here, in their order."""
         if not len(self):
             return np.empty(0, dtype=np.intp)
+        first, last = self.rows_N[[0, -1]].tolist()
+        if last - first == len(self) - 1:  # without a gap there is nothing to look up
+            return np.asarray(rows_K[(rows_K >= first) & (rows_K <= last)] - first)
         at_K = np.minimum(np.searchsorted(self.rows_N, rows_K), len(self) - 1)
         return np.asarray(at_K[self.rows_N[at_K] == rows_K])
 
