@@ -16,11 +16,12 @@ them. `parse_filter` reads one from JSON in the style of Mongo or from a string 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from triptych.errors import InvalidInput
@@ -55,9 +56,7 @@ class Key(NamedTuple):
     value: Any
 
 
-class _Node:
-    """Nodes are equal where their JSON is: to Python, 1 and true are the same."""
-
+class _Node:  # nodes are equal where their JSON is: to Python, 1 and true are the same
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and to_json(self) == to_json(other)  # type: ignore[arg-type]
 
@@ -92,7 +91,7 @@ class In(_Node):
 
     field: str
     values: tuple[Scalar, ...]
-    keys: frozenset[Key] = field(init=False, repr=False)
+    keys: frozenset[Key] = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.values) > MAX_VALUES:
@@ -146,13 +145,12 @@ def parse_filter(given: Filter | Mapping[str, Any] | str | None) -> Filter | Non
     Raises InvalidInput that names the field, the operator or the place in the string, and beyond
     32 levels, 10,000 nodes or 100,000 values in one list.
     """
-    if isinstance(given, str):
-        given = parse_text(given)
+    given = parse_text(given) if isinstance(given, str) else given
     if given is None or (isinstance(given, Mapping) and not given):
         return None
     found = given if isinstance(given, _Node) else _Reader().filter(given, 1)
-    _measure(found)  # type: ignore[arg-type]
-    return found  # type: ignore[return-value]
+    _measure(found)
+    return found
 
 
 def to_json(filter: Filter) -> str:
@@ -179,7 +177,7 @@ def fields_of(metadata: Metadata, modality: Modality) -> list[tuple[str, Leaf]]:
     try:
         for name, value in metadata.items():
             if name != MODALITY:
-                _walk(name, value, 1, found)
+                _walk("" + name, value, 1, found)  # a TypeError where it is no string
     except TypeError:
         return fields_of(json.loads(json.dumps(dict(metadata))), modality)
     return found
@@ -319,7 +317,8 @@ def _measure(filter: Filter) -> None:
             elif isinstance(node, Not):
                 below.append(node.filter)
             elif not isinstance(node, Compare | In | Exists):
-                raise InvalidInput(f"Got {_shown(node)} in a filter, expected a node of one.")
+                known = "Compare, In, Exists, Not, or And and Or of at least one"
+                raise InvalidInput(f"Got {_shown(node)} in a filter, expected {known}.")
         level = below
 
 

@@ -54,7 +54,7 @@ Test: TypeAlias = "Compare | In | Exists"
 
 _MIDDLE: Final = b"\x80"  # of all HUGE values: where int64 lies
 _PEEK: Final = 20_000
-_PROBE: Final = 8  # looking a row up costs about as much as reading so many in a run
+_PROBE: Final = 16  # looking a row up costs as much as counting and reading so many
 _HAS: Final = {
     "=": "value = ?", "<": "value < ?", "<=": "value <= ?", ">": "value > ?", ">=": "value >= ?"
 }  # fmt: skip
@@ -197,7 +197,10 @@ def facets(
 def stored(leaf: Leaf) -> tuple[Kind, Stored]:
     """Return a value's kind and the form in which it compares rightly inside SQLite."""
     if isinstance(leaf, str):
-        return Kind.TEXT, joined(leaf).encode("utf-8", "surrogatepass")
+        try:
+            return Kind.TEXT, leaf.encode()
+        except UnicodeEncodeError:
+            return Kind.TEXT, joined(leaf).encode("utf-8", "surrogatepass")
     if isinstance(leaf, bool):
         return Kind.BOOL, int(leaf)
     if isinstance(leaf, int | float):
@@ -213,7 +216,8 @@ def _restored(kind: Kind, value: Any) -> Scalar:
         return sign * int.from_bytes(raw, "big")
     if kind is Kind.TEXT:
         return unpack(value)
-    return {Kind.NULL: None, Kind.BOOL: bool(value)}.get(kind, value)
+    restored: Scalar = {Kind.NULL: None, Kind.BOOL: bool(value)}.get(kind, value)
+    return restored
 
 
 def _huge(number: int) -> bytes:
@@ -270,6 +274,8 @@ def _select(connection: apsw.Connection, filter: Filter, within: Rows | None) ->
         case Or(children):
             return _joint(connection, children, within, opposite=True)
         case test:
+            if not _worth_probing(connection, test, within):
+                within = None
             parts = [_fetch(connection, term, within) for term in _terms(connection, test)]
             return _Found(union(parts), False)
 
@@ -285,10 +291,7 @@ def _joint(
     kept: Rows | None = None
     excluded: list[Rows] = []
     for child in _ordered(connection, children):
-        if kept is not None:
-            limit = _PROBE * len(kept)
-            within = kept if _weight(connection, child, limit) >= limit else within
-        rows, inverted = _select(connection, child, within)
+        rows, inverted = _select(connection, child, within if kept is None else kept)
         if inverted != opposite:
             excluded.append(rows)
         else:
@@ -304,6 +307,14 @@ def _ordered(connection: apsw.Connection, children: Sequence[Filter]) -> Sequenc
     return sorted(children, key=lambda child: _weight(connection, child, limit))
 
 
+def _worth_probing(connection: apsw.Connection, test: Test, within: Rows | None) -> bool:
+    """Whether few rows are asked for and many have the one value that the table finds them by."""
+    if within is None or not isinstance(test, Compare) or test.relation != "=":
+        return within is not None and not len(within)
+    limit = _PROBE * len(within)
+    return _weight(connection, test, limit) >= limit
+
+
 def _weight(connection: apsw.Connection, filter: Filter, limit: int) -> int:
     """Return how many facts must be read, but counted no further than `limit`."""
     match filter:
@@ -316,7 +327,7 @@ def _weight(connection: apsw.Connection, filter: Filter, limit: int) -> int:
         case test:
             query = "SELECT count(*) FROM (SELECT 1 FROM facts WHERE field = ? AND {} LIMIT ?)"
             counts = (
-                connection.execute(query.format(condition), (field, operand, limit)).get
+                int(connection.execute(query.format(condition), (field, operand, limit)).get)
                 for field, condition, operand in _terms(connection, test)
             )
             return min(limit, sum(counts))
@@ -325,11 +336,12 @@ def _weight(connection: apsw.Connection, filter: Filter, limit: int) -> int:
 def _terms(connection: apsw.Connection, test: Test) -> Iterator[_Term]:
     """Give what together holds for the rows that pass, of the kinds that the field has."""
     kinds = _kinds(connection, test.field)
+    wanted: Iterable[tuple[Kind, str, Any]]
     match test:
         case Exists():
             wanted = [(kind, _HAS_ANY, None) for kind in kinds]
         case In():
-            wanted = list(_listed(test))
+            wanted = _listed(test)
         case Compare(_, "=", value):
             kind, operand = stored(value)
             wanted = [(kind, _HAS["="], operand)]

@@ -39,4 +39,5 @@ def among(rows: Rows, others: Rows) -> NDArray[np.bool_]:
     if not len(others):
         return np.zeros(len(rows), dtype=bool)
     places = np.searchsorted(others, rows)
-    return others[np.minimum(places, len(others) - 1)] == rows
+    found: NDArray[np.bool_] = others[np.minimum(places, len(others) - 1)] == rows
+    return found
