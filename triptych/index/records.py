@@ -102,7 +102,7 @@ def metadata_json(id: str, metadata: Mapping[str, Any]) -> str:
 
     Nor may they be nested deeper than 32. Whole numbers of any size come back as they were.
     """
-    if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
+    if not _is_object(metadata):
         raise InvalidInput(f"The metadata of {id!r} are no mapping from strings: {metadata!r}.")
     try:
         text = _encode(dict(metadata))
@@ -119,9 +119,13 @@ def checksum(row: int, payload: Sequence[Packed]) -> bytes:
     """Return 16 bytes over the row and all fields, so that none runs into the next."""
     parts = [b"%d" % row]
     for value in payload:
-        raw = value.encode("utf-8") if isinstance(value, str) else value
-        parts.append(b"-" if raw is None else b"%d:%b" % (len(raw), raw))
-    return hashlib.blake2b(b",".join(parts), digest_size=16).digest()
+        if value is None:
+            parts.append(b"-")
+        else:
+            raw = value.encode("utf-8") if isinstance(value, str) else value
+            parts.append(b"+%d:" % len(raw))
+            parts.append(raw)
+    return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
 
 
 def bound_checksum(item: bytes, content: Any) -> bytes:
@@ -172,6 +176,12 @@ def as_stored(metadata: Mapping[str, Any], text: str) -> Mapping[str, Any]:
     if "\\u" in text or "[" in text or text.count("{") > 1:
         return dict(json.loads(text))
     return metadata
+
+
+def _is_object(metadata: Any) -> bool:
+    # asking for a dict first: asking for a Mapping takes as long as the encoding
+    known = isinstance(metadata, dict) or isinstance(metadata, Mapping)
+    return known and all(isinstance(key, str) for key in metadata)
 
 
 def _too_deep(id: str) -> InvalidInput:

@@ -79,10 +79,15 @@ def rows_by_id(connection: apsw.Connection, ids: Iterable[str]) -> dict[str, int
 def _stacked(space: Space, entries: Sequence[Entry]) -> Matrix:
     if not entries:
         return np.empty((0, space.dim), dtype=np.float32)
-    for entry in entries:
-        if np.shape(entry.vector) != (space.dim,):
-            raise InvalidInput(
-                f"The vector of {entry.id!r} has the shape {np.shape(entry.vector)}, "
-                f"expected ({space.dim},)."
-            )
-    return np.stack([entry.vector for entry in entries])
+    try:
+        vectors_NM = np.stack([entry.vector for entry in entries])
+    except ValueError:  # of several shapes
+        vectors_NM = np.empty(0, dtype=np.float32)
+    if vectors_NM.shape == (len(entries), space.dim):
+        return vectors_NM
+    id, shape = next(
+        (entry.id, np.shape(entry.vector))
+        for entry in entries
+        if np.shape(entry.vector) != (space.dim,)
+    )
+    raise InvalidInput(f"The vector of {id!r} has the shape {shape}, expected ({space.dim},).")
