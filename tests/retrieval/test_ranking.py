@@ -1,0 +1,130 @@
+"""Fusion, diversity and groups against slow definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from triptych.errors import InvalidInput
+from triptych.retrieval.ranking import (
+    grouped,
+    maximal_marginal_relevance,
+    reciprocal_rank_fusion,
+)
+
+RANKED = st.lists(st.integers(0, 20), unique=True, max_size=10)
+KEYS = st.one_of(st.none(), st.booleans(), st.integers(0, 2), st.sampled_from(["a", "b", ""]))
+
+
+@given(st.lists(st.tuples(RANKED, st.floats(0, 4)), max_size=4), st.integers(0, 100))
+def test_fusion_is_the_sum_over_the_lists(pairs: list[tuple[list[int], float]], k: int) -> None:
+    lists, weights = [p[0] for p in pairs], [p[1] for p in pairs]
+    sums: dict[int, float] = {}
+    for rows, weight in pairs:
+        for rank, row in enumerate(rows, 1):
+            sums[row] = sums.get(row, 0.0) + weight / (k + rank)
+    expected = sorted(sums, key=lambda row: (-sums[row], row))
+    fused, scores = reciprocal_rank_fusion([np.array(rows) for rows in lists], weights, k=k)
+    assert fused.dtype == np.int64
+    assert fused.tolist() == expected
+    np.testing.assert_allclose(scores, [sums[row] for row in expected])
+
+
+def test_a_row_of_two_lists_comes_before_the_first_of_one() -> None:
+    fused, scores = reciprocal_rank_fusion([np.array([7, 3]), np.array([5, 3])])
+    assert fused.tolist() == [3, 5, 7]  # equal sums in the order of their rows
+    np.testing.assert_allclose(scores, [2 / 62, 1 / 61, 1 / 61])
+    assert reciprocal_rank_fusion([])[0].tolist() == []
+
+
+def test_weights_and_lists_that_cannot_be_fused() -> None:
+    with pytest.raises(InvalidInput, match="1 weights for 2 lists"):
+        reciprocal_rank_fusion([np.array([1]), np.array([2])], [1.0])
+    for weight in (-1.0, np.nan, np.inf):
+        with pytest.raises(InvalidInput, match="Weights are finite"):
+            reciprocal_rank_fusion([np.array([1])], [weight])
+    with pytest.raises(InvalidInput, match="0 or more, got -1"):
+        reciprocal_rank_fusion([], k=-1)
+    with pytest.raises(InvalidInput, match="names a row twice"):
+        reciprocal_rank_fusion([np.array([1, 2, 1])])
+
+
+def slow_mmr(vectors: np.ndarray, scores: np.ndarray, limit: int, diversity: float) -> list[int]:
+    chosen: list[int] = []
+    while len(chosen) < min(limit, len(scores)):
+        best, best_value = -1, -np.inf
+        for candidate in range(len(scores)):
+            if candidate in chosen:
+                continue
+            value = float(scores[candidate])
+            if chosen:
+                like = max(
+                    float(np.float32(np.clip(vectors[candidate].astype(float) @ vectors[c], -1, 1)))
+                    for c in chosen
+                )
+                value = (1 - diversity) * value - diversity * like
+            if value > best_value + 1e-9:
+                best, best_value = candidate, value
+        chosen.append(best)
+    return chosen
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 12), st.integers(0, 14), st.floats(0, 1), st.integers(0, 10_000))
+def test_diversity_is_that_of_the_definition(
+    count: int, limit: int, diversity: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((count, 6)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    scores = rng.uniform(-1, 1, count)
+    found = maximal_marginal_relevance(vectors, scores, limit, diversity)
+    assert found.tolist() == slow_mmr(vectors, scores, limit, diversity)
+
+
+@given(st.lists(st.integers(0, 3), max_size=10))
+def test_no_diversity_is_the_plain_order_ties_included(values: list[int]) -> None:
+    scores = np.array(values, dtype=np.float32)
+    vectors = np.ones((len(scores), 1), dtype=np.float32)
+    expected = np.argsort(-scores, kind="stable")
+    np.testing.assert_array_equal(maximal_marginal_relevance(vectors, scores, 99, 0.0), expected)
+
+
+def test_a_duplicate_comes_last_where_diversity_is_all() -> None:
+    vectors = np.array([[1, 0], [1, 0], [0, 1], [-1, 0]], dtype=np.float32)
+    scores = np.array([0.9, 0.8, 0.7, 0.1])
+    assert maximal_marginal_relevance(vectors, scores, 4, 1.0).tolist() == [0, 3, 2, 1]
+    assert maximal_marginal_relevance(vectors, scores, 2, 0.5).tolist() == [0, 3]
+    assert maximal_marginal_relevance(vectors, scores, 2, 0.1).tolist() == [0, 2]
+
+
+def test_arguments_of_diversity_are_checked() -> None:
+    vectors, scores = np.ones((2, 1), np.float32), np.ones(2)
+    for diversity in (-0.1, 1.1, float("nan")):
+        with pytest.raises(InvalidInput, match="from 0 to 1"):
+            maximal_marginal_relevance(vectors, scores, 1, diversity)
+    with pytest.raises(InvalidInput, match="2 vectors and 1 scores"):
+        maximal_marginal_relevance(vectors, scores[:1], 1, 0.5)
+    with pytest.raises(InvalidInput, match="limit is 0 or more"):
+        maximal_marginal_relevance(vectors, scores, -1, 0.5)
+
+
+@given(st.lists(KEYS, max_size=15), st.randoms(), st.integers(1, 5), st.integers(1, 4))
+def test_groups_stand_where_their_best_stands(
+    keys: list[object], random: object, limit: int, size: int
+) -> None:
+    order = list(range(len(keys)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    names = [f"alone {at}" if key is None else repr(key) for at, key in enumerate(keys)]
+    first = list(dict.fromkeys(names[at] for at in order))[:limit]
+    expected = [[at for at in order if names[at] == name][:size] for name in first]
+    found = grouped(order, keys, limit, size)  # type: ignore[arg-type]
+    assert [group.tolist() for group in found] == expected
+
+
+def test_groups_are_at_least_one() -> None:
+    for limit, size in ((0, 1), (1, 0)):
+        with pytest.raises(InvalidInput, match="are 1 or more"):
+            grouped([0], ["a"], limit, size)

@@ -1,0 +1,111 @@
+"""Lists of answers into one: fusion, diversity, groups. Pure functions on arrays.
+
+Letters: K candidates, M embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.errors import InvalidInput
+from triptych.index.base import exact_scores
+from triptych.types import Matrix, Rows
+
+Scores: TypeAlias = NDArray[np.float64]
+Order: TypeAlias = NDArray[np.intp]
+
+
+def reciprocal_rank_fusion(
+    lists: Sequence[Rows], weights: Sequence[float] | None = None, *, k: int = 60
+) -> tuple[Rows, Scores]:
+    """Return every row of the lists, the best first, and the sums of weight / (k + rank).
+
+    Ranks count from 1; a row that a list lacks gets nothing from it. Equal sums come in the order
+    of their rows. The scores of the lists play no part, so that cosines and BM25 go together
+    (Cormack, Clarke and Buettcher 2009). Raises InvalidInput for a list that names a row twice,
+    and for weights of another number than the lists, below 0 or not finite.
+    """
+    weights = [1.0] * len(lists) if weights is None else list(weights)
+    if len(weights) != len(lists):
+        raise InvalidInput(f"Got {len(weights)} weights for {len(lists)} lists.")
+    if not all(np.isfinite(weight) and weight >= 0 for weight in weights):
+        raise InvalidInput(f"Weights are finite and not below 0, got {weights}.")
+    if k < 0:
+        raise InvalidInput(f"The k of the fusion is 0 or more, got {k}.")
+    rows = [np.asarray(each, dtype=np.int64).reshape(-1) for each in lists]
+    fused, places = np.unique(
+        np.concatenate([np.empty(0, dtype=np.int64), *rows]), return_inverse=True
+    )
+    scores = np.zeros(len(fused))
+    start = 0
+    for each, weight in zip(rows, weights, strict=True):
+        where = places[start : start + len(each)]
+        if len(np.unique(where)) < len(each):
+            raise InvalidInput("A list to fuse names a row twice.")
+        scores[where] += weight / (k + np.arange(1, len(each) + 1))
+        start += len(each)
+    order = np.lexsort((fused, -scores))
+    return fused[order], scores[order]
+
+
+def maximal_marginal_relevance(
+    vectors_KM: Matrix, scores_K: NDArray[np.floating], limit: int, diversity: float
+) -> Order:
+    """Return the positions of up to `limit` candidates, each unlike the ones before it.
+
+    The next is the one of the largest (1 - diversity) x score - diversity x its largest cosine
+    with those chosen (Carbonell and Goldstein 1998), of equal ones the first; the first is the
+    best score. Diversity 0 is the order of the scores, 1 looks at nothing but unlikeness. The
+    vectors are unit rows. Takes limit x K products. Raises InvalidInput for a diversity outside
+    of 0..1, a limit below 0, and where vectors and scores are not of one length.
+    """
+    if not 0 <= diversity <= 1:
+        raise InvalidInput(f"A diversity is a number from 0 to 1, got {diversity!r}.")
+    if limit < 0:
+        raise InvalidInput(f"A limit is 0 or more, got {limit}.")
+    scores_K = np.asarray(scores_K, dtype=np.float64)
+    if len(vectors_KM) != len(scores_K):
+        raise InvalidInput(f"Got {len(vectors_KM)} vectors and {len(scores_K)} scores.")
+    chosen = np.empty(min(limit, len(scores_K)), dtype=np.intp)
+    if not len(chosen):
+        return chosen
+    relevance_K = (1 - diversity) * scores_K
+    likeness_K = np.full(len(scores_K), -np.inf)
+    left_K = np.ones(len(scores_K), dtype=bool)
+    chosen[0] = scores_K.argmax()
+    for at in range(1, len(chosen)):
+        last = chosen[at - 1]
+        left_K[last] = False
+        cosines_K = exact_scores(vectors_KM, vectors_KM[last])
+        np.maximum(likeness_K, cosines_K, out=likeness_K)
+        marginal_K = np.where(left_K, relevance_K - diversity * likeness_K, -np.inf)
+        chosen[at] = marginal_K.argmax()
+    return chosen
+
+
+def grouped(
+    order: Sequence[int] | Order, keys: Sequence[Hashable | None], limit: int, size: int
+) -> list[Order]:
+    """Return the first `size` of each of the first `limit` groups.
+
+    `order` lists positions, the best first, and `keys` holds the group of each position; None is
+    a group of its own. A group stands where its best member stands. Raises InvalidInput for a
+    limit or a size below 1.
+    """
+    if limit < 1 or size < 1:
+        raise InvalidInput(f"Groups and their sizes are 1 or more, got {limit} and {size}.")
+    groups: dict[tuple[Hashable, ...], list[int]] = {}
+    for position in map(int, order):
+        key = keys[position]
+        # for Python true is 1, for metadata it is not
+        name = (position,) if key is None else (isinstance(key, bool), key)
+        members = groups.get(name)
+        if members is None and len(groups) < limit:
+            members = groups[name] = []
+        if members is not None and len(members) < size:
+            members.append(position)
+    return [np.array(members, dtype=np.intp) for members in groups.values()]
