@@ -1,0 +1,211 @@
+"""The cheapest knobs that reach a recall, measured on queries made of the index's own vectors.
+
+Letters: N vectors, Q queries, K neighbours, M embedding width.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from triptych.index.base import Cancelled, Source
+from triptych.index.segments import Base, Knobs
+from triptych.types import Matrix, Vector
+
+Found = TypeVar("Found")
+
+K = 10
+"""The recall is that of the first ten."""
+
+_NUM_QUERIES = 400
+_SAMPLE = 4_096
+_CHUNK = 8_192
+_REFINES = {
+    "hnsw": (1,),
+    "ivf_fp16": (1,),
+    "hnsw_sq8": (1, 2, 4),
+    "ivf_sq8": (1, 2, 4),
+}
+_COARSE_REFINES = (2, 4, 8, 16, 32, 64)
+_SAME = 1e-5  # a product in float32 is off by less
+
+_ALL: dict[str, None] = {"removed_N": None, "allowed": None}
+
+# of the hard half: the length of the offset that all share, and of each one's own noise
+_OFFSET = 1.0
+_NOISE = 0.5
+_FIRST_LOOK = 40
+_HOPELESS = 0.1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Questions:
+    """Queries, the true scores of their best ten, and which of them are of the harder half."""
+
+    vectors_QM: Matrix
+    truth_QK: Matrix
+    hard_Q: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """Knobs, the recall of the half that they serve worse, and the median seconds of a search.
+
+    Where nothing is `reached`, they are the best that were seen.
+    """
+
+    knobs: Knobs
+    recall: float
+    seconds: float
+    reached: bool
+
+
+def fit(
+    base: Base, recall: float, *, cancelled: Callable[[], bool] = lambda: False
+) -> tuple[Knobs, float] | None:
+    """Return the base's cheapest knobs that reach `recall`, and the recall measured.
+
+    None where none do, or none in less time than a scan takes. Raises Cancelled.
+    """
+    if base.ann is None:
+        return base.knobs, 1.0
+    questions = ask(base.rows, cancelled=cancelled)
+
+    def search(query_M: Vector, k: int, knobs: Knobs) -> Vector:
+        if cancelled():
+            raise Cancelled
+        return replace(base, knobs=knobs).best(query_M, k, **_ALL)[1]
+
+    scanned = replace(base, ann=None)
+    scans = (partial(scanned.best, query_M, K, **_ALL) for query_M in questions.vectors_QM[:5])
+    slowest = float(np.median([_timed(scan)[1] for scan in scans]))
+    refines = _REFINES.get(base.kind, _COARSE_REFINES)
+    tuned = tune(search, base.ann.efforts(), refines, questions, recall, slowest=slowest)
+    return (tuned.knobs, tuned.recall) if tuned.reached else None
+
+
+def ask(
+    source: Source, *, num: int = _NUM_QUERIES, cancelled: Callable[[], bool] = lambda: False
+) -> Questions:
+    """Return held-out queries with their truth; one pass over all vectors. Raises Cancelled."""
+    vectors_QM, hard_Q = held_out(source, num)
+    truth_QK = best_scores(source, vectors_QM, K, cancelled=cancelled)
+    return Questions(vectors_QM, truth_QK, hard_Q)
+
+
+def held_out(source: Source, num: int, *, seed: int = 0) -> tuple[Matrix, NDArray[np.bool_]]:
+    """Return unit queries_QM that are not stored, and which are of the harder half.
+
+    A stored vector finds itself whatever the knobs. The first half lie between a vector and its
+    nearest neighbour (of a sample), as a query does that resembles several items. The others are
+    like words asked of pictures: moved by an offset that all share, and by noise; they need
+    about twice the candidates.
+    """
+    rng = np.random.default_rng(seed)
+    size = min(len(source), max(num, _SAMPLE))
+    sample_SM = source.gather(np.sort(rng.choice(len(source), size, replace=False)))
+    chosen_Q = rng.choice(size, num, replace=size < num)
+    cosines_QS = sample_SM[chosen_Q] @ sample_SM.T
+    cosines_QS[np.arange(num), chosen_Q] = -np.inf
+    near_QM = sample_SM[cosines_QS.argmax(axis=1)]
+    share_Q1 = rng.uniform(0.2, 0.8, (num, 1))
+    queries_QM = _units((1 - share_Q1) * sample_SM[chosen_Q] + share_Q1 * near_QM)
+    hard_Q = np.arange(num) % 2 == 1
+    offset_M = _units(rng.standard_normal((1, source.dim)))
+    noise_QM = _units(rng.standard_normal((num, source.dim)))
+    moved_QM = _units(queries_QM + _OFFSET * offset_M + _NOISE * noise_QM)
+    queries_QM[hard_Q] = moved_QM[hard_Q]
+    return queries_QM.astype(np.float32), hard_Q
+
+
+def best_scores(
+    source: Source,
+    vectors_QM: Matrix,
+    k: int,
+    *,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Matrix:
+    """Return the k best cosines of each query over the whole source, descending."""
+    best_QK = np.full((len(vectors_QM), k), -np.inf, dtype=np.float32)
+    for start in range(0, len(source), _CHUNK):
+        if cancelled():
+            raise Cancelled
+        positions = np.arange(start, min(start + _CHUNK, len(source)))
+        both = np.hstack([best_QK, vectors_QM @ source.gather(positions).T])
+        best_QK = -np.partition(-both, k - 1, axis=1)[:, :k]
+    return -np.sort(-best_QK, axis=1)
+
+
+def tune(
+    search: Callable[[Vector, int, Knobs], Vector],
+    efforts: Sequence[int],
+    refines: Sequence[int],
+    questions: Questions,
+    recall: float,
+    *,
+    slowest: float = np.inf,
+) -> Tuned:
+    """Return the knobs of least median time whose recall@10 is reached in both halves.
+
+    `search` returns the exact scores of what it found; efforts and refines ascend, and the recall
+    grows with both: so the less is refined, the more effort it takes, and each is tried on the
+    way up only. Beyond `slowest` seconds a search is not worth it.
+    """
+    best: Tuned | None = None
+    closest: Tuned | None = None
+    least = 0
+    for refine in reversed(refines):
+        limit = slowest if best is None else best.seconds
+        for at in range(least, len(efforts)):
+            found = _measured(search, Knobs(efforts[at], refine), questions, recall)
+            if found.seconds >= limit:
+                break
+            if closest is None or found.recall > closest.recall:
+                closest = found
+            if found.reached:
+                best, least = found, at
+                break
+    if best is not None:
+        return best
+    return closest or Tuned(Knobs(efforts[0], refines[-1]), 0.0, np.inf, reached=False)
+
+
+def _measured(
+    search: Callable[[Vector, int, Knobs], Vector],
+    knobs: Knobs,
+    questions: Questions,
+    recall: float,
+) -> Tuned:
+    """Return how the knobs do; after a first look only, where they are hopeless."""
+    hits_Q: list[float] = []
+    seconds_Q: list[float] = []
+    for query_M, truth_K in zip(questions.vectors_QM, questions.truth_QK, strict=True):
+        scores_K, seconds = _timed(partial(search, query_M, K, knobs))
+        there_K = truth_K[np.isfinite(truth_K)]
+        hits = np.count_nonzero(scores_K[: len(there_K)] >= there_K[-1] - _SAME)
+        hits_Q.append(hits / len(there_K))
+        seconds_Q.append(seconds)
+        if len(hits_Q) == _FIRST_LOOK and np.mean(hits_Q) < recall - _HOPELESS:
+            break
+    hard_Q = questions.hard_Q[: len(hits_Q)]
+    halves = [np.array(hits_Q)[half] for half in (hard_Q, ~hard_Q) if half.any()]
+    worse = min(float(half.mean()) for half in halves)
+    complete = len(hits_Q) == len(questions.vectors_QM)
+    return Tuned(knobs, worse, float(np.median(seconds_Q)), complete and worse >= recall)
+
+
+def _timed(call: Callable[[], Found]) -> tuple[Found, float]:
+    start = time.perf_counter()
+    found = call()
+    return found, time.perf_counter() - start
+
+
+def _units(vectors_NM: NDArray[np.floating]) -> NDArray[np.floating]:
+    norm_N1 = np.linalg.norm(vectors_NM, axis=1, keepdims=True)
+    return vectors_NM / np.maximum(norm_N1, 1e-12)
