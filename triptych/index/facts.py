@@ -3,9 +3,10 @@
 A fact is (field, value, row), kept in that order. A field here is a name together with a kind of
 value, so that all values of one field compare as SQLite compares them: text by its UTF-8 bytes,
 which is by code point; numbers exactly, whole or not. Everything is maintained inside the store's
-transaction and can be worked out again from the items alone. What a filter means is said by
-`filters.matches`; here it is answered with sets of rows, of which SQLite gives those of one field.
-Each function reads more than once: call it within a transaction.
+transaction and can be worked out again from the items alone, as `check` and `rebuild` do.
+
+What a filter means is said by `filters.matches`; here it is answered with sets of rows, of which
+SQLite gives those of one field. Each function reads more than once: call it in a transaction.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
+from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import apsw
@@ -53,6 +55,7 @@ Stored: TypeAlias = int | float | bytes
 Test: TypeAlias = "Compare | In | Exists"
 
 _MIDDLE: Final = b"\x80"  # of all HUGE values: where int64 lies
+_BATCH: Final = 1_000
 _PEEK: Final = 20_000
 _PROBE: Final = 16  # looking a row up costs as much as counting and reading so many
 _HAS: Final = {
@@ -71,15 +74,6 @@ class Kind(IntEnum):
     HUGE = 3  # a number that int64 cannot hold
     TEXT = 4
     PRESENT = 5  # an object or an empty list: no value, but there
-
-
-class Fact(NamedTuple):
-    """One field and value of one item, as they stand in the tables."""
-
-    name: str | bytes | None
-    kind: Kind
-    value: Stored
-    row: int
 
 
 class Disagreement(NamedTuple):
@@ -125,33 +119,23 @@ def rebuild(connection: apsw.Connection, items: Iterable[Given]) -> None:
     """Replace all facts by those of `items`, which are all that there are."""
     connection.execute("DELETE FROM facts")
     connection.execute("DELETE FROM fields")
-    for item in items:
-        insert(connection, [item])
-
-
-def expected(row: int, modality: Modality, metadata: Metadata) -> Iterator[Fact]:
-    """Give every fact of one item, each once."""
-    given = {(name, *stored(leaf)): None for name, leaf in fields_of(metadata, modality)}
-    for name, kind, value in given:
-        yield Fact(pack(joined(name)), kind, value, row)
+    for batch in _batches(items):
+        insert(connection, batch)
 
 
 def check(connection: apsw.Connection, items: Iterable[Given]) -> Disagreement:
     """Compare the facts with those of `items`, which are all that there are."""
-    probe = (
-        "SELECT 1 FROM facts WHERE value = ? AND row = ?"
-        " AND field = (SELECT field FROM fields WHERE name = ? AND kind = ?)"
-    )
-    missing: list[int] = []
+    probe = "SELECT 1 FROM facts WHERE field = ? AND value = ? AND row = ?"
+    rows = set()
     present = 0
-    for item in items:
-        for name, kind, value, row in expected(*item):
-            if connection.execute(probe, (value, row, name, int(kind))).get is not None:
+    for batch in _batches(items):
+        for fact in _numbered(connection, batch, create=False):
+            if connection.execute(probe, fact).get is None:
+                rows.add(fact[-1])
+            else:
                 present += 1
-            elif missing[-1:] != [row]:
-                missing.append(row)
     held = int(connection.execute("SELECT count(*) FROM facts").get)
-    return Disagreement(missing, held - present)
+    return Disagreement(sorted(rows), held - present)
 
 
 def rows_matching(
@@ -245,6 +229,12 @@ def _numbered(
                 field = fields[name, kind] = _field(connection, name, kind, create=create)
             facts.add((field, value, row))
     return sorted(facts)
+
+
+def _batches(items: Iterable[Given]) -> Iterator[list[Given]]:
+    rest = iter(items)
+    while batch := list(islice(rest, _BATCH)):
+        yield batch
 
 
 def _field(connection: apsw.Connection, name: str, kind: Kind, *, create: bool) -> int:
