@@ -41,10 +41,13 @@ _SPARE = 8
 _ONE_THREAD = 50_000_000
 
 _SAMPLE = 39  # vectors that k-means wants for each list
+_FEWEST_SAMPLES = 4096
 _SLACK_BYTES = 1 << 26  # tables that are made while reading
 _SAMPLE_BYTES = 400_000_000
 _ADDED_AT_ONCE = 8_192  # the longest wait for `cancelled`, about two seconds
 _LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+
+_Codecs: Any = faiss.ScalarQuantizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class _Kind:
 
     factory: str
     type: str
+    codec: int | None = None
 
     @property
     def graph(self) -> bool:
@@ -63,8 +67,8 @@ class _Kind:
 _KINDS = {
     "hnsw": _Kind("HNSW24", "IndexHNSWFlat"),
     "hnsw_sq8": _Kind("HNSW24,SQ8", "IndexHNSWSQ"),
-    "ivf_sq8": _Kind("IVF{lists},SQ8", "IndexIVFScalarQuantizer"),
-    "ivf_fp16": _Kind("IVF{lists},SQfp16", "IndexIVFScalarQuantizer"),
+    "ivf_sq8": _Kind("IVF{lists},SQ8", "IndexIVFScalarQuantizer", _Codecs.QT_8bit),
+    "ivf_fp16": _Kind("IVF{lists},SQfp16", "IndexIVFScalarQuantizer", _Codecs.QT_fp16),
     "ivf_pq": _Kind("IVF{lists},PQ{subspaces}x4fs", "IndexIVFPQFastScan"),
     "ivf_rabitq": _Kind("IVF{lists},RaBitQfs", "IndexIVFRaBitQFastScan"),
     "rabitq": _Kind("IVF1,RaBitQfs", "IndexIVFRaBitQFastScan"),
@@ -94,7 +98,8 @@ class FaissAnn:
         if _KINDS[kind].graph:
             index.hnsw.efConstruction = _CANDIDATES_AT_BUILD
         else:
-            index.cp.min_points_per_centroid = 1  # else it warns on the standard output
+            for trained in (index, getattr(index, "pq", index)):
+                trained.cp.min_points_per_centroid = 1  # else it warns on the standard error
         with _threads(threads):
             if not index.is_trained:
                 index.train(_sample(source))
@@ -138,8 +143,9 @@ class FaissAnn:
                 index: Any = faiss.read_index(f"/proc/self/fd/{file.fileno()}", flags)
         except (OSError, RuntimeError, MemoryError):
             raise CollectionDamaged(f"The index's {path.name} is not a FAISS index.") from None
-        wrong_metric = index.metric_type != faiss.METRIC_INNER_PRODUCT
-        if type(index).__name__ != _KINDS[kind].type or wrong_metric:
+        codec = index.sq.qtype if hasattr(index, "sq") else None
+        got = (type(index).__name__, codec, index.metric_type)
+        if got != (_KINDS[kind].type, _KINDS[kind].codec, faiss.METRIC_INNER_PRODUCT):
             raise CollectionDamaged(f"The index's {path.name} is a FAISS index of another kind.")
         return cls(kind, index)
 
@@ -175,7 +181,7 @@ def _subspaces(dim: int) -> int:
 
 
 def _sample(source: Source) -> Matrix:
-    wanted = max(256, _SAMPLE * _lists(len(source), source.dim))
+    wanted = max(_FEWEST_SAMPLES, _SAMPLE * _lists(len(source), source.dim))
     rng = np.random.default_rng(0)
     chosen = rng.permutation(len(source))[:wanted]
     return source.gather(np.sort(chosen))

@@ -1,0 +1,149 @@
+"""Each approximate kind: allowed means allowed, more effort finds more, a saved one is the same."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.index.clusters import DIM, NUM, clustered, recall, truth
+from triptych.errors import CollectionDamaged
+from triptych.index import ANNS
+from triptych.index.base import Ann, Cancelled
+from triptych.types import Matrix
+
+MATRIX = clustered()
+QUERIES = clustered(50, seed=1)
+LOSSY = {"ivf_pq", "ivf_rabitq", "rabitq"}
+
+
+class Held:
+    """A source in memory."""
+
+    def __init__(self, matrix: Matrix) -> None:
+        self.matrix, self.dim = matrix, matrix.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.matrix)
+
+    def gather(self, positions_K: Any) -> Matrix:
+        return self.matrix[positions_K]
+
+
+def build(kind: str, matrix: Matrix = MATRIX) -> Ann:
+    built: Ann = ANNS.resolve(kind).build(kind, Held(matrix), threads=1, cancelled=lambda: False)
+    return built
+
+
+@pytest.fixture(scope="module", params=ANNS.names())
+def ann(request: pytest.FixtureRequest) -> Ann:
+    return build(request.param)
+
+
+def test_knows_its_size(ann: Ann) -> None:
+    assert (len(ann), ann.dim) == (NUM, DIM)
+
+
+def test_efforts_ascend_and_find_more(ann: Ann) -> None:
+    efforts = ann.efforts()
+    assert list(efforts) == sorted(set(efforts)) and efforts[0] >= 1
+    refine = 20 if ann.kind in LOSSY else 1
+    expected = [truth(MATRIX, query, 10) for query in QUERIES]
+    reached = [
+        recall([ann.search(q, 10 * refine, effort=effort) for q in QUERIES], expected)
+        for effort in (efforts[0], efforts[-1])
+    ]
+    assert reached[0] <= reached[1] and reached[1] > 0.97, reached
+
+
+def test_answers_are_distinct_and_at_most_k(ann: Ann) -> None:
+    for k in (1, 7, NUM, NUM + 5):
+        found = ann.search(QUERIES[0], k, effort=ann.efforts()[-1])
+        assert len(found) == len(set(found.tolist())) <= min(k, NUM)
+        assert ((found >= 0) & (found < NUM)).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 1.0])
+def test_only_what_is_allowed(ann: Ann, share: float) -> None:
+    allowed = np.flatnonzero(np.random.default_rng(2).random(NUM) < share)
+    found = ann.search(QUERIES[0], 20, effort=ann.efforts()[-1], allowed=allowed)
+    assert set(found.tolist()) <= set(allowed.tolist())
+    assert len(found) == min(20, len(allowed))
+
+
+def test_threads_do_not_disturb_each_other(ann: Ann) -> None:
+    odd, even = np.arange(1, NUM, 2), np.arange(0, NUM, 2)
+    efforts = ann.efforts()[:: max(1, len(ann.efforts()) - 1)]
+    jobs = [(q, e, a) for q in QUERIES[:10] for e in efforts for a in (None, odd, even)] * 4
+
+    def run(job: Any) -> list[int]:
+        return ann.search(job[0], 20, effort=job[1], allowed=job[2]).tolist()
+
+    alone = [run(job) for job in jobs]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(run, jobs)) == alone
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_saved_and_loaded_answers_alike(ann: Ann, tmp_path: Path, mapped: bool) -> None:
+    path = Path(os.fsdecode(bytes(tmp_path) + b"/ann \xff"))
+    ann.save(path)
+    loaded = type(ann).load(ann.kind, path, mapped=mapped)
+    path.unlink()  # a published index outlives the one that replaces it
+    assert (len(loaded), loaded.dim, loaded.efforts()) == (NUM, DIM, ann.efforts())
+    for query in QUERIES[:10]:
+        effort = ann.efforts()[0]
+        assert (
+            loaded.search(query, 20, effort=effort) == ann.search(query, 20, effort=effort)
+        ).all()
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("damage", ["missing", "empty", "text", "half"])
+def test_refuses_to_load_damage(ann: Ann, tmp_path: Path, damage: str, mapped: bool) -> None:
+    """FAISS sees this much; the snapshot's hash, taken before, sees every bit."""
+    path = tmp_path / "ann"
+    if damage != "missing":
+        ann.save(path)
+        whole = path.read_bytes()
+        content = {"empty": b"", "text": b"<html>" * 99, "half": whole[: len(whole) // 2]}
+        path.write_bytes(content[damage])
+    with pytest.raises(CollectionDamaged, match="ann"):
+        type(ann).load(ann.kind, path, mapped=mapped)
+
+
+def test_refuses_another_kind(ann: Ann, tmp_path: Path) -> None:
+    ann.save(tmp_path / "ann")
+    other = "ivf_sq8" if ann.kind != "ivf_sq8" else "hnsw"
+    with pytest.raises(CollectionDamaged, match="another kind"):
+        type(ann).load(other, tmp_path / "ann")
+
+
+@pytest.mark.parametrize("kind", ANNS.names())
+def test_a_build_can_be_stopped(kind: str) -> None:
+    with pytest.raises(Cancelled):
+        ANNS.resolve(kind).build(kind, Held(MATRIX), threads=1, cancelled=lambda: True)
+
+
+@pytest.mark.parametrize("dim", [2, 7, 65])
+@pytest.mark.parametrize("kind", ANNS.names())
+def test_any_width(kind: str, dim: int) -> None:
+    matrix = clustered(300, dim=dim)
+    ann = build(kind, matrix)
+    assert len(ann.search(matrix[0], 300, effort=ann.efforts()[-1])) >= 150
+
+
+@pytest.mark.parametrize("kind", ANNS.names())
+def test_says_nothing_while_it_builds(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
+    build(kind, MATRIX[:300])
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ANNS.names())
+def test_equal_vectors_are_no_trouble(kind: str) -> None:
+    ann = build(kind, np.tile(MATRIX[:1], (600, 1)))
+    assert len(ann.search(MATRIX[0], 10, effort=ann.efforts()[-1])) == 10
