@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -707,6 +708,31 @@ def test_something_else_at_the_socket_is_refused(folder: Path) -> None:
         with pytest.raises(NotAvailable, match="HTTP"):
             RemoteWriter(folder).check()
         thread.join()
+
+
+def test_a_server_out_of_files_comes_back(folder: Path) -> None:
+    with elsewhere(folder, echo) as pid:
+        RemoteWriter(folder).check()
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
+        with pytest.raises(CollectionBusy):
+            for _ in range(5):  # a thread that waits already has its file
+                RemoteWriter(folder, timeout=0.3).check()
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        assert write(RemoteWriter(folder), entries(1)) == 1
+
+
+def test_a_server_out_of_threads_goes_on_with_those_it_has(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with served(folder):
+        monkeypatch.setattr(threading.Thread, "start", start)
+        for _ in range(3):
+            assert write(RemoteWriter(folder), entries(1)) == 1
+    assert "No thread" in caplog.text
 
 
 # --- where the socket lies, and whose it is

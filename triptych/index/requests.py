@@ -28,6 +28,7 @@ from triptych.types import Matrix, Modality
 T = TypeVar("T")
 
 _MODALITIES: tuple[Modality, ...] = get_args(Modality)
+_STRINGS = frozenset({str})
 _LARGEST = 2**63 - 1  # that SQLite stores
 _ERRORS: dict[str, type[TriptychError]] = {
     kind.__name__: kind
@@ -254,8 +255,8 @@ def _error(frame: Frame) -> TriptychError:
 
 def _metadata(entry: Entry) -> dict[str, Any]:
     metadata = entry.metadata
-    if not (isinstance(metadata, Mapping) and all(isinstance(key, str) for key in metadata)):
-        metadata_json(entry.id, metadata)  # raises: JSON would make strings of the keys
+    if not isinstance(metadata, Mapping) or not _STRINGS.issuperset(map(type, metadata)):
+        metadata_json(entry.id, metadata)  # JSON would make strings of other keys
     return dict(metadata)
 
 
