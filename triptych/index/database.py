@@ -21,7 +21,7 @@ from triptych.index.pages import CHECKED, PAGE, REPAIR, has_sums, reserve_sums
 logger = logging.getLogger(__name__)
 
 _PATIENCE_MS = 5_000
-_CACHE_KB = 32_000
+_READING_KB, _WRITING_KB = 32_000, 64_000
 _IDLE = 4  # readers kept for the next one
 _CHECKPOINT_PAGES = 1_000
 _LONG_LOG_PAGES = 32_000
@@ -42,7 +42,7 @@ class Database:
         self._log_pages = 0
         self._writer: apsw.Connection | None = None
         if path is None:
-            self._writer = _settled(apsw.Connection(":memory:"))
+            self._writer = _settled(apsw.Connection(":memory:"), _WRITING_KB)
             return
         with translated(path):
             if not path.exists() or not path.stat().st_size:
@@ -184,7 +184,7 @@ class Database:
                 )
             assert self.path is not None
             self.check_there()
-            self._writer = _connect(self.path, "rw", self._vfs)
+            self._writer = _connect(self.path, "rw", self._vfs, _WRITING_KB)
             self._writer.set_wal_hook(self._note_log)
         return self._writer
 
@@ -199,7 +199,7 @@ class Database:
         with suppress(IndexError):
             return self._idle.pop()
         assert self.path is not None
-        return _connect(self.path, self._mode, self._vfs)
+        return _connect(self.path, self._mode, self._vfs, _READING_KB)
 
     def _give(self, connection: apsw.Connection) -> None:
         if self._closed or len(self._idle) >= _IDLE:
@@ -296,18 +296,18 @@ def _uri(path: Path, mode: str = "rw") -> str:
     return path.absolute().as_uri() + ("?immutable=1" if mode == "immutable" else "")
 
 
-def _connect(path: Path, mode: str, vfs: str) -> apsw.Connection:
+def _connect(path: Path, mode: str, vfs: str, cache_kb: int) -> apsw.Connection:
     if not has_sums(path):
         vfs = ""  # an older format, or no store: `read_meta` says which
-    return _settled(apsw.Connection(_uri(path, mode), _FLAGS[mode], vfs or None))
+    return _settled(apsw.Connection(_uri(path, mode), _FLAGS[mode], vfs or None), cache_kb)
 
 
-def _settled(connection: apsw.Connection) -> apsw.Connection:
+def _settled(connection: apsw.Connection, cache_kb: int) -> apsw.Connection:
     """Synced at every commit, deleted content overwritten."""
     try:
         connection.set_busy_timeout(_PATIENCE_MS)
         connection.wal_autocheckpoint(0)
-        connection.execute(f"PRAGMA cache_size = {-_CACHE_KB}")
+        connection.execute(f"PRAGMA cache_size = {-cache_kb}")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = ON").fetchall()
         connection.execute("PRAGMA trusted_schema = OFF")

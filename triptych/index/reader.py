@@ -12,6 +12,7 @@ import numpy as np
 from triptych.errors import CollectionDamaged
 from triptych.filters import Filter, Scalar
 from triptych.index import facts, words
+from triptych.index.check import Finding, check
 from triptych.index.database import Database
 from triptych.index.meta import Meta, Space, current_space, read_meta, read_spaces, read_state
 from triptych.index.records import (
@@ -215,6 +216,10 @@ class Reader:
         if bound_checksum(item, jpeg) != expected:
             raise _damaged(id)
         return bytes(jpeg)
+
+    def check(self) -> list[Finding]:
+        """Return all that is wrong: pages, checksums, counts, what filters and words need."""
+        return check(self._database)
 
     def _records(self, column: str, values: Sequence[Any]) -> tuple[list[Record], dict[int, str]]:
         found: list[Record] = []

@@ -179,8 +179,8 @@ def as_stored(metadata: Mapping[str, Any], text: str) -> Mapping[str, Any]:
 
 
 def _is_object(metadata: Any) -> bool:
-    # asking for a dict first: asking for a Mapping takes as long as the encoding
-    known = isinstance(metadata, dict) or isinstance(metadata, Mapping)
+    # a dict first: to ask for a Mapping takes as long as the encoding
+    known = isinstance(metadata, (dict, Mapping))
     return known and all(isinstance(key, str) for key in metadata)
 
 

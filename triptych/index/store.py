@@ -16,9 +16,11 @@ from typing import Self
 import apsw
 import numpy as np
 
-from triptych.errors import InvalidInput, NotAvailable
+from triptych.errors import CollectionDamaged, InvalidInput, NotAvailable
 from triptych.index import words
 from triptych.index.database import Database, is_full, translated
+from triptych.index.generation import NAME as GENERATION
+from triptych.index.generation import Seen, check_generation, read_generation, write_generation
 from triptych.index.lock import WriterLock
 from triptych.index.meta import (
     PRECISIONS,
@@ -49,6 +51,7 @@ class Store(Reader):
         path = database.path
         self._lock = WriterLock(path.with_name("lock")) if path else None
         self._reserve = Reserve(path.with_name("reserve")) if path else None
+        self._generation = path.with_name(GENERATION) if path else None
         self._epoch: str | None = None
 
     @classmethod
@@ -70,12 +73,20 @@ class Store(Reader):
         if precision not in PRECISIONS:
             raise InvalidInput(f"Got the precision {precision!r}, expected fp32 or fp16.")
         database = Database(path)
+        seen = read_generation(path.with_name(GENERATION)) if path else None
         try:
             with database.reading() as connection:
                 blank = is_blank(connection)
+            if blank and seen is not None:
+                raise CollectionDamaged(
+                    f"{path} is empty, but there were {seen.sequence:,} writes to it.",
+                    hint="Restore it from a backup, or delete the folder and index again.",
+                )
             if blank:
                 _begin(database, Space(0, model, fingerprint, dim, precision))
-            return cls(database)
+            store = cls(database)
+            store.check_generation(seen)
+            return store
         except BaseException:
             database.close()
             raise
@@ -84,6 +95,12 @@ class Store(Reader):
     def writing(self) -> bool:
         """Whether this process holds the write lock."""
         return self._lock is None or self._lock.held
+
+    def check_generation(self, seen: Seen | None) -> None:
+        """Raise CollectionDamaged where the store is behind what was `seen` before it was read."""
+        if self._generation is not None:
+            found = Seen(self.sequence, self.meta.collection)
+            check_generation(self._generation, seen, found)
 
     def lock(self) -> None:
         """Become the writer until close; raises CollectionBusy naming the one who is.
@@ -246,7 +263,10 @@ class Store(Reader):
                 values = (read_state(connection).sequence, epoch)
                 connection.execute("INSERT INTO epochs VALUES (?, ?)", values)
             yield connection
+            sequence = read_state(connection).sequence
         self._epoch = epoch
+        if self._generation is not None:
+            write_generation(self._generation, Seen(sequence, self.meta.collection))
 
     def _deleted(self, ids: Sequence[str]) -> Change:
         with self._transaction() as connection:

@@ -1,0 +1,167 @@
+"""What can still be read of a damaged store: around damaged pages, through single wrong bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apsw
+import numpy as np
+
+from triptych.errors import CollectionDamaged
+from triptych.index.database import Database
+from triptych.index.meta import Meta, Space, current_space, read_meta, read_spaces, read_state
+from triptych.index.pages import MENDING
+from triptych.index.records import (
+    Entry,
+    FileState,
+    Record,
+    bound_checksum,
+    record_from,
+    shown,
+    unpack,
+)
+from triptych.index.spaces import load_rows
+
+_AT_ONCE = 1024
+_ITEM = (
+    "SELECT row, checksum, id, modality, text, uri, metadata, content, root, size, mtime_ns "
+    "FROM items WHERE row BETWEEN ? AND ? ORDER BY row"
+)
+# what a damaged page makes SQLite, or us, say
+_DAMAGE = (CollectionDamaged, apsw.CorruptError, apsw.SQLError, apsw.IOError)
+
+
+class Lost(NamedTuple):
+    """An item that cannot be put back; its record where only its vector is gone."""
+
+    row: int
+    id: str | None
+    record: Record | None
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Salvage:
+    """What is left of a store. `lost` is complete once `entries` were all taken."""
+
+    meta: Meta
+    connection: apsw.Connection
+    lost: list[Lost] = field(default_factory=list)
+    without_thumbnail: list[str] = field(default_factory=list)
+
+    def entries(self) -> Iterator[list[Entry]]:
+        """Yield every item whose checksums hold, rows ascending, some hundreds at a time."""
+        space = current_space(self.connection)
+        names = _names(self.connection)
+        met: set[int] = set()
+        for found in _around(self._items, 1, _last_row(self.connection)):
+            met.update(columns[0] for columns in found)
+            records = {columns[0]: record_from(columns[:8]) for columns in found}
+            vectors = self._vectors(space, [row for row, record in records.items() if record])
+            whole = []
+            for row, *rest in found:
+                record = records[row]
+                if record is None or row not in vectors:
+                    self.lost.append(Lost(row, names.get(row) or shown(rest[1]), record))
+                else:
+                    whole.append(self._entry(record, rest, vectors[row]))
+            yield whole
+        self.lost += [Lost(row, names[row], None) for row in sorted(names.keys() - met)]
+
+    def _items(self, first: int, last: int) -> list[tuple[Any, ...]]:
+        return self.connection.execute(_ITEM, (first, last)).fetchall()
+
+    def _vectors(self, space: Space, rows: list[int]) -> dict[int, Any]:
+        found = {}
+        with suppress(*_DAMAGE):
+            loaded = load_rows(self.connection, space, rows)
+            return dict(zip(loaded.rows_N.tolist(), loaded.vectors_NM, strict=True))
+        for row in rows:
+            with suppress(*_DAMAGE):
+                loaded = load_rows(self.connection, space, [row])
+                found.update(zip(loaded.rows_N.tolist(), loaded.vectors_NM, strict=True))
+        return found
+
+    def _entry(self, record: Record, rest: list[Any], vector_M: Any) -> Entry:
+        root, size, mtime_ns = rest[-3:]
+        file = None
+        if root is not None:
+            file = FileState(root=str(unpack(root)), size=size, mtime_ns=mtime_ns)
+        return Entry(
+            id=record.id,
+            modality=record.modality,
+            vector=np.asarray(vector_M, dtype=np.float32),
+            text=record.text,
+            uri=record.uri,
+            metadata=record.metadata,
+            content=record.content,
+            file=file,
+            thumbnail=self._thumbnail(record, rest[0]),
+        )
+
+    def _thumbnail(self, record: Record, item: bytes) -> bytes | None:
+        query = "SELECT jpeg, checksum FROM thumbnails WHERE row = ?"
+        try:
+            found = self.connection.execute(query, (record.row,)).fetchall()
+        except _DAMAGE:
+            self.without_thumbnail.append(record.id)
+            return None
+        for jpeg, expected in found:
+            if bound_checksum(item, jpeg) == expected:
+                return bytes(jpeg)
+            self.without_thumbnail.append(record.id)
+        return None
+
+
+@contextmanager
+def salvaging(path: Path) -> Iterator[Salvage]:
+    """Yield what is left of the store at `path`, which stays as it is.
+
+    Raises CollectionDamaged where its first pages are gone, so that nothing can be found.
+    """
+    database = Database(path, vfs=MENDING)
+    try:
+        with database.own_reading() as connection:
+            yield Salvage(meta=read_meta(connection, path), connection=connection)
+    finally:
+        database.close()
+
+
+def _around(
+    read: Callable[[int, int], list[tuple[Any, ...]]], first: int, last: int
+) -> Iterator[list[tuple[Any, ...]]]:
+    """Yield what `read` finds in the rows from `first` to `last`, without those it fails at."""
+    waiting = [(at, min(at + _AT_ONCE - 1, last)) for at in range(first, last + 1, _AT_ONCE)][::-1]
+    while waiting:
+        low, high = waiting.pop()
+        try:
+            yield read(low, high)
+        except _DAMAGE:
+            if low < high:
+                middle = (low + high) // 2
+                waiting += [(middle + 1, high), (low, middle)]
+
+
+def _last_row(connection: apsw.Connection) -> int:
+    rows = [0]
+    with suppress(*_DAMAGE):
+        return read_state(connection).last_row
+    for table in ("items", "thumbnails", *(f"vectors_{s.space}" for s in read_spaces(connection))):
+        with suppress(*_DAMAGE):
+            rows.append(connection.execute(f"SELECT coalesce(max(row), 0) FROM {table}").get)  # noqa: S608
+    return max(rows)
+
+
+def _names(connection: apsw.Connection) -> dict[int, str]:
+    """Return the ids by row that the index of the ids has, read from both of its ends."""
+    found: dict[int, str] = {}
+    for order in ("ASC", "DESC"):
+        with suppress(*_DAMAGE):
+            query = f"SELECT row, id FROM items ORDER BY id {order}"  # noqa: S608
+            for row, id in connection.execute(query):
+                found[row] = str(unpack(id))
+            break
+    return found
