@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -113,14 +115,14 @@ def test_arguments_of_diversity_are_checked() -> None:
 
 @given(st.lists(KEYS, max_size=15), st.randoms(), st.integers(1, 5), st.integers(1, 4))
 def test_groups_stand_where_their_best_stands(
-    keys: list[object], random: object, limit: int, size: int
+    keys: list[object], random: Random, limit: int, size: int
 ) -> None:
     order = list(range(len(keys)))
-    random.shuffle(order)  # type: ignore[attr-defined]
+    random.shuffle(order)
     names = [f"alone {at}" if key is None else repr(key) for at, key in enumerate(keys)]
     first = list(dict.fromkeys(names[at] for at in order))[:limit]
     expected = [[at for at in order if names[at] == name][:size] for name in first]
-    found = grouped(order, keys, limit, size)  # type: ignore[arg-type]
+    found = grouped(order, keys, limit, size)
     assert [group.tolist() for group in found] == expected
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
 from triptych.errors import InvalidInput
+
+RECALL = 0.97
+"""What is aimed at where nothing is said."""
 
 _SMALL = 20_000  # so many vectors are scanned in about a millisecond
 _UNITS = {
@@ -27,7 +31,7 @@ _FACTORS = 8  # what RaBitQ keeps of each vector beside its signs
 class Budget:
     """What the user grants: the share of the true top 10 to find, and bytes for the index."""
 
-    recall: float = 0.97
+    recall: float = RECALL
     memory: int | None = None
 
     @classmethod
@@ -37,7 +41,7 @@ class Budget:
 
         Raises InvalidInput outside of 0 < recall <= 1, for a memory that is no size above 0.
         """
-        return cls(cls.recall if recall is None else _recall(recall), _bytes(memory))
+        return cls(RECALL if recall is None else _recall(recall), _bytes(memory))
 
 
 def kinds(count: int, dim: int, precision: str, budget: Budget) -> tuple[str, ...]:
@@ -67,7 +71,7 @@ def resident_bytes(kind: str, count: int, dim: int, precision: str = "fp32") -> 
     return count * _PER_VECTOR[kind](dim) + lists * dim * 4
 
 
-_PER_VECTOR = {
+_PER_VECTOR: dict[str, Callable[[int], int]] = {
     "hnsw": lambda dim: 4 * dim + _LINKS,
     "hnsw_sq8": lambda dim: dim + _LINKS,
     "ivf_fp16": lambda dim: 2 * dim + _ID,

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,6 +206,6 @@ def _timed(call: Callable[[], Found]) -> tuple[Found, float]:
     return found, time.perf_counter() - start
 
 
-def _units(vectors_NM: NDArray[np.floating]) -> NDArray[np.floating]:
+def _units(vectors_NM: NDArray[Any]) -> NDArray[Any]:
     norm_N1 = np.linalg.norm(vectors_NM, axis=1, keepdims=True)
-    return vectors_NM / np.maximum(norm_N1, 1e-12)
+    return np.asarray(vectors_NM / np.maximum(norm_N1, 1e-12))

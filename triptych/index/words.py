@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import apsw
@@ -148,14 +148,14 @@ def _column(cursor: apsw.Cursor) -> Rows:
 def _strings(metadata: Metadata) -> str:
     """Return every string among the values, with what keeps runs without spaces apart."""
     found: list[str] = []
-    waiting: list[Any] = [metadata]
+    waiting: list[Any] = list(metadata.values())
     while waiting:  # no recursion: metadata may be nested a thousand deep
         value = waiting.pop()
         if isinstance(value, str):
             found.append(value)
-        elif isinstance(value, Mapping):
+        elif isinstance(value, dict):
             waiting.extend(value.values())
-        elif isinstance(value, Sequence):
+        elif isinstance(value, (list, tuple)):
             waiting.extend(value)
     joined = "\n".join(found)
     return joined if joined.isascii() else _BETWEEN.join(found)
