@@ -20,8 +20,10 @@ from triptych.encoders.pictures import PictureLimits
 from triptych.encoders.vectors import CallerVectors
 from triptych.errors import CollectionBusy, InvalidInput, ModelMismatch, NotFound, PictureError
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.ingest import IngestReport, index_folder
+from triptych.retrieval.ingest import IngestOptions, IngestReport, index_folder
 from triptych.types import Item, Matrix
+
+PRUNE = IngestOptions(prune=True)
 
 
 @pytest.fixture
@@ -40,12 +42,12 @@ def collection(tmp_path: Path) -> Iterator[Collection]:
 
 def counts(report: IngestReport) -> tuple[int, int, int, int, int]:
     return (
-        report.added, report.updated, report.unchanged, report.removed, len(report.failed),
+        report.added, report.updated, report.unchanged, report.removed, report.failed,
     )  # fmt: skip
 
 
 def codes(report: IngestReport) -> dict[str, str]:
-    return {os.path.basename(path): code for path, code, _ in report.failed}
+    return {os.path.basename(failure.place): failure.code for failure in report.failures}
 
 
 def embedded(collection: Collection) -> list[str]:
@@ -56,10 +58,11 @@ def embedded(collection: Collection) -> list[str]:
 
 
 def test_a_folder_becomes_findable(collection: Collection, root: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    report = index_folder(collection, root, progress=lambda *done: seen.append(done))
+    seen: list[tuple[int, int | None]] = []
+    options = IngestOptions(progress=lambda *done: seen.append(done))
+    report = index_folder(collection, root, options)
     assert counts(report) == (4, 0, 0, 0, 0) and report.seconds > 0
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert seen == [(0, 4), (4, 4)]
     assert embedded(collection) == ["a.png", "b.png", "d.JPG", "c.png"]
     hit = collection.search("blue", limit=1)[0]
     assert hit.id == hit.uri == str(root / "sub/c.png") and hit.modality == "image"
@@ -92,7 +95,7 @@ def test_touched_files_are_hashed_once(
     index_folder(collection, root)
     os.utime(root / "b.png", (1, 1))
     index_folder(collection, root)
-    monkeypatch.setattr("triptych.retrieval.ingest.picture_bytes", None)
+    monkeypatch.setattr("triptych.retrieval.lanes.picture_bytes", None)
     assert counts(index_folder(collection, root)) == (0, 0, 4, 0, 0)
 
 
@@ -111,7 +114,7 @@ def test_more_than_half_gone_is_refused(collection: Collection, root: Path) -> N
     with pytest.raises(InvalidInput, match=r"3 of the 4 .*--prune"):
         index_folder(collection, root)
     assert collection.count() == 4
-    assert counts(index_folder(collection, root, prune=True)) == (1, 0, 1, 3, 0)
+    assert counts(index_folder(collection, root, PRUNE)) == (1, 0, 1, 3, 0)
 
 
 @pytest.mark.parametrize("how", ["gone", "empty"])
@@ -125,12 +128,12 @@ def test_a_root_that_is_gone_or_empty_drops_nothing(
     with pytest.raises(InvalidInput, match="--prune"):
         index_folder(collection, root)
     assert collection.count() == 4
-    assert counts(index_folder(collection, root, prune=True)) == (0, 0, 0, 4, 0)
+    assert counts(index_folder(collection, root, PRUNE)) == (0, 0, 0, 4, 0)
 
 
 def test_no_folder_is_a_sentence(collection: Collection, root: Path) -> None:
     with pytest.raises(NotFound, match="no folder"):
-        index_folder(collection, root / "nowhere", prune=True)
+        index_folder(collection, root / "nowhere", PRUNE)
     with pytest.raises(InvalidInput, match="is a file"):
         index_folder(collection, root / "a.png")
 
@@ -160,14 +163,18 @@ def test_every_unreadable_picture_is_named(collection: Collection, root: Path) -
     (root / "outside.png").symlink_to("/etc/passwd")
     os.mkfifo(root / "pipe.png")
     Image.new("1", (9000, 9000)).save(root / "bomb.png")
-    report = index_folder(collection, root, limits=PictureLimits(max_pixels=1_000_000))
+    options = IngestOptions(limits=PictureLimits(max_pixels=1_000_000))
+    report = index_folder(collection, root, options)
     assert counts(report)[:4] == (4, 0, 0, 0)
     found = codes(report)
     assert found.keys() == {*bad, "outside.png", "pipe.png", "bomb.png"}
     assert found["empty.png"] == "picture_empty" and found["bomb.png"] == "picture_too_large"
     assert found["drawing.svg"] == found["phone.heic"] == "picture_format"
     assert found["outside.png"] == "link" and found["pipe.png"] == "picture_not_file"
-    assert all(reason.endswith(".") and "0x" not in reason for _, _, reason in report.failed)
+    assert all(
+        reason.endswith(".") and "0x" not in reason
+        for reason in (failure.reason for failure in report.failures)
+    )
     assert collection.count() == 4
 
 
@@ -188,7 +195,7 @@ def test_an_error_of_the_disk_drops_nothing(
     index_folder(collection, root)
     for name in ("a.png", "b.png", "d.JPG"):
         os.utime(root / name, (1, 1))
-    monkeypatch.setattr("triptych.retrieval.ingest.picture_bytes", failing)
+    monkeypatch.setattr("triptych.retrieval.lanes.picture_bytes", failing)
     assert counts(index_folder(collection, root)) == (0, 0, 1, 0, 3)
     assert collection.count() == 4
 
@@ -253,7 +260,7 @@ def test_a_second_indexer_is_refused_before_it_works(tmp_path: Path, root: Path)
 
 
 class Interrupted(CountingModel):
-    """The user presses Ctrl-C while the third batch is embedded."""
+    """The user presses Ctrl-C while the third block is embedded."""
 
     def embed(self, items: Sequence[Item]) -> Matrix:
         if len(self.embedded) >= 64:
@@ -269,7 +276,7 @@ def test_ctrl_c_keeps_what_was_done_and_the_next_run_goes_on(tmp_path: Path) -> 
         pytest.raises(KeyboardInterrupt),
         Collection.open(tmp_path / "c", embedder=Interrupted()) as collection,
     ):
-        index_folder(collection, root)
+        index_folder(collection, root, IngestOptions(lanes=1))
     with Collection.open(tmp_path / "c", embedder=CountingModel()) as collection:
         assert collection.count() == 64
         assert counts(index_folder(collection, root)) == (36, 0, 64, 0, 0)
@@ -280,13 +287,14 @@ CHILD = """
 import sys, time
 from tests.retrieval.fakes import CountingModel
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.ingest import index_folder
+from triptych.retrieval.ingest import IngestOptions, index_folder
 class Slow(CountingModel):
     def embed(self, items):
         time.sleep(0.05)
         return super().embed(items)
 with Collection.open(sys.argv[1], embedder=Slow()) as collection:
-    index_folder(collection, sys.argv[2], progress=lambda done, total: print(done, flush=True))
+    options = IngestOptions(progress=lambda done, total: print(done, flush=True))
+    index_folder(collection, sys.argv[2], options)
 """
 
 

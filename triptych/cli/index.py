@@ -1,121 +1,168 @@
-"""`triptych index`: folders of pictures into a collection; the second time, only what changed."""
+"""`triptych index`: folders, pictures, manifests and tars; the second time, only what changed."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from triptych.cli.command import add_collection_option, collection_folder, whole_number
+from triptych.cli.failures import failure_log, print_failures
 from triptych.cli.search import printable
 from triptych.encoders.pictures import PictureLimits
 from triptych.errors import InvalidInput
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.ingest import IngestReport, index_folder
+from triptych.retrieval.columns import Wanted
+from triptych.retrieval.ingest import IngestOptions, IngestReport, index_source
 from triptych.retrieval.rebuild import rebuilding, roots_of
+from triptych.retrieval.sources import Folder, Source, sources_of
 from triptych.settings import Settings
 
-_NAMED = 20  # unreadable pictures named on the screen; --report has them all
+_LANES = 8  # each holds some decoded pictures
+
+SOURCES = """\
+a SOURCE is
+  ~/Pictures              a folder: new and changed pictures come in, vanished ones are dropped
+  '~/Pictures/**/*.jpg'   a pattern, in quotes; or pictures named one by one
+  rows.jsonl .csv .tsv .parquet
+                          a manifest, one item per row: id, image (a path relative to the
+                          manifest, or a data URI; in Parquet bytes too), text, uri, metadata;
+                          all other columns are metadata
+  shard-000.tar           a WebDataset: key.jpg .png .webp, key.txt .json .cls
+"""
 
 
 class Index:
-    help = "Index folders of pictures. Again: only what is new, changed or gone."
+    help = "Index folders, pictures, manifests and tars. Again: only what is new or changed."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.epilog = SOURCES
+        parser.add_argument("sources", nargs="*", metavar="SOURCE")
         add_collection_option(parser)
         parser.add_argument("--model", help="of a new collection, see: triptych models")
-        parser.add_argument("--prune", action="store_true", help="drop what vanished, however much")
+        for part in ("id", "image", "text"):
+            parser.add_argument(
+                f"--{part}-column", metavar="NAME",
+                help='of a manifest, where no guess finds it; "" for none',
+            )  # fmt: skip
         parser.add_argument(
-            "--rebuild",
-            action="store_true",
-            help="embed all of it again, with --model",
+            "--prune", action="store_true", help="drop what vanished from a folder, however much"
+        )
+        parser.add_argument(
+            "--rebuild", action="store_true", help="embed all of it again, with --model"
         )
         parser.add_argument(
             "--max-megapixels", type=whole_number, default=50, metavar="N",
-            help="larger pictures are unreadable (50); a large JPEG is decoded smaller",
+            help="larger pictures are left out (50); a large JPEG is decoded smaller",
         )  # fmt: skip
         ending = parser.add_mutually_exclusive_group()
         ending.add_argument(
-            "--strict", action="store_true", help="exit code 1 if a picture was unreadable"
+            "--strict", action="store_true", help="exit code 1 if anything was left out"
         )
         ending.add_argument(
             "--keep-going", action="store_true", help="exit code 0 all the same (default)"
         )
         parser.add_argument(
-            "--report", type=Path, metavar="FILE", help="write unreadable pictures as TSV"
+            "--report",
+            type=Path,
+            metavar="FILE",
+            help="write all that was left out: .jsonl or .tsv",
         )
 
     def run(self, args: argparse.Namespace, settings: Settings) -> int:
         folder = collection_folder(args, settings)
-        roots = [root.expanduser() for root in args.folders]
-        if args.rebuild:
-            roots = roots or roots_of(folder)
-            model = args.model or settings.model
-            fingerprint = settings.open_model(model).fingerprint
-            with rebuilding(folder, fingerprint=fingerprint) as target:
-                reports = _index(args, settings, target, roots, model=model)
-        else:
-            reports = _index(args, settings, folder, roots, model=args.model)
-        failed = [failure for report in reports for failure in report.failed]
-        if args.report is not None:
-            rows = (f"{printable(path)}\t{code}\t{reason}\n" for path, code, reason in failed)
-            args.report.write_text("".join(rows), "utf-8")
+        names: list[str] = args.sources
+        if args.rebuild and not names:
+            names = [str(root) for root in roots_of(folder)]
+        wanted = Wanted(id=args.id_column, image=args.image_column, text=args.text_column)
+        sources = sources_of(names, wanted)
+        if not sources:
+            raise InvalidInput(
+                "Got nothing to index.", hint="For example: triptych index ~/Pictures"
+            )
+        with failure_log(args.report) as log:
+            options = IngestOptions(
+                prune=args.prune,
+                lanes=min(settings.num_threads, _LANES),
+                limits=PictureLimits(max_pixels=args.max_megapixels * 1_000_000),
+                on_failure=log,
+            )
+            if args.rebuild:
+                model = args.model or settings.model
+                fingerprint = settings.open_model(model).fingerprint
+                with rebuilding(folder, fingerprint=fingerprint) as target:
+                    failed = _index(settings, target, sources, options, model=model)
+            else:
+                failed = _index(settings, folder, sources, options, model=args.model)
         return 1 if failed and args.strict else 0
 
 
 def _index(
-    args: argparse.Namespace,
     settings: Settings,
     folder: Path,
-    roots: Sequence[Path],
+    sources: Sequence[Source],
+    options: IngestOptions,
     *,
     model: str | None,
-) -> list[IngestReport]:
-    if not roots:
-        raise InvalidInput("Got no folder to index.", hint="For example: triptych index ~/Pictures")
-    threads = settings.num_threads
-    limits = PictureLimits(max_pixels=args.max_megapixels * 1_000_000)
+) -> int:
+    """Index all sources, one after the other; return how many items were left out."""
+    # a lane keeps one core busy: threads of the model's own would get in each other's way
+    threads = max(1, settings.num_threads // options.lanes)
+    total = IngestReport()
     with settings.open_collection(folder, model=model, threads=threads) as collection:
-        return [index_with_bar(collection, root, prune=args.prune, limits=limits) for root in roots]
+        for source in sources:
+            report = index_with_bar(collection, source, options, titled=len(sources) > 1)
+            for name in ("added", "updated", "unchanged", "removed", "failed", "seconds"):
+                setattr(total, name, getattr(total, name) + getattr(report, name))
+    if len(sources) > 1:
+        print(f"in all: {summary(total)}")
+    return total.failed
 
 
 def index_with_bar(
     collection: Collection,
-    root: Path,
+    source: Source | Path,
+    options: IngestOptions | None = None,
     *,
-    prune: bool = False,
-    limits: PictureLimits | None = None,
+    titled: bool = False,
 ) -> IngestReport:
-    """Index one folder, showing how far it is and, at the end, what came of it."""
-    with tqdm(desc=f"indexing {printable(str(root))}", unit=" pictures", disable=None) as bar:
+    """Index one source, showing how far it is and, at the end, what came of it."""
+    source = Folder(str(source)) if isinstance(source, Path) else source
+    title = printable(source.path)
+    note = getattr(source, "note", None)
+    if note:
+        print(f"{title}: {printable(note)}", file=sys.stderr)
+    with tqdm(desc=f"indexing {title}", unit=" items", disable=None) as bar:
 
-        def progress(done: int, total: int) -> None:
+        def progress(done: int, total: int | None) -> None:
             bar.total = total
+            if not done or not bar.n:
+                bar.initial = bar.n = done  # what a folder's run skips at once has no rate
             bar.update(done - bar.n)
 
-        report = index_folder(collection, root, prune=prune, limits=limits, progress=progress)
-    _print_report(report)
+        report = index_source(
+            collection, source, replace(options or IngestOptions(), progress=progress)
+        )
+    print(f"{title}: {summary(report)}" if titled else summary(report))
+    print_failures(report.failures, count=report.failed)
     return report
 
 
-def _print_report(report: IngestReport) -> None:
+def summary(report: IngestReport) -> str:
+    """Return a line like `812 added, 3 left out in 10.0 s (81 a second)`."""
     counts = {
         "added": report.added,
         "updated": report.updated,
         "unchanged": report.unchanged,
         "removed": report.removed,
-        "unreadable": len(report.failed),
+        "left out": report.failed,
     }
-    said = (
-        ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "no pictures"
-    )
-    print(f"{said} in {report.seconds:.1f} s")
-    for path, _, reason in report.failed[:_NAMED]:
-        print(f"  unreadable: {printable(path)}: {reason}", file=sys.stderr)
-    if len(report.failed) > _NAMED:
-        more = len(report.failed) - _NAMED
-        print(f"  ... and {more:,} more, all of them with --report FILE", file=sys.stderr)
+    said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "no items"
+    written = report.added + report.updated
+    rate = f" ({written / report.seconds:,.0f} a second)" if written and report.seconds else ""
+    return f"{said} in {report.seconds:.1f} s{rate}"

@@ -1,212 +1,220 @@
-"""A folder of pictures into a collection; again: only what is new, changed or gone.
+"""Sources into a collection; again: only what is new, changed or gone.
 
-Threads read, hash and decode while the model embeds. Each batch is one durable transaction, so an
-interrupt loses nothing that was acknowledged, and the next run goes on.
+An item is compared by the hash of its content, which lies beside it in the store, so the store is
+all that a run which goes on needs to know: there is no progress file that could be wrong.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
-from triptych.encoders.pictures import PictureLimits, load_picture, picture_bytes, thumbnail
-from triptych.errors import InvalidInput, NotFound, PictureError
+from triptych.encoders.pictures import PictureLimits
+from triptych.errors import InvalidInput, NotFound
 from triptych.index.records import FileState, KnownFile
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.prepare import Prepared
+from triptych.retrieval.lanes import Done, Lane, blocks, in_lanes
+from triptych.retrieval.offers import Failure, Offer, RowSource
 from triptych.retrieval.scan import Found, Scan, is_below, scan_folder
+from triptych.retrieval.sources import Folder, Pictures, Source
 from triptych.types import Item
 
-Progress = Callable[[int, int], object]
+Progress = Callable[[int, int | None], object]
+"""Called with how many are done, and how many there are as far as that is known."""
 
-_BATCH = 32
-_BATCH_PIXELS = 64_000_000  # pictures that are not JPEG come in full size
-_AHEAD = 16
-_THREADS = 2
+NAMED = 100
+"""Failures that a report names; all of them go to `on_failure`."""
+
 _TOUCHED = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestOptions:
+    """How a run works; `lanes` blocks are worked on at a time."""
+
+    prune: bool = False
+    lanes: int = 2
+    limits: PictureLimits = field(default_factory=PictureLimits)
+    progress: Progress | None = None
+    on_failure: Callable[[Failure], object] | None = None
 
 
 @dataclass(slots=True)
 class IngestReport:
-    """What a run did; `failed` has path, code and reason of each picture that was left out."""
+    """What a run did; `failures` are the first of those that were left out."""
 
     added: int = 0
     updated: int = 0
     unchanged: int = 0
     removed: int = 0
-    failed: list[tuple[str, str, str]] = field(default_factory=list)
+    failed: int = 0
+    failures: list[Failure] = field(default_factory=list)
     seconds: float = 0.0
 
+    @property
+    def done(self) -> int:
+        """How many of what the source offers have been dealt with."""
+        return self.added + self.updated + self.unchanged + self.failed
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What became of one file: one of a picture, nothing new (touch), or a failure."""
 
-    found: Found
-    known: KnownFile | None
-    prepared: Prepared | None = None
-    error: PictureError | None = None
-    keep: bool = True  # of a failure: what was indexed before may still be true
+def index_source(
+    collection: Collection, source: Source, options: IngestOptions | None = None
+) -> IngestReport:
+    """Return what was added, updated, removed and left out.
+
+    Each batch is one durable transaction: whatever stops a run, the next one goes on. Raises
+    InvalidInput or NotFound where nothing of the source can be used.
+    """
+    started = time.monotonic()
+    options = options or IngestOptions()
+    if isinstance(source, Folder):
+        report = _index_folder(collection, source.path, options)
+    elif isinstance(source, Pictures):
+        collection.claim()
+        known = collection.files()
+        report = _index_scan(collection, source.scan, known, _Run(collection, source.path, options))
+    else:
+        report = _index_rows(collection, source, options)
+    report.seconds = time.monotonic() - started
+    return report
 
 
 def index_folder(
-    collection: Collection,
-    root: str | Path,
-    *,
-    prune: bool = False,
-    progress: Progress | None = None,
-    limits: PictureLimits | None = None,
+    collection: Collection, root: str | Path, options: IngestOptions | None = None
 ) -> IngestReport:
-    """Return what was added, updated, removed and left out.
+    """Index a folder of pictures.
 
     Files that vanished are dropped; raises InvalidInput where that is more than half of them,
     unless `prune`. Raises NotFound for no such folder.
     """
-    started = time.monotonic()
+    return index_source(collection, Folder(str(root)), options)
+
+
+def _index_folder(collection: Collection, root: str, options: IngestOptions) -> IngestReport:
     top = os.path.realpath(os.path.expanduser(root))
     known = {id: file for id, file in collection.files().items() if is_below(id, top)}
-    _check_root(top, num_known=len(known), prune=prune)
+    _check_root(top, num_known=len(known), prune=options.prune)
     scan = scan_folder(top) if os.path.isdir(top) else Scan()
     gone = _vanished(known, [found.path for found in scan.found], scan.unlisted)
-    if 2 * len(gone) > len(known) and not prune:
+    if 2 * len(gone) > len(known) and not options.prune:
         raise InvalidInput(
             f"{len(gone):,} of the {len(known):,} pictures indexed from {top!r} are gone.",
             hint="Is the disk there? If they are to be dropped, say --prune (prune=True).",
         )
     collection.claim()  # whoever cannot write learns it before the work
-    run = _Run(collection, IngestReport(failed=scan.failed))
+    run = _Run(collection, top, options)
     run.drop(gone)
+    return _index_scan(collection, scan, known, run)
+
+
+def _index_scan(
+    collection: Collection, scan: Scan, known: dict[str, KnownFile], run: _Run
+) -> IngestReport:
+    for path, code, reason in scan.failed:
+        run.fail(Failure(source=run.source, place=path, code=code, reason=reason))
     fresh = [found for found in scan.found if not _is_unchanged(found, known)]
-    run.report.unchanged = done = len(scan.found) - len(fresh)
-    hint = getattr(collection.embedder, "picture_size", None)
-    read = partial(_read, known=known, limits=limits or PictureLimits(), size_hint=hint)
-    with closing(_in_threads(read, fresh)) as all_seen:
-        for seen in all_seen:
-            run.take(seen)
-            done += 1
-            if progress is not None:
-                progress(done, len(scan.found))
-    run.flush()
-    run.report.seconds = time.monotonic() - started
-    return run.report
+    run.report.unchanged = len(scan.found) - len(fresh)
+    run.rows_of = {found.path: known[found.path].row for found in fresh if found.path in known}
+    total = len(scan.found) + len(scan.failed)
+    return run.all_of(map(_file_offer, fresh), total=lambda: total)
+
+
+def _index_rows(collection: Collection, source: RowSource, options: IngestOptions) -> IngestReport:
+    collection.claim()
+    run = _Run(collection, source.path, options)
+    num_read, at_end = 0, False
+
+    def offers() -> Iterator[Offer]:
+        nonlocal num_read, at_end
+        for found in source.offers():
+            num_read += 1
+            if isinstance(found, Failure):
+                run.fail(found)
+            else:
+                yield found
+        at_end = True
+
+    def total() -> int | None:
+        return num_read if at_end else source.total(num_read) or None
+
+    return run.all_of(offers(), total=total)
 
 
 class _Run:
-    """Collects what is ready, and writes it in batches."""
+    """Takes down what comes out of the lanes, and does what must be done in order."""
 
-    def __init__(self, collection: Collection, report: IngestReport) -> None:
-        self.report = report
+    def __init__(self, collection: Collection, source: str, options: IngestOptions) -> None:
+        self.source = source
+        self.report = IngestReport()
+        self.rows_of: dict[str, int] = {}  # of files that are known: what is lost is dropped
         self._collection = collection
-        self._batch: list[_Seen] = []
-        self._pixels = 0
+        self._options = options
         self._touched: dict[int, FileState] = {}
 
-    def take(self, seen: _Seen) -> None:
-        """Take what a thread has made of a file."""
-        if seen.error is not None:
-            self._fail(seen, seen.error, keep=seen.keep)
-        elif seen.prepared is None:
-            assert seen.known is not None, "only a known file can be unchanged"
-            self._touched[seen.known.row] = seen.found.state
-            self.report.unchanged += 1
-        else:
-            self._batch.append(seen)
-            width, height = getattr(seen.prepared.item.image, "size", (0, 0))
-            self._pixels += width * height
-        if len(self._batch) >= _BATCH or self._pixels > _BATCH_PIXELS:
-            self._write_batch()
-        if len(self._touched) >= _TOUCHED:
-            self._write_touched()
-
-    def flush(self) -> None:
-        """Write the rest."""
-        self._write_batch()
+    def all_of(self, offers: Iterable[Offer], *, total: Callable[[], int | None]) -> IngestReport:
+        """Take all offers in; return the report."""
+        lane = Lane(self._collection, self._options.limits)
+        some = blocks(offers, lambda offer: offer.num_bytes)
+        self._show(total())
+        with closing(in_lanes(lane.take, some, lanes=self._options.lanes)) as ended:
+            for done in ended:
+                self._note(done)
+                self._show(total())
         self._write_touched()
+        return self.report
 
     def drop(self, ids: Iterable[str]) -> None:
         """Delete items."""
         if ids := list(ids):
             self.report.removed += self._collection.delete(ids)
 
-    def _write_batch(self) -> None:
-        batch, self._batch, self._pixels = self._batch, [], 0
-        if not batch:
-            return
-        try:
-            self._put(batch)
-        except InvalidInput:
-            # one picture that the model cannot place must not take its neighbours with it
-            for seen in batch:
-                try:
-                    self._put([seen])
-                except InvalidInput as error:
-                    self._fail(seen, error, keep=False)
+    def fail(self, failure: Failure) -> None:
+        """Count a failure, and pass it on."""
+        self.report.failed += 1
+        if len(self.report.failures) < NAMED:
+            self.report.failures.append(failure)
+        if self._options.on_failure is not None:
+            self._options.on_failure(failure)
 
-    def _put(self, batch: list[_Seen]) -> None:
-        self._collection.put([seen.prepared for seen in batch if seen.prepared is not None])
-        updated = sum(seen.known is not None for seen in batch)
-        self.report.updated += updated
-        self.report.added += len(batch) - updated
+    def _note(self, done: Done) -> None:
+        self.report.added += done.added
+        self.report.updated += done.updated
+        self.report.unchanged += len(done.unchanged)
+        for offer in done.unchanged:
+            if offer.file is not None and offer.item.id in self.rows_of:
+                self._touched[self.rows_of[offer.item.id]] = offer.file
+        for offer, error in done.failed:
+            place, id = offer.place, offer.item.id
+            self.fail(
+                Failure(
+                    source=self.source,
+                    place=place,
+                    id=None if offer.file else id,
+                    code=error.code,
+                    reason=str(error),
+                )
+            )
+        self.drop(id for id in done.lost if id in self.rows_of)
+        if len(self._touched) >= _TOUCHED:
+            self._write_touched()
+
+    def _show(self, total: int | None) -> None:
+        if self._options.progress is not None:
+            self._options.progress(self.report.done, total)
 
     def _write_touched(self) -> None:
         if self._touched:
             self._collection.touch(self._touched)
             self._touched = {}
 
-    def _fail(self, seen: _Seen, error: InvalidInput, *, keep: bool) -> None:
-        self.report.failed.append((seen.found.path, error.code, str(error)))
-        if seen.known is not None and not keep:
-            self.drop([seen.found.path])
 
-
-def _read(
-    found: Found, *, known: dict[str, KnownFile], limits: PictureLimits, size_hint: int | None
-) -> _Seen:
-    before = known.get(found.path)
-    try:
-        data = picture_bytes(Path(found.path), limits=limits)
-    except PictureError as error:
-        # that a file cannot be read now says nothing about the picture; that it is empty does
-        lost = error.code in ("picture_empty", "picture_too_large")
-        return _Seen(found, before, error=error, keep=not lost)
-    assert data is not None, "a path has bytes"
-    content = hashlib.sha256(data).hexdigest()
-    if before is not None and before.content == content:
-        return _Seen(found, before)
-    try:
-        picture = load_picture(data, limits=limits, size_hint=size_hint)
-    except PictureError as error:
-        return _Seen(found, before, error=error, keep=False)
-    item = Item(id=found.path, image=picture, uri=found.path)
-    small = thumbnail(picture)
-    prepared = Prepared(item=item, thumbnail=small, content=content, file=found.state)
-    return _Seen(found, before, prepared=prepared)
-
-
-def _in_threads(
-    read: Callable[[Found], _Seen], files: Iterable[Found]
-) -> Generator[_Seen, None, None]:
-    """Yield in order; only so many are read ahead as memory allows."""
-    waiting: deque[Future[_Seen]] = deque()
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="decode") as pool:
-        try:
-            for found in files:
-                waiting.append(pool.submit(read, found))
-                if len(waiting) > _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+def _file_offer(found: Found) -> Offer:
+    item = Item(id=found.path, image=found.path, uri=found.path)
+    return Offer(place=found.path, item=item, file=found.state)
 
 
 def _is_unchanged(found: Found, known: dict[str, KnownFile]) -> bool:
@@ -217,9 +225,13 @@ def _is_unchanged(found: Found, known: dict[str, KnownFile]) -> bool:
     return (old.size, old.mtime_ns) == (new.size, new.mtime_ns)
 
 
-def _vanished(known: Iterable[str], found: Iterable[str], unlisted: list[str]) -> list[str]:
+def _vanished(known: dict[str, KnownFile], found: Iterable[str], unlisted: list[str]) -> list[str]:
     gone = set(known).difference(found)
-    return sorted(id for id in gone if not any(is_below(id, folder) for folder in unlisted))
+    gone = {id for id in gone if not any(is_below(id, folder) for folder in unlisted)}
+    # what a pattern found may be there although a folder's scan passes it by
+    return sorted(
+        id for id in gone if is_below(id, known[id].state.root) or not os.path.lexists(id)
+    )
 
 
 def _check_root(top: str, *, num_known: int, prune: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import islice
@@ -44,18 +46,35 @@ def as_item(given: AnyItem) -> Item:
     return Item(**{"metadata": {}, **given})
 
 
-def prepare(given: AnyItem, *, size_hint: int | None = None) -> Prepared:
-    """Return the item with its picture decoded, near the size that the model wants.
-
-    Raises InvalidInput or PictureError, naming the item.
-    """
-    item = as_item(given)
+def check_item(item: Item) -> None:
+    """Raise InvalidInput for a text, uri or metadata that cannot be stored."""
     for name in ("text", "uri"):
         if not isinstance(getattr(item, name), str | None):
             raise InvalidInput(f"The {name} of {item.id!r} is no string: {getattr(item, name)!r}.")
     if item.text is not None and not item.text.strip():
         raise InvalidInput(f"The text of {item.id!r} is empty.", hint="Leave it out.")
     metadata_json(item.id, item.metadata)
+
+
+def content_of(item: Item, picture: bytes | None) -> str:
+    """Return the hash of all that the item says: of a bare picture, of its bytes alone.
+
+    With words, metadata or an address of its own it is `<hash of the picture>-<hash of those>`.
+    """
+    parts = [] if picture is None else [hashlib.sha256(picture).hexdigest()]
+    if item.text is not None or item.metadata or item.uri not in (None, item.image):
+        said = json.dumps([item.text, dict(item.metadata), item.uri], sort_keys=True)
+        parts.append(hashlib.sha256(said.encode()).hexdigest())
+    return "-".join(parts)
+
+
+def prepare(given: AnyItem, *, size_hint: int | None = None) -> Prepared:
+    """Return the item with its picture decoded, near the size that the model wants.
+
+    Raises InvalidInput or PictureError, naming the item.
+    """
+    item = as_item(given)
+    check_item(item)
     if item.image is None:
         return Prepared(item=item)
     try:

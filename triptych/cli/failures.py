@@ -1,0 +1,62 @@
+"""What was left out, on the screen and in the file that `--report` names."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from triptych.cli.search import printable
+from triptych.errors import InvalidInput, NotAvailable
+from triptych.retrieval.offers import Failure
+
+_NAMED = 20  # on the screen; --report has them all
+_FIELDS = ("source", "place", "id", "code", "reason")
+
+
+@contextmanager
+def failure_log(path: Path | None) -> Iterator[Callable[[Failure], None] | None]:
+    """Yield what writes a failure to the file, at once: a run that is killed leaves its report.
+
+    Raises InvalidInput for an ending other than .jsonl and .tsv, NotAvailable where the file
+    cannot be written.
+    """
+    if path is None:
+        yield None
+        return
+    kind = path.suffix.lower()
+    if kind not in (".jsonl", ".tsv"):
+        raise InvalidInput(
+            f"The report {path} ends in {kind or 'nothing'}, expected .jsonl or .tsv."
+        )
+    try:
+        file = path.expanduser().open("w", encoding="utf-8", buffering=1)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise NotAvailable(f"The report {path} cannot be written: {reason}.") from None
+    with file:
+        if kind == ".tsv":
+            print(*_FIELDS, sep="\t", file=file)
+
+        def write(failure: Failure) -> None:
+            values = asdict(failure)
+            if kind == ".jsonl":
+                print(json.dumps(values), file=file)
+            else:
+                print(*(printable(values[name] or "") for name in _FIELDS), sep="\t", file=file)
+
+        yield write
+
+
+def print_failures(failures: Sequence[Failure], *, count: int) -> None:
+    """Name the first of `count` failures on standard error."""
+    for failure in failures[:_NAMED]:
+        id = f" (id {failure.id!r})" if failure.id is not None else ""
+        print(f"  left out: {printable(failure.place)}{id}: {failure.reason}", file=sys.stderr)
+    more = count - min(len(failures), _NAMED)
+    if more:
+        print(f"  ... and {more:,} more, all of them with --report FILE", file=sys.stderr)
