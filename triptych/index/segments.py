@@ -36,6 +36,9 @@ _GATHER = 170
 # beyond a candidate in eight the scan of everything is cheaper, and exact
 _SCAN = 8
 _DEEPER = 4
+# removed rows come among the candidates: so many more are asked for
+_MARGIN = 1.25
+_SPARE = 8
 _CHUNK = 4096
 
 
@@ -83,14 +86,17 @@ class Base:
         allowed: Positions | None,
     ) -> tuple[Rows, Vector] | None:
         """Return None where the k best cannot be had for less than a scan."""
+        candidates = self.knobs.refine * k
         share = len(self.rows) / left
-        effort = int(self.knobs.effort * share)
-        wanted = int(self.knobs.refine * k * (share if allowed is None else 1))
+        effort, wanted = int(self.knobs.effort * share), candidates
+        if removed_N is not None and allowed is None:
+            wanted = int(_MARGIN * candidates * share) + _SPARE
         while _SCAN * wanted <= left:
             found = ann.search(query_M, wanted, effort=effort, allowed=allowed)
-            if removed_N is not None and allowed is None:
+            if removed_N is not None:
                 found = found[~removed_N[found]]
-            if len(found) >= k:
+            # fewer are a sign that most of what is near is gone: those left are not the best
+            if len(found) >= max(k, candidates // 2):
                 return ranked(self.rows.rows_N[found], self.rows.scores(query_M, found), k)
             wanted, effort = _DEEPER * wanted, _DEEPER * effort
         return None
