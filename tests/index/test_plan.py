@@ -59,7 +59,7 @@ def test_small_collections_and_a_recall_of_one_are_scanned() -> None:
 
 def test_graphs_are_tried_where_they_fit_the_memory() -> None:
     lists = ("ivf_rabitq", "ivf_sq8", "flat")
-    assert kinds(MILLION, 512, "fp32", Budget()) == ("hnsw", "hnsw_sq8", *lists)
+    assert kinds(MILLION, 512, "fp32", Budget()) == ("hnsw_sq8", "hnsw", *lists)
     two = Budget(memory=2 * 10**9)
     assert kinds(MILLION, 512, "fp32", two) == ("hnsw_sq8", *lists)
     assert kinds(MILLION, 512, "fp32", Budget(memory=600 * 10**6)) == lists

@@ -51,7 +51,8 @@ class Held:
         return len(self.vectors_NM)
 
     def gather(self, positions_K: Positions) -> Matrix:
-        return np.asarray(self.vectors_NM[positions_K])
+        vectors_KM: Matrix = self.vectors_NM[positions_K]
+        return vectors_KM
 
 
 class Synthetic:

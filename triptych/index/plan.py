@@ -48,13 +48,15 @@ def kinds(count: int, dim: int, precision: str, budget: Budget) -> tuple[str, ..
     """Return what to try, in this order, until one reaches the recall; "flat" always does.
 
     Graphs are the fastest, and jump about in their memory with every search: they are tried where
-    they fit. Lists of codes read one after the other can stay on the disk where they do not.
+    they fit. That of 8-bit codes comes first: what it proposes is rescored exactly, so it gives
+    the recall of whole vectors in two thirds of their time and a third of their memory. Lists of
+    codes are read one after the other, and can stay on the disk where they do not fit.
     `precision` is that of the row file, "fp32" or "fp16".
     """
     if count <= _SMALL or budget.recall >= 1:
         return ("flat",)
     bound = math.inf if budget.memory is None else budget.memory
-    graphs = [k for k in ("hnsw", "hnsw_sq8") if resident_bytes(k, count, dim, precision) <= bound]
+    graphs = [k for k in ("hnsw_sq8", "hnsw") if resident_bytes(k, count, dim, precision) <= bound]
     return (*graphs, "ivf_rabitq", "ivf_sq8", "flat")
 
 
