@@ -77,13 +77,8 @@ class Database:
         """Yield a connection that sees one state and belongs to no thread."""
         with translated(self.path):
             if self.path is None:
-                with self._mutex:
-                    connection = self._open_writer()
-                    if connection.in_transaction:
-                        yield connection
-                    else:
-                        with transaction(connection, "DEFERRED"):
-                            yield connection
+                with self._mutex:  # the one connection to it: nobody else writes meanwhile
+                    yield self._open_writer()
                 return
             connection = self._take()
             try:
@@ -107,7 +102,7 @@ class Database:
             except apsw.IOError as error:
                 # the system may have dropped what it could not sync, and says so only once
                 syncs = (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC)
-                self._failed |= error.extendedresult in syncs
+                self._failed |= _extended(error) in syncs
                 raise
             if self._log_pages >= _CHECKPOINT_PAGES:
                 self.checkpoint()
@@ -116,7 +111,10 @@ class Database:
     def creating(self) -> Iterator[apsw.Connection]:
         """Yield the connection that writes, to make the tables with."""
         with translated(self.path), self._mutex:
-            yield self._open_writer()
+            connection = self._open_writer()
+            if self.path is not None and not has_sums(self.path):
+                raise CollectionDamaged(f"{self.path} is no store, but an empty database.")
+            yield connection
 
     def checkpoint(self) -> None:
         """Move what is in the log to its place, as far as readers allow.
@@ -250,7 +248,11 @@ def is_full(error: apsw.Error) -> bool:
     """Whether the disk, a quota or a limit on the size of files left no room."""
     # SQLite calls a full disk FULL, and whatever else keeps it from writing IOERR_WRITE
     no_room = (apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE)
-    return isinstance(error, apsw.FullError) or error.extendedresult in no_room
+    return isinstance(error, apsw.FullError) or _extended(error) in no_room
+
+
+def _extended(error: apsw.Error) -> int:
+    return int(getattr(error, "extendedresult", 0))
 
 
 def _unusable(where: str, error: Exception) -> NotAvailable:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import apsw
 
@@ -64,7 +64,8 @@ class Meta(NamedTuple):
     space: int
 
 
-class State(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class State:
     """How far a store is."""
 
     sequence: int  # grows by one with each change
@@ -83,7 +84,7 @@ def create(connection: apsw.Connection, space: Space) -> None:
         connection.execute(words.SCHEMA)
         number = add_space(connection, space)
         rows = {"format": FORMAT, "collection": uuid.uuid4().hex, "created": time.time()}
-        state = State(0, 0, 0, 0)._asdict()
+        state = asdict(State(0, 0, 0, 0))
         connection.executemany(
             "INSERT INTO meta VALUES (?, ?)", {**rows, "space": number, **state}.items()
         )
@@ -141,7 +142,7 @@ def read_meta(connection: apsw.Connection, path: Path | None) -> Meta:
 def current_space(connection: apsw.Connection) -> Space:
     """Return the space that is searched; raises CollectionDamaged where there is none."""
     query = "SELECT * FROM spaces WHERE space = (SELECT value FROM meta WHERE key = 'space')"
-    found = connection.execute(query).fetchall()
+    found: list[tuple[Any, ...]] = connection.execute(query).fetchall()
     if not found or found[0][4] not in PRECISIONS or found[0][3] < 1:
         raise CollectionDamaged("The store does not say which model it belongs to.")
     return Space(*found[0])
@@ -149,7 +150,10 @@ def current_space(connection: apsw.Connection) -> Space:
 
 def read_spaces(connection: apsw.Connection) -> list[Space]:
     """Return every space, by number."""
-    return [Space(*found) for found in connection.execute("SELECT * FROM spaces ORDER BY space")]
+    found: list[tuple[Any, ...]] = connection.execute(
+        "SELECT * FROM spaces ORDER BY space"
+    ).fetchall()
+    return [Space(*columns) for columns in found]
 
 
 def read_state(connection: apsw.Connection) -> State:
@@ -164,10 +168,10 @@ def read_state(connection: apsw.Connection) -> State:
 
 def write_state(connection: apsw.Connection, old: State, new: State) -> None:
     """Note the new state, where it differs."""
-    changed: Iterable[tuple[str, int, int]] = zip(State._fields, old, new, strict=True)
+    before, after = asdict(old), asdict(new)
     connection.executemany(
         "UPDATE meta SET value = ? WHERE key = ?",
-        [(after, key) for key, before, after in changed if before != after],
+        [(value, key) for key, value in after.items() if value != before[key]],
     )
 
 

@@ -71,7 +71,7 @@ class Reader:
         """Return each epoch's first sequence and the one that the next began at (or stands at)."""
         with self._database.reading() as connection:
             query = "SELECT sequence, epoch FROM epochs ORDER BY rowid"
-            found = connection.execute(query).fetchall()
+            found: list[tuple[Any, ...]] = connection.execute(query).fetchall()
             ends = [*(first for first, _ in found[1:]), read_state(connection).sequence]
         return {epoch: (first, end) for (first, epoch), end in zip(found, ends, strict=False)}
 
@@ -98,7 +98,9 @@ class Reader:
                 return None
             loaded = load_all_after(connection, current_space(connection), last_row)
             query = "SELECT row FROM removed WHERE sequence > ? AND row <= ? ORDER BY row"
-            removed = connection.execute(query, (sequence, last_row)).fetchall()
+            removed: list[tuple[Any, ...]] = connection.execute(
+                query, (sequence, last_row)
+            ).fetchall()
         return Change(
             loaded.rows_N,
             loaded.vectors_NM,
@@ -111,7 +113,8 @@ class Reader:
     def rows(self) -> Rows:
         """Return all rows, ascending."""
         with self._database.reading() as connection:
-            found = connection.execute("SELECT row FROM items ORDER BY row").fetchall()
+            query = "SELECT row FROM items ORDER BY row"
+            found: list[tuple[Any, ...]] = connection.execute(query).fetchall()
         return as_rows(row for (row,) in found)
 
     def rows_of(self, ids: Sequence[str]) -> dict[str, int]:
@@ -209,7 +212,7 @@ class Reader:
             "FROM items JOIN thumbnails USING (row) WHERE id = ?"
         )
         with self._database.reading() as connection:
-            found = connection.execute(query, (pack(id),)).fetchall()
+            found: list[tuple[Any, ...]] = connection.execute(query, (pack(id),)).fetchall()
         if not found:
             return None
         jpeg, expected, item = found[0]

@@ -75,7 +75,7 @@ class Salvage:
         return self.connection.execute(_ITEM, (first, last)).fetchall()
 
     def _vectors(self, space: Space, rows: list[int]) -> dict[int, Any]:
-        found = {}
+        found: dict[int, Any] = {}
         with suppress(*_DAMAGE):
             loaded = load_rows(self.connection, space, rows)
             return dict(zip(loaded.rows_N.tolist(), loaded.vectors_NM, strict=True))
@@ -105,7 +105,7 @@ class Salvage:
     def _thumbnail(self, record: Record, item: bytes) -> bytes | None:
         query = "SELECT jpeg, checksum FROM thumbnails WHERE row = ?"
         try:
-            found = self.connection.execute(query, (record.row,)).fetchall()
+            found: list[tuple[Any, ...]] = self.connection.execute(query, (record.row,)).fetchall()
         except _DAMAGE:
             self.without_thumbnail.append(record.id)
             return None

@@ -85,7 +85,7 @@ def load_after(connection: apsw.Connection, space: Space, row: int, limit: int) 
 
 def load_all_after(connection: apsw.Connection, space: Space, row: int) -> Loaded:
     """Return the verified vectors of all items after `row`, ascending."""
-    parts = []
+    parts: list[Loaded] = []
     while True:
         part = load_after(connection, space, row, _LOADED_AT_ONCE)
         if not len(part.rows_N) and not part.damaged:

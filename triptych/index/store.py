@@ -10,6 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -157,7 +158,7 @@ class Store(Reader):
             state = read_state(connection)
             floor = min(max(sequence, state.floor), state.sequence)
             connection.execute("DELETE FROM removed WHERE sequence <= ?", (floor,))
-            write_state(connection, state, state._replace(floor=floor))
+            write_state(connection, state, replace(state, floor=floor))
 
     def adopt(
         self, *, model: str, fingerprint: str, dim: int, precision: Precision | None = None
@@ -213,7 +214,7 @@ class Store(Reader):
             sequence = state.sequence + 1
             connection.execute("UPDATE meta SET value = ? WHERE key = 'space'", (space.space,))
             connection.execute("DELETE FROM removed")
-            write_state(connection, state, state._replace(sequence=sequence, floor=sequence))
+            write_state(connection, state, replace(state, sequence=sequence, floor=sequence))
         self.refreshed_meta()
 
     def drop_space(self, space: Space) -> None:

@@ -55,14 +55,16 @@ def insert_items(
 def drop_items(connection: apsw.Connection, rows: Sequence[int]) -> None:
     """Remove these rows from every table and every space."""
     ids = [(row,) for row in rows]
-    old = []
+    old, unreadable = [], []
     query = "SELECT row, modality, metadata FROM items WHERE row = ?"
     for row, modality, metadata in connection.executemany(query, ids):
         try:
             old.append((row, modality, json.loads(metadata)))
         except (TypeError, ValueError, RecursionError):
-            continue  # what cannot be read must still be removable
+            unreadable.append((row,))
     facts.drop(connection, old)
+    # what is damaged must be removable too: facts are found by value, so this reads all of them
+    connection.executemany("DELETE FROM facts WHERE row = ?", unreadable)
     words.drop(connection, rows)
     tables = [f"vectors_{space.space}" for space in read_spaces(connection)]
     for table in ("items", "thumbnails", *tables):
