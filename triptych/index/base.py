@@ -212,7 +212,7 @@ def exact_scores(vectors_KM: Matrix, query_M: Vector) -> Vector:
     takes that away.
     """
     scores_K = np.einsum("km,m->k", vectors_KM, query_M, dtype=np.float64)
-    return np.minimum(np.maximum(scores_K, -1.0), 1.0).astype(np.float32)
+    return np.asarray(np.minimum(np.maximum(scores_K, -1.0), 1.0), dtype=np.float32)
 
 
 def ranked(rows_K: Rows, scores_K: Vector, k: int) -> tuple[Rows, Vector]:

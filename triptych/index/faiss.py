@@ -47,7 +47,7 @@ _SAMPLE_BYTES = 400_000_000
 _ADDED_AT_ONCE = 8_192  # the longest wait for `cancelled`, about two seconds
 _LADDER = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 
-_Codecs: Any = faiss.ScalarQuantizer
+_api: Any = faiss  # its annotations lag behind what it has
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,8 @@ class _Kind:
 _KINDS = {
     "hnsw": _Kind("HNSW24", "IndexHNSWFlat"),
     "hnsw_sq8": _Kind("HNSW24,SQ8", "IndexHNSWSQ"),
-    "ivf_sq8": _Kind("IVF{lists},SQ8", "IndexIVFScalarQuantizer", _Codecs.QT_8bit),
-    "ivf_fp16": _Kind("IVF{lists},SQfp16", "IndexIVFScalarQuantizer", _Codecs.QT_fp16),
+    "ivf_sq8": _Kind("IVF{lists},SQ8", "IndexIVFScalarQuantizer", _api.ScalarQuantizer.QT_8bit),
+    "ivf_fp16": _Kind("IVF{lists},SQfp16", "IndexIVFScalarQuantizer", _api.ScalarQuantizer.QT_fp16),
     "ivf_pq": _Kind("IVF{lists},PQ{subspaces}x4fs", "IndexIVFPQFastScan"),
     "ivf_rabitq": _Kind("IVF{lists},RaBitQfs", "IndexIVFRaBitQFastScan"),
     "rabitq": _Kind("IVF1,RaBitQfs", "IndexIVFRaBitQFastScan"),
@@ -133,7 +133,7 @@ class FaissAnn:
     def save(self, path: Path) -> None:
         with path.open("wb") as file:
             # through Python's file: FAISS's own writer takes no path that is not UTF-8
-            faiss.write_index(self._index, faiss.PyCallbackIOWriter(file.write, 1 << 20))
+            faiss.write_index(self._index, _api.PyCallbackIOWriter(file.write, 1 << 20))
 
     @classmethod
     def load(cls, kind: str, path: Path, *, mapped: bool = False) -> Self:
@@ -159,11 +159,11 @@ class FaissAnn:
             inside_N[allowed] = True
             bits = np.packbits(inside_N, bitorder="little")
             # as a keyword, or FAISS does not keep the selector alive
-            knobs["sel"] = faiss.IDSelectorBitmap(bits)
+            knobs["sel"] = _api.IDSelectorBitmap(bits)
         if _KINDS[self.kind].graph:
-            params = faiss.SearchParametersHNSW(efSearch=effort, **knobs)  # type: ignore[call-arg]
+            params = _api.SearchParametersHNSW(efSearch=effort, **knobs)
         else:
-            params = faiss.SearchParametersIVF(nprobe=effort, **knobs)  # type: ignore[call-arg]
+            params = _api.SearchParametersIVF(nprobe=effort, **knobs)
         if allowed is None:
             self._params[effort] = params
         return params

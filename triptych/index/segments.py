@@ -63,10 +63,9 @@ class Base:
         self, query_M: Vector, k: int, *, removed_N: Mask | None, allowed: Positions | None
     ) -> tuple[Rows, Vector]:
         """Return at most k rows and exact cosines; `allowed` holds no removed position."""
-        if allowed is not None:
-            left = len(allowed)
-        else:
-            left = len(self.rows) - (0 if removed_N is None else np.count_nonzero(removed_N))
+        left = len(self.rows) if allowed is None else len(allowed)
+        if allowed is None and removed_N is not None:
+            left -= int(np.count_nonzero(removed_N))
         k = min(k, left)
         if k and self.ann is not None and (allowed is None or left**2 > _GATHER * len(self.rows)):
             found = self._approximate(self.ann, query_M, k, left, removed_N, allowed)
