@@ -33,14 +33,32 @@ def test_sizes_that_are_read(memory: object, expected: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "memory", ["", "GB", "2 parsecs", "-1", "1e9", "2GB 3", 0, -5, 0.5, True, [], "0MB", "٢GB"]
+    "memory",
+    [
+        "",
+        "GB",
+        "2 parsecs",
+        "-1",
+        "1e9",
+        "2GB 3",
+        0,
+        -5,
+        0.5,
+        True,
+        [],
+        "0MB",
+        "٢GB",
+        "9" * 400 + "GB",
+    ],
 )
 def test_a_memory_that_is_no_size_is_refused(memory: object) -> None:
     with pytest.raises(InvalidInput, match="memory"):
         Budget.parse(0.9, memory)
 
 
-@pytest.mark.parametrize("recall", [0, -0.1, 1.01, float("nan"), float("inf"), "high", [], 97])
+@pytest.mark.parametrize(
+    "recall", [0, -0.1, 1.01, float("nan"), float("inf"), "high", [], 97, 10**400]
+)
 def test_a_recall_that_is_no_share_is_refused(recall: object) -> None:
     with pytest.raises(InvalidInput, match="recall"):
         Budget.parse(recall)

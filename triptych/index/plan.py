@@ -87,7 +87,7 @@ _PER_VECTOR: dict[str, Callable[[int], int]] = {
 def _recall(value: Any) -> float:
     try:
         recall = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InvalidInput(f"A recall is a number above 0, at most 1, got {value!r}.") from None
     if not 0 < recall <= 1:
         raise InvalidInput(f"A recall is above 0 and at most 1, got {value!r}.")
@@ -100,7 +100,7 @@ def _bytes(value: Any) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool):
         size = value
     else:
-        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", str(value).lower())
+        found = re.fullmatch(r"\s*([0-9]{1,18}(?:\.[0-9]+)?)\s*([a-z]*)\s*", str(value).lower())
         if found is None or found[2] not in _UNITS:
             raise InvalidInput(f"The memory {value!r} is no size.", hint=_HINT)
         size = int(float(found[1]) * _UNITS[found[2]])
