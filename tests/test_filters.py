@@ -125,6 +125,20 @@ def test_too_deep_metadata_are_there_but_not_seen() -> None:
     assert found[-1] == (".".join("a" * MAX_DEPTH), ())
 
 
+def test_too_deep_lists_are_there_but_not_seen() -> None:
+    deep: Any = ["treasure"]
+    for _ in range(MAX_DEPTH - 2):
+        deep = [deep]
+    assert fields_of({"a": deep}, "text")[1:] == [("a", "treasure")]
+    assert fields_of({"a": [deep]}, "text")[1:] == [("a", ())]
+
+
+def test_numbers_have_one_form() -> None:
+    assert to_json(Compare("a", "=", 2.0)) == '{"a":{"$eq":2}}'
+    assert to_json(Compare("a", "=", -0.0)) == '{"a":{"$eq":0}}'
+    assert to_json(Compare("a", "=", 1e300)) == '{"a":{"$eq":1e+300}}'
+
+
 @pytest.mark.parametrize(
     ("written", "tree"),
     [

@@ -121,7 +121,8 @@ def filled(*documents: dict[str, Any]) -> apsw.Connection:
 
 @pytest.fixture(params=[16, 0], ids=["reads", "probes"], autouse=True)
 def _ways(request: pytest.FixtureRequest) -> Iterator[None]:
-    with mock.patch.object(facts, "_PROBE", request.param):
+    pile = 3 if request.param else facts._PILE
+    with mock.patch.object(facts, "_PROBE", request.param), mock.patch.object(facts, "_PILE", pile):
         yield
 
 

@@ -56,6 +56,7 @@ Test: TypeAlias = "Compare | In | Exists"
 
 _MIDDLE: Final = b"\x80"  # of all HUGE values: where int64 lies
 _BATCH: Final = 1_000
+_PILE: Final = 1_000_000
 _PEEK: Final = 20_000
 _PROBE: Final = 16  # looking a row up costs as much as counting and reading so many
 _HAS: Final = {
@@ -280,10 +281,14 @@ def _joint(
     """Return what passes all, the most selective first; or, by De Morgan, what passes any."""
     kept: Rows | None = None
     excluded: list[Rows] = []
+    pile = 0
     for child in _ordered(connection, children):
         rows, inverted = _select(connection, child, within if kept is None else kept)
         if inverted != opposite:
             excluded.append(rows)
+            pile += len(rows)
+            if pile > _PILE + len(excluded[0]):  # thousands of broad tests must not fill the memory
+                excluded, pile = [union(excluded)], 0
         else:
             kept = rows if kept is None else common(kept, rows)
     if kept is None:
