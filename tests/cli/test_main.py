@@ -98,8 +98,6 @@ def test_a_sheet_is_drawn(run: Run, photos: Path, tmp_path: Path) -> None:
         (["search", "dog", "--filter", "{}"], "ilter"),
         (["search", "dog", "--model", "open_klip:x"], "Unknown model"),
         (["search", "dog", "--model", "vectors:mine:8"], "triptych index --rebuild"),
-        (["index"], "no folder"),
-        (["index", "/nowhere/at/all"], "/nowhere/at/all"),
         (["embed", "dog", "--model", "vectors:mine"], "vectors:<name>:<dim>"),
         (["eval", "/nowhere.parquet"], "/nowhere.parquet"),
         (["info", "-c", "nowhere"], "nowhere"),
@@ -119,25 +117,6 @@ def test_bad_input_gets_one_clear_sentence(
     assert err.startswith("triptych: ")
     assert len(err.splitlines()) == 1
     assert out == ""
-
-
-def test_unreadable_pictures_are_named_and_the_run_goes_on(run: Run, photos: Path) -> None:
-    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff not a picture")
-    (photos / "empty.png").touch()
-    code, out, err = run("index", str(photos))
-    assert code == 0
-    assert "4 added, 2 unreadable" in out
-    assert "broken.jpg" in err
-    assert "empty.png" in err
-
-
-def test_strict_ends_with_1(run: Run, photos: Path, tmp_path: Path) -> None:
-    (photos / "empty.png").touch()
-    report = tmp_path / "report.tsv"
-    code, _, _ = run("index", str(photos), "--strict", "--report", str(report))
-    assert code == 1
-    path, reason_code, _ = report.read_text().split("\t")
-    assert (path, reason_code) == (str(photos / "empty.png"), "picture_empty")
 
 
 def test_collections_by_name(run: Run, photos: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -52,9 +53,15 @@ def failure_log(path: Path | None) -> Iterator[Callable[[Failure], None] | None]
         yield write
 
 
+def _in_order(failure: Failure) -> list[tuple[int, str]]:
+    """Line 9 before line 10: what is found in a row comes before what its picture says."""
+    parts = re.split(r"([0-9]+)", failure.place)
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
+
+
 def print_failures(failures: Sequence[Failure], *, count: int) -> None:
     """Name the first of `count` failures on standard error."""
-    for failure in failures[:_NAMED]:
+    for failure in sorted(failures, key=_in_order)[:_NAMED]:
         id = f" (id {failure.id!r})" if failure.id is not None else ""
         print(f"  left out: {printable(failure.place)}{id}: {failure.reason}", file=sys.stderr)
     more = count - min(len(failures), _NAMED)

@@ -23,6 +23,7 @@ from triptych.retrieval.sources import Folder, Source, sources_of
 from triptych.settings import Settings
 
 _LANES = 8  # each holds some decoded pictures
+_TITLE = 40  # so that the bar keeps some room
 
 SOURCES = """\
 a SOURCE is
@@ -137,7 +138,8 @@ def index_with_bar(
     note = getattr(source, "note", None)
     if note:
         print(f"{title}: {printable(note)}", file=sys.stderr)
-    with tqdm(desc=f"indexing {title}", unit=" items", disable=None) as bar:
+    short = title if len(title) <= _TITLE else f"...{title[3 - _TITLE :]}"
+    with tqdm(desc=f"indexing {short}", unit=" items", disable=None) as bar:
 
         def progress(done: int, total: int | None) -> None:
             bar.total = total

@@ -133,7 +133,8 @@ class Columns:
             raise BadRow("row_metadata", f"Its metadata and its columns both have {both[0]!r}.")
         if is_text:
             rest = {name: plain(value) for name, value in rest.items()}
-        return _jsonable({**(given or {}), **rest})
+        metadata: dict[str, Any] = _jsonable({**(given or {}), **rest})
+        return metadata
 
 
 def _image(value: Any, *, folder: str) -> ImageSource | None:

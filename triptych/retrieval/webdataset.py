@@ -124,7 +124,7 @@ class Shard:
         yield self._failure("the end", "tar_too_many", reason)
 
     def _member(
-        self, archive: tarfile.TarFile, member: tarfile.TarInfo
+        self, archive: Any, member: tarfile.TarInfo
     ) -> tuple[str, str, bytes] | Failure | None:
         name = member.name.removeprefix("./")
         if member.isdir() or os.path.basename(name).startswith("."):
@@ -146,9 +146,7 @@ class Shard:
         if member.size > limit:
             reason = f"It has {member.size:,} bytes, expected at most {limit:,}."
             return self._failure(name, "tar_too_large", reason)
-        source = archive.extractfile(member)
-        assert source is not None, "a regular member has content"
-        data = source.read()
+        data: bytes = archive.extractfile(member).read()
         if len(data) < member.size:
             raise tarfile.ReadError("cut short")
         return match["key"], ending, data
@@ -166,8 +164,10 @@ class Shard:
         return Failure(source=self.path, place=place, id=id, code=code, reason=reason)
 
 
-def _archive(file: BufferedReader, max_bytes: int) -> tarfile.TarFile:
-    return tarfile.open(fileobj=_Capped(file, max_bytes + 1), mode="r:", errors="surrogateescape")
+def _archive(file: BufferedReader, max_bytes: int) -> Any:
+    """Return a TarFile, whose `offset` and `members` are not declared for the type checker."""
+    capped: Any = _Capped(file, max_bytes + 1)
+    return tarfile.open(fileobj=capped, mode="r:", errors="surrogateescape")
 
 
 class _Capped:
