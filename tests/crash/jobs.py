@@ -1,0 +1,262 @@
+"""What the children of the fork server do."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.crash import bugs
+from tests.crash.oracle import QUERIES, Call, Log, State, item, next_call
+from tests.crash.product import answers, check, files, open_collection, perform
+from tests.crash.shim import Mode, Shim
+from triptych.errors import TriptychError
+from triptych.retrieval.collection import Collection
+
+# how often each happens; verbs that the collection does not have are left out
+VERBS = {"add": 30, "upsert": 25, "delete": 25, "search": 4, "compact": 6, "reopen": 8}
+
+_SMALL = tuple((number, 1) for number in range(6))
+REFERENCE = (
+    Call("add", _SMALL),
+    Call("upsert", ((1, 2), (4, 2), (9, 1))),
+    Call("delete", numbers=(0, 2)),
+    Call("compact"),
+    Call("add", ((0, 3), (20, 1), (21, 1))),
+    Call("delete", numbers=(1, 20)),
+    Call("reopen"),
+    Call("upsert", ((3, 5), (22, 1))),
+    Call("delete", numbers=(5,)),
+    Call("compact"),
+    Call("add", ((30, 1),)),
+)
+"""Every kind of write, before and after a snapshot; short, since each of its calls is failed."""
+
+_LEFT_OPEN: list[Collection] = []
+
+
+def warm_up() -> None:
+    """Do everything once, so that no child has to: imports, first calls."""
+    for kind in ("flat", "faiss"):
+        with open_collection(Path(":memory:"), kind) as collection:
+            collection.add([item(1, 1), item(2, 1)])
+            check(collection, [{1: 1, 2: 1}])
+            collection.delete("item-1")
+            collection.compact()
+    assert threading.active_count() == 1, "a child of a process with threads may hang"
+
+
+def ready() -> str:
+    return "ready"
+
+
+class Appender:
+    """One line, one write: what is written before the kill stays."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def line(self, text: str) -> None:
+        os.write(self._file, f"{text}\n".encode())
+
+
+def stream(
+    folder: str,
+    log: str,
+    kind: str,
+    seed: int,
+    *,
+    calls: int = 10**9,
+    bug: str | None = None,
+    verbs: dict[str, int] | None = None,
+) -> int:
+    """Do random calls until killed, or `calls` of them; each is logged before and after."""
+    if bug is not None:
+        bugs.plant(bug)
+    rng = random.Random(seed)
+    oracle = Log(Path(log)).read()
+    assert oracle.open is None
+    state, lines = oracle.state, Appender(log)
+    path = Path(folder)
+    collection = open_collection(path, kind)
+    for _ in range(calls):
+        call = next_call(rng, state, verbs=verbs or VERBS)
+        lines.line(call.line())
+        collection = _do(collection, call, path, kind)
+        lines.line("done")
+        state = call.after(state)
+    collection.close()
+    return calls
+
+
+def _do(collection: Collection, call: Call, folder: Path, kind: str) -> Collection:
+    if call.verb != "reopen":
+        perform(collection, call)
+        return collection
+    collection.close()
+    return open_collection(folder, kind)
+
+
+def recover(folder: str, kind: str) -> int:
+    """Open and ask, then linger: this is what is killed during a recovery."""
+    with open_collection(Path(folder), kind) as collection:
+        collection.search(vector=QUERIES[0], limit=10)
+        collection.compact()
+    return 1
+
+
+def inspect(
+    folder: str, kind: str, possible: list[dict[str, int]], *, clean: bool = True,
+    bug: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Return what `check` says, and whether the next opening says the same.
+
+    `clean`: it is closed in between; otherwise two are open, as after a kill.
+    """
+    if bug is not None:
+        bugs.plant(bug)
+    states: list[State] = [{int(n): v for n, v in state.items()} for state in possible]
+    path = Path(folder)
+    before = files(path)
+    first = open_collection(path, kind)
+    found = check(first, states)
+    told = answers(first)
+    if clean:
+        first.close()
+    second = open_collection(path, kind)
+    if answers(second) != told:
+        found["wrong"].append("another opening gives other answers")
+    second.close()
+    if not clean:
+        first.close()
+    return found | {"before": before, "files": files(path)}
+
+
+def fail_at(folder: str, kind: str, mode: str, n: int, *, bug: str | None = None) -> dict[str, Any]:
+    """Do the reference run with a fault at the n-th call of the disk.
+
+    Where an error stops a call, the disk is made well and the call made again. Returns what was
+    seen: the calls of the disk, the errors that were not ours, the answers that were wrong.
+    """
+    if bug is not None:
+        bugs.plant(bug)
+    shim, path = Shim(), Path(folder)
+    path.parent.mkdir(parents=True)
+    lines = Appender(path.with_name(path.name + ".log"))
+    run = _Faulty(shim, path, kind, lines)
+    shim.arm(path, Mode[mode], n)
+    for call in (Call("open"), *REFERENCE, Call("close")):
+        run.step(call)
+    fired, seen = shim.fired(), shim.calls()
+    shim.disarm()
+    with open_collection(path, kind) as collection:
+        run.wrong += check(collection, [run.state])["wrong"]
+    return {"fired": fired, "calls": seen, "errors": run.errors, "wrong": run.wrong}
+
+
+class _Faulty:
+    """A run whose disk fails once, or from one moment on."""
+
+    def __init__(self, shim: Shim, folder: Path, kind: str, lines: Appender) -> None:
+        self.state: State = {}
+        self.errors: list[str] = []
+        self.wrong: list[str] = []
+        self._shim, self._folder, self._kind, self._lines = shim, folder, kind, lines
+        self._collection: Collection | None = None
+
+    def step(self, call: Call) -> None:
+        self._lines.line(call.line())
+        try:
+            self._do(call)
+        except TriptychError as error:
+            self.errors.append(f"{call.verb}: {type(error).__name__}: {error}")
+            self._shim.disarm()
+            self._again(call)
+        except Exception as error:
+            self.wrong.append(f"{call.verb}: not one of ours: {type(error).__name__}: {error}")
+            self._shim.disarm()
+            self._again(call)
+        self.state = call.after(self.state)
+        self._lines.line("done")
+
+    def _again(self, call: Call) -> None:
+        """After an error nothing was done, everything else still answers, and it can be repeated."""
+        try:
+            if self._collection is not None and call.verb not in ("reopen", "close"):
+                self.wrong += check(self._collection, [self.state])["wrong"]
+            self._do(call)
+        except Exception as error:
+            self.wrong.append(f"{call.verb} again: {type(error).__name__}: {error}")
+            self._do(Call("open"))
+
+    def _do(self, call: Call) -> None:
+        if self._collection is not None and call.verb in ("reopen", "close"):
+            self._collection.close()
+        if call.verb in ("open", "reopen"):
+            self._collection = open_collection(self._folder, self._kind)
+        elif call.verb != "close":
+            assert self._collection is not None
+            perform(self._collection, call)
+
+
+def record(folder: str, trace: str, kind: str, *, bug: str | None = None) -> int:
+    """Do the reference run and write each call of the disk down; return how many there were."""
+    if bug is not None:
+        bugs.plant(bug)
+    shim, path = Shim(), Path(folder)
+    path.parent.mkdir(parents=True)
+    shim.trace(Path(trace))
+    shim.arm(path, Mode.COUNT)
+    collection = open_collection(path, kind)
+    shim.mark("done")  # the folder exists and is a collection
+    for call in REFERENCE:
+        shim.mark(call.line())
+        collection = _do(collection, call, path, kind)
+        shim.mark("done")
+    seen = shim.calls()
+    collection.close()
+    shim.disarm()
+    return seen
+
+
+def read_damaged(folder: str, kind: str, *, bug: str | None = None) -> dict[str, Any]:
+    """Return the answers of a folder that something was done to."""
+    if bug is not None:
+        bugs.plant(bug)
+    with open_collection(Path(folder), kind) as collection:
+        return {"answers": answers(collection), "damaged": collection.info()["damaged"]}
+
+
+def make_reference(
+    folder: str, kind: str, seed: int, calls: int, *, close: bool, bug: str | None = None
+) -> list[Any]:
+    """Fill a folder: a snapshot, and changes after it; return its answers.
+
+    It is closed, or left with a log, as by a kill: the process ends without closing.
+    """
+    if bug is not None:
+        bugs.plant(bug)
+    path = Path(folder)
+    path.parent.mkdir(parents=True)
+    collection = open_collection(path, kind)
+    rng, state = random.Random(seed), {}
+    for at in range(calls):
+        call = next_call(rng, state, verbs={"add": 5, "upsert": 3, "delete": 2}, most=120)
+        perform(collection, call)
+        state = call.after(state)
+        if at == calls // 2:
+            collection.compact()
+    told = answers(collection)
+    if close:
+        collection.close()
+    else:
+        _LEFT_OPEN.append(collection)  # or it would be closed with the last name of it
+    return told
+
+
+def linger(seconds: float) -> None:
+    """Do nothing for a while: the test of the limits."""
+    time.sleep(seconds)
