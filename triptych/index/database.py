@@ -6,6 +6,7 @@ writes; others read, each from a state of its own, and never wait for a write.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import threading
@@ -40,6 +41,7 @@ class Database:
         self._closed = False
         self._failed = False
         self._log_pages = 0
+        self._pages = 0  # of the file, at least
         self._writer: apsw.Connection | None = None
         if path is None:
             self._writer = _settled(apsw.Connection(":memory:"), _WRITING_KB)
@@ -99,6 +101,7 @@ class Database:
             try:
                 with transaction(connection, "IMMEDIATE"):
                     yield connection
+                    self._make_room(connection)
             except apsw.IOError as error:
                 # the system may have dropped what it could not sync, and says so only once
                 syncs = (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC)
@@ -138,6 +141,7 @@ class Database:
         with self._mutex:
             connection = self._open_writer()
             connection.execute("VACUUM")
+            self._pages = 0
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def check_writable(self) -> None:
@@ -184,7 +188,22 @@ class Database:
             self.check_there()
             self._writer = _connect(self.path, "rw", self._vfs, _WRITING_KB)
             self._writer.set_wal_hook(self._note_log)
+            # without a unit SQLite takes no hint about the size of the file
+            unit = ctypes.c_int(PAGE)
+            pointer = ctypes.addressof(unit)
+            self._writer.file_control("main", apsw.SQLITE_FCNTL_CHUNK_SIZE, pointer)
         return self._writer
+
+    def _make_room(self, connection: apsw.Connection) -> None:
+        """Take what the file will need, so that a full disk never keeps the log from shrinking."""
+        if self.path is None:
+            return
+        pages = connection.execute("PRAGMA page_count").get
+        if pages > self._pages:
+            size = ctypes.c_int64(pages * PAGE)
+            pointer = ctypes.addressof(size)
+            connection.file_control("main", apsw.SQLITE_FCNTL_SIZE_HINT, pointer)
+            self._pages = pages
 
     def _note_log(self, connection: apsw.Connection, name: str, pages: int) -> int:
         self._log_pages = pages

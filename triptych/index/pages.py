@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -65,13 +66,15 @@ def mended(page: bytes) -> bytes | None:
 def damaged_pages(path: Path) -> Iterator[int]:
     """Yield the numbers of the pages of `path` that are not as they were written, from 1.
 
-    Only where nobody writes: a checkpoint in the middle looks like damage.
+    A page of zeros is not counted: room that was taken, but not yet written to. Where somebody
+    writes at the moment, a page may look damaged for a while.
     """
-    with path.open("rb") as file:
-        number = 0
-        while page := file.read(PAGE):
-            number += 1
-            if number != _LOCKED_PAGE and not intact(page):
+    nothing = bytes(PAGE)
+    with _raw(path) as file:
+        for at in range(0, file.xFileSize(), PAGE):
+            page = file.xRead(PAGE, at)
+            number = at // PAGE + 1
+            if number != _LOCKED_PAGE and not intact(page) and page != nothing:
                 yield number
 
 
@@ -82,11 +85,25 @@ def reserve_sums(connection: apsw.Connection) -> None:
 
 def has_sums(path: Path) -> bool:
     """Whether the file says that its pages carry sums, or said so before a bit of it changed."""
-    with path.open("rb") as file:
-        first = file.read(PAGE)
+    with _raw(path) as file:
+        first = file.xRead(PAGE, 0)
     if len(first) <= _RESERVED_AT or first[_RESERVED_AT] == _SUM:
         return True
     return intact(first[:_RESERVED_AT] + bytes([_SUM]) + first[_RESERVED_AT + 1 :])
+
+
+@contextmanager
+def _raw(path: Path) -> Iterator[apsw.VFSFile]:
+    """Yield the file as SQLite opens it.
+
+    To close a descriptor of another kind would drop all locks that this process has on the file.
+    """
+    flags = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY
+    file = apsw.VFSFile("", str(path.absolute()), [flags, 0])
+    try:
+        yield file
+    finally:
+        file.xClose()
 
 
 def _crc(page: memoryview) -> int:
@@ -122,6 +139,10 @@ class _CheckedFile(apsw.VFSFile):
 
     def xWrite(self, data: bytes, offset: int) -> None:
         super().xWrite(summed(data) if len(data) == PAGE else data, offset)
+
+    def xDeviceCharacteristics(self) -> int:
+        # else SQLite reads parts of pages, which have no sum
+        return super().xDeviceCharacteristics() & ~apsw.SQLITE_IOCAP_SUBPAGE_READ
 
     def repaired(self, data: bytes, offset: int) -> bytes:
         raise CollectionDamaged(

@@ -1,0 +1,417 @@
+"""A busy writer, a disk that is full, fails or is read-only, a folder that goes away."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import numpy as np
+import pytest
+
+from triptych.errors import CollectionDamaged, NotAvailable
+from triptych.index import pages
+from triptych.index.generation import NAME as GENERATION
+from triptych.index.generation import read_generation
+from triptych.index.meta import peek
+from triptych.index.records import Entry
+from triptych.index.reserve import SIZE
+from triptych.index.store import Store
+
+DIM = 8
+
+
+def entry(id: str, **fields: Any) -> Entry:
+    vector = np.random.default_rng(len(id)).standard_normal(DIM)
+    vector /= np.linalg.norm(vector)
+    return Entry(id=id, modality="text", vector=vector.astype(np.float32), text="t", **fields)
+
+
+def open_store(path: Path) -> Store:
+    return Store.open(path, model="m", fingerprint="f" * 64, dim=DIM)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.sqlite"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    store = open_store(path)
+    store.write([entry(f"i{at}", metadata={"n": at}) for at in range(100)], replace=False)
+    yield store
+    store.close()
+
+
+def in_thread(work: Callable[[], Any]) -> Any:
+    """Return what `work` returns in another thread, which must not wait."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(work()), daemon=True)
+    thread.start()
+    thread.join(timeout=5)
+    assert found, "it waits"
+    return found[0]
+
+
+def test_reads_do_not_wait_for_a_write_of_the_same_process(store: Store) -> None:
+    with store._database.writing() as connection:
+        connection.execute("DELETE FROM items")
+        connection.execute("UPDATE meta SET value = 0 WHERE key = 'count'")
+        for read in (
+            lambda: len(store),
+            lambda: len(store.rows()),
+            lambda: len(store.load(store.rows()).rows_N),
+            lambda: len(store.records_of([f"i{at}" for at in range(100)])),
+        ):
+            assert in_thread(read) == 100
+        with store.view() as view:
+            assert sum(len(part.rows_N) for part in view.chunks()) == 100
+        connection.execute("ROLLBACK")
+        connection.execute("BEGIN")
+    assert len(store) == 100
+
+
+def test_a_view_stays_as_it_was_and_reads_in_any_thread(store: Store) -> None:
+    with store.view() as view:
+        store.delete(["i1", "i2"])
+        store.write([entry("new"), entry("i5")], replace=True)
+        store.compact()
+        rows = in_thread(lambda: [row for p in view.chunks(7) for row in p.rows_N.tolist()])
+        assert rows == list(range(1, 101))
+        assert (view.count, view.last_row, view.sequence) == (100, 100, 1)
+        assert view.epoch == list(store.history())[-1]
+    with store.view() as view:
+        assert (view.count, view.last_row, view.sequence) == (99, 102, 3)
+
+
+def test_several_reads_see_one_state(store: Store) -> None:
+    with store.reading():
+        assert len(store) == 100
+        in_thread(lambda: store.delete(["i1"]))
+        assert len(store) == 100 and len(store.rows()) == 100 and store.sequence == 1
+    assert len(store) == 99
+
+
+def test_many_threads_read_and_one_writes(store: Store) -> None:
+    done = threading.Event()
+    wrong: list[Any] = []
+
+    def read() -> None:
+        while not done.is_set():
+            with store.reading():
+                loaded = store.load(store.rows())
+                if not len(store) == len(loaded.rows_N) == 100 or loaded.damaged:
+                    wrong.append(loaded)
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for at in range(100):
+        store.write([entry(f"i{at}", metadata={"again": at})], replace=True)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert store.check() == []
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Give a folder with options of its own; skipped where nobody may mount."""
+    points: list[Path] = []
+
+    def mount(*options: str) -> Path:
+        point = tmp_path / f"mount{len(points)}"
+        point.mkdir()
+        done = subprocess.run(["mount", *options, str(point)], capture_output=True)
+        if done.returncode:
+            pytest.skip("only root may mount")
+        points.append(point)
+        return point
+
+    yield mount
+    for point in points:
+        subprocess.run(["umount", "--lazy", str(point)], check=True)
+
+
+def test_a_read_only_folder_is_read(path: Path, store: Store, mounted: Callable[..., Path]) -> None:
+    store.close()
+    copy = mounted("--bind", "-o", "ro", str(path.parent))
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(copy)], check=True)
+    meta = peek(copy / path.name)
+    assert meta is not None and meta.dim == DIM
+    store = open_store(copy / path.name)
+    assert store.read_only and len(store) == 100 and len(store.load(store.rows()).rows_N) == 100
+    assert store.check() == []
+    for write in (
+        lambda: store.write([entry("x")], replace=True),
+        lambda: store.delete(["i1"]),
+        store.lock,
+        store.compact,
+    ):
+        with pytest.raises(NotAvailable, match="read-only"):
+            write()
+    store.close()
+    with pytest.raises(NotAvailable):
+        open_store(copy / "new.sqlite")
+
+
+def test_a_full_disk_still_reads_and_deletes(mounted: Callable[..., Path]) -> None:
+    folder = mounted("-t", "tmpfs", "-o", "size=12m", "tmpfs")
+    store = open_store(folder / "store.sqlite")
+    written = 0
+    with pytest.raises(NotAvailable, match="disk is full"):
+        while True:
+            items = [entry(f"i{written + at}", thumbnail=os.urandom(4000)) for at in range(50)]
+            store.write(items, replace=False)
+            written += len(items)
+    assert len(store) == written > 300
+    filler = os.open(folder / "filler", os.O_WRONLY | os.O_CREAT)
+    with pytest.raises(OSError):  # not even the rest of a page is left
+        while True:
+            os.write(filler, bytes(512))
+    os.close(filler)
+    for at in range(0, written, 50):
+        assert len(store.delete([f"i{n}" for n in range(at, at + 50)]).removed_N) == 50
+    assert len(store) == 0 and store.check() == []
+    (folder / "filler").unlink()
+    store.write([entry("again")], replace=False)
+    assert (folder / "reserve").stat().st_size == SIZE
+    store.close()
+    store = open_store(folder / "store.sqlite")
+    assert len(store) == 1 and store.check() == []
+    store.close()
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_store_faults import NotAvailable, entry, open_store
+store = open_store(Path(sys.argv[1]))
+store.write([entry("kept")], replace=False)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+written = 0
+try:
+    while True:
+        store.write([entry(f"i{written}", thumbnail=bytes(50_000))], replace=False)
+        written += 1
+except NotAvailable as error:
+    assert "disk is full" in error.message, error.message
+assert written and len(store) == written + 1
+store.delete(["kept"])
+assert len(store) == written
+store.close()
+"""
+
+
+def test_a_limit_on_files_is_a_full_disk(path: Path) -> None:
+    here = str(Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", LIMITED, str(path), here], check=True)
+    store = open_store(path)
+    assert len(store) > 5 and "kept" not in store.records_of(["kept"]) and store.check() == []
+    store.close()
+
+
+class BrokenLog(apsw.VFSFile):
+    failing = ""
+
+    def xSync(self, flags: int) -> None:
+        if BrokenLog.failing == "sync":
+            raise failure(apsw.SQLITE_IOERR_FSYNC)
+        super().xSync(flags)
+
+    def xWrite(self, data: bytes, offset: int) -> None:
+        if BrokenLog.failing == "write":
+            raise failure(apsw.SQLITE_IOERR)
+        super().xWrite(data, offset)
+
+
+def failure(code: int) -> apsw.Error:
+    error = apsw.IOError("broken")
+    error.result, error.extendedresult = apsw.SQLITE_IOERR, code  # type: ignore[attr-defined]
+    return error
+
+
+@pytest.fixture
+def broken_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    usual = pages._CheckedPages.xOpen
+
+    def open_file(self: Any, name: Any, flags: list[int]) -> apsw.VFSFile:
+        if flags[0] & apsw.SQLITE_OPEN_WAL:
+            return BrokenLog("", name, flags)
+        return usual(self, name, flags)
+
+    monkeypatch.setattr(pages._CheckedPages, "xOpen", open_file)
+    yield lambda how: setattr(BrokenLog, "failing", how)
+    BrokenLog.failing = ""
+
+
+@pytest.mark.parametrize("how", ["sync", "write"])
+def test_a_failing_disk_is_no_success(
+    path: Path, broken_log: Callable[[str], None], how: str
+) -> None:
+    store = open_store(path)
+    store.write([entry("a")], replace=False)
+    broken_log(how)
+    for write in (lambda: store.write([entry("b")], replace=False), lambda: store.delete(["a"])):
+        with pytest.raises(NotAvailable):
+            write()
+    assert len(store) == 1 and "b" not in store.records_of(["b"])
+    broken_log("")
+    if how == "sync":  # the system says only once that it lost something
+        with pytest.raises(NotAvailable, match="synced"):
+            store.write([entry("c")], replace=False)
+        assert len(store) == 1
+        store.close()
+        store = open_store(path)
+    store.write([entry("c")], replace=False)
+    assert sorted(store.records_of(["a", "b", "c"])) == ["a", "c"] and store.check() == []
+    store.close()
+
+
+def test_a_checkpoint_that_fails_is_no_failed_write(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any) -> None:
+        raise apsw.FullError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pages._CheckedFile, "xWrite", full)
+        for at in range(3):
+            store.write([entry(f"big{at}", thumbnail=bytes(5 << 20))], replace=False)
+    assert "log cannot be moved" in caplog.text
+    assert len(store) == 103 and store.sequence == 4
+    store.close()
+    store = open_store(path)
+    assert len(store) == 103 and store.check() == []
+    store.close()
+
+
+@pytest.mark.parametrize("what", ["removed", "replaced"])
+def test_a_folder_that_goes_away_is_never_made_again(tmp_path: Path, what: str) -> None:
+    folder = tmp_path / "c"
+    folder.mkdir()
+    store = open_store(folder / "store.sqlite")
+    store.write([entry("a")], replace=False)
+    folder.rename(tmp_path / "elsewhere")
+    if what == "replaced":
+        folder.mkdir()
+        open_store(folder / "store.sqlite").close()
+    for use in (
+        lambda: store.write([entry("b")], replace=False),
+        lambda: store.delete(["a"]),
+        lambda: len(store),
+        lambda: store.view().__enter__(),
+    ):
+        with pytest.raises(NotAvailable, match="removed or replaced"):
+            use()
+    store.close()
+    assert folder.exists() == (what == "replaced")
+    if what == "replaced":
+        other = open_store(folder / "store.sqlite")
+        assert len(other) == 0
+        other.close()
+
+
+def crash_copy(path: Path, folder: Path) -> Path:
+    """Return a copy as a kill would leave it: most of it in the log."""
+    folder.mkdir()
+    for file in path.parent.iterdir():
+        if file.is_file() and not file.name.endswith("-shm"):
+            (folder / file.name).write_bytes(file.read_bytes())
+    return folder / path.name
+
+
+def test_a_lost_or_damaged_log_is_noticed(path: Path, store: Store, tmp_path: Path) -> None:
+    store.write([entry("last")], replace=False)
+    assert read_generation(path.with_name(GENERATION)) == (2, store.meta.collection)
+    whole = crash_copy(path, tmp_path / "whole")
+    copy = open_store(whole)
+    assert len(copy) == 101
+    copy.close()
+    size = path.with_name("store.sqlite-wal").stat().st_size
+    for at, place in enumerate([40, size // 2, size - 100]):
+        damaged = crash_copy(path, tmp_path / f"damaged{at}")
+        with damaged.with_name("store.sqlite-wal").open("r+b") as file:
+            file.seek(place)
+            file.write(b"\x01\xff")
+        with pytest.raises(CollectionDamaged):
+            open_store(damaged)
+    short = crash_copy(path, tmp_path / "short")
+    os.truncate(short.with_name("store.sqlite-wal"), size - 8192)
+    with pytest.raises(CollectionDamaged, match=r"last 1 writes .* are lost"):
+        open_store(short)
+    missing = crash_copy(path, tmp_path / "missing")
+    missing.with_name("store.sqlite-wal").unlink()
+    with pytest.raises(CollectionDamaged, match="empty"):
+        open_store(missing)
+
+
+def test_another_collections_files_are_noticed(path: Path, store: Store, tmp_path: Path) -> None:
+    store.close()
+    (tmp_path / "other").mkdir()
+    other = open_store(tmp_path / "other" / path.name)
+    other.write([entry("x")], replace=False)
+    other.close()
+    path.write_bytes((tmp_path / "other" / path.name).read_bytes())
+    with pytest.raises(CollectionDamaged, match="another collection"):
+        open_store(path)
+    path.with_name(GENERATION).unlink()  # as the message says
+    store = open_store(path)
+    assert len(store) == 1
+    store.close()
+
+
+def test_a_store_of_the_first_format_is_refused(path: Path) -> None:
+    connection = apsw.Connection(str(path))
+    connection.execute("PRAGMA page_size = 8192")
+    connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    connection.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID")
+    connection.execute("INSERT INTO meta VALUES ('format', 1), ('dim', 4), ('created', 1.5)")
+    connection.close()
+    for attempt in (open_store, peek):
+        with pytest.raises(NotAvailable, match=r"format 1.*Index again"):
+            attempt(path)
+
+
+BEGIN = """
+import sys
+from pathlib import Path
+from triptych.errors import CollectionBusy
+from triptych.index.store import Store
+sys.stdin.read()
+try:
+    store = Store.open(Path(sys.argv[1]), model="m", fingerprint="f" * 64, dim=8)
+    print(store.meta.collection)
+except CollectionBusy:
+    print("busy")
+"""
+
+
+def test_processes_that_create_at_once_agree(path: Path) -> None:
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", BEGIN, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.close()
+        child.stdin = None
+    answers = {child.communicate()[0].strip() for child in children}
+    assert all(child.returncode == 0 for child in children)
+    assert len(answers - {"busy"}) == 1
+    store = open_store(path)
+    assert store.meta.collection in answers
+    store.close()
