@@ -7,7 +7,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --prefer-binary -c constraints.txt
 DATA   ?= ../shared/data
 
-.PHONY: install install-core install-gpu fix check test demo bench model clean
+.PHONY: install install-core install-gpu fix check test demo peers bench bench-stores model clean
 
 install: $(VENV)/.all           ## everything: torch, server, training, tests
 install-core: $(VENV)/.core     ## the light core: what `pip install triptych` gives
@@ -43,8 +43,19 @@ test: check
 demo: install-core
 	$(BIN)/triptych demo $(if $(PHOTOS),"$(PHOTOS)")
 
-bench: install
+.work/peers/.all: benchmarks/peers/requirements.txt
+	rm -rf .work/peers
+	@mkdir -p .work && scripts/make-venv $(PYTHON) .work/peers
+	.work/peers/bin/pip --disable-pip-version-check install --quiet --prefer-binary -r $<
+	touch $@
+
+peers: .work/peers/.all         ## the stores and libraries we are measured against, apart from ours
+
+bench: install peers
 	$(BIN)/python -m benchmarks
+
+bench-stores: install peers     ## the index and the store beside their peers only
+	$(BIN)/python -m benchmarks ann stores
 
 model: install                  ## train and export the default model again (about an hour on 2 cores)
 	$(BIN)/python -m triptych.training default --data $(DATA) --out .work/default
