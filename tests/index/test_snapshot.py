@@ -19,7 +19,7 @@ from triptych.errors import CollectionDamaged, NotAvailable
 from triptych.index import ANNS, INDEXES
 from triptych.index.base import halved, unit_rows
 from triptych.index.segments import Base, Knobs, SegmentedIndex
-from triptych.index.snapshot import Identity, Manifest, Snapshots, Staged, State
+from triptych.index.snapshot import Identity, Manifest, Snapshots, Staged, State, _checksum
 
 NUM = 600
 MATRIX = clustered(NUM)
@@ -252,6 +252,33 @@ def test_refuses_an_edited_manifest(
     snapshots = published(folder, "flat")
     edit(folder, **{field: "another"})
     assert "manifest is damaged" in refused(snapshots, caplog)
+
+
+def forge(where: Path, **changes: Any) -> None:
+    """Edit with the right checksum."""
+    edit(where, **changes)
+    body = json.loads((where / "manifest.json").read_text())
+    del body["checksum"]
+    edit(where, checksum=_checksum(body))
+
+
+def test_refuses_a_kind_that_is_not_installed(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    snapshots = published(folder, "hnsw")
+    forge(folder, kind="of a plug-in")
+    assert "Unknown ann 'of a plug-in'" in refused(snapshots, caplog)
+    forge(folder, kind="ivf_sq8")
+    assert "another kind" in refused(snapshots, caplog)
+
+
+@pytest.mark.parametrize("changes", [{"folder": 5}, {"epoch": []}, {"count": 1.5}, {"more": 1}])
+def test_refuses_a_forged_manifest(
+    folder: Path, caplog: pytest.LogCaptureFixture, changes: dict[str, Any]
+) -> None:
+    snapshots = published(folder, "flat")
+    forge(folder, **changes)
+    assert "manifest cannot be read" in refused(snapshots, caplog)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "7", '{"format": 1}', "\xff", "[" * 9_000])

@@ -13,11 +13,11 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from triptych.errors import CollectionDamaged, NotAvailable
+from triptych.errors import CollectionDamaged, NotAvailable, NotFound
 from triptych.index import ANNS, INDEXES
 from triptych.index.base import Ann, Cancelled
 from triptych.index.rowfile import Precision, RowFile
@@ -106,7 +106,7 @@ class Snapshots:
                 raise CollectionDamaged(f"it has format {version}, this program reads {FORMAT}")
             if body.pop("checksum") != _checksum(body):
                 raise CollectionDamaged("the manifest is damaged")
-            return Manifest(**body)
+            return _typed(Manifest(**body))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError, RecursionError, AttributeError):
@@ -209,7 +209,11 @@ class Snapshots:
     def _ann(self, path: Path, manifest: Manifest) -> Ann:
         if _sha256(path) != manifest.ann_sha256:
             raise CollectionDamaged(f"the content of {path.name} does not match the manifest")
-        ann: Ann = ANNS.resolve(manifest.kind).load(manifest.kind, path, mapped=self._mapped)
+        try:
+            kind = ANNS.resolve(manifest.kind)
+        except (NotFound, NotAvailable) as error:
+            raise CollectionDamaged(error.message) from None
+        ann: Ann = kind.load(manifest.kind, path, mapped=self._mapped)
         if (len(ann), ann.dim) != (manifest.count, manifest.dim):
             raise CollectionDamaged(f"{path.name} holds another number of vectors")
         return ann
@@ -297,6 +301,15 @@ def _described(
         rows_seal=base.rows.seal,
         ann_sha256=_sha256(path) if base.ann is not None else None,
     )
+
+
+def _typed(manifest: Manifest) -> Manifest:
+    """Return the manifest; raises TypeError where a field has another type than it declares."""
+    for field in fields(manifest):
+        got = type(getattr(manifest, field.name)).__name__
+        if got not in str(field.type).replace("None", "NoneType").split(" | "):
+            raise TypeError(field.name)
+    return manifest
 
 
 def _check_identity(manifest: Manifest, identity: Identity) -> None:
