@@ -25,6 +25,7 @@ _PATIENCE_MS = 5_000
 _READING_KB, _WRITING_KB = 32_000, 64_000
 _IDLE = 4  # readers kept for the next one
 _CHECKPOINT_PAGES = 1_000
+_PAGES_AHEAD = 128  # taken at once: each time costs as much as a sync
 _LONG_LOG_PAGES = 32_000
 
 
@@ -130,6 +131,7 @@ class Database:
         with self._mutex:
             try:
                 pages, moved = self._open_writer().wal_checkpoint()
+                self._pages = 0  # it cuts off what it does not need
             except (apsw.Error, CollectionDamaged) as error:
                 logger.warning("%s: the log cannot be moved to its place: %s", self.path, error)
                 return
@@ -200,6 +202,7 @@ class Database:
             return
         pages = connection.execute("PRAGMA page_count").get
         if pages > self._pages:
+            pages += _PAGES_AHEAD
             size = ctypes.c_int64(pages * PAGE)
             pointer = ctypes.addressof(size)
             connection.file_control("main", apsw.SQLITE_FCNTL_SIZE_HINT, pointer)
