@@ -89,7 +89,7 @@ class Index:
         with failure_log(args.report) as log:
             options = IngestOptions(
                 prune=args.prune,
-                lanes=min(settings.num_threads, _LANES),
+                lanes=_lanes(settings),
                 limits=PictureLimits(max_pixels=args.max_megapixels * 1_000_000),
                 on_failure=log,
             )
@@ -112,8 +112,8 @@ def _index(
     model: str | None,
 ) -> int:
     """Index all sources, one after the other; return how many items were left out."""
-    # a lane keeps one core busy: threads of the model's own would get in each other's way
-    threads = max(1, settings.num_threads // options.lanes)
+    # lanes keep the cores busy: threads of the model's own would get in each other's way
+    threads = max(1, settings.num_threads // _LANES)
     total = IngestReport()
     with settings.open_collection(folder, model=model, threads=threads) as collection:
         for source in sources:
@@ -123,6 +123,11 @@ def _index(
     if len(sources) > 1:
         print(f"in all: {summary(total)}")
     return total.failed
+
+
+def _lanes(settings: Settings) -> int:
+    """One for each core, and one more: some lane always waits for the disk."""
+    return min(settings.num_threads, _LANES) + 1
 
 
 def index_with_bar(
