@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import million
-from benchmarks.peers.corpus import DIM, GROUPS, Corpus, Mixture, recall
+from benchmarks.peers.corpus import CHUNK, DIM, GROUPS, Corpus, Mixture, recall
 
 
 @pytest.fixture
@@ -15,11 +15,11 @@ def corpus(tmp_path: Path) -> Corpus:
 
 
 def test_vectors_are_units_and_the_same_again() -> None:
-    first, again = Mixture(seed=3).chunk(1, 50), Mixture(seed=3).chunk(1, 50)
+    first, again = Mixture(seed=3).chunk(1), Mixture(seed=3).chunk(1)
     assert (first == again).all()
     assert np.allclose(np.linalg.norm(first, axis=1), 1, atol=1e-6)
-    assert not np.allclose(first, Mixture(seed=3).chunk(2, 50))
-    assert first.shape == (50, DIM)
+    assert not np.allclose(first, Mixture(seed=3).chunk(2))
+    assert first.shape == (CHUNK, DIM)
 
 
 def test_a_part_is_of_the_whole_and_wraps_around(corpus: Corpus) -> None:

@@ -64,10 +64,10 @@ class Mixture:
         self._noise = np.float32(noise * length / np.sqrt(DIM))
         self._seed = seed
 
-    def chunk(self, at: int, count: int = CHUNK) -> Floats:
-        """Return the first `count` unit vectors of chunk `at`; -1 is kept for queries."""
+    def chunk(self, at: int) -> Floats:
+        """Return the 10,000 unit vectors of chunk `at`; -1 is kept for queries."""
         rng = np.random.default_rng([self._seed, at + 1])
-        chosen_N = rng.choice(len(self._centres_CL), count, p=self._shares_C)
+        chosen_N = rng.choice(len(self._centres_CL), CHUNK, p=self._shares_C)
         latent_NL = self._centres_CL[chosen_N]
         latent_NL += self._spread * rng.standard_normal(latent_NL.shape, dtype=np.float32)
         vectors_NM = latent_NL @ self._map_LM
@@ -78,11 +78,11 @@ class Mixture:
     def chunks(self, count: int) -> Iterator[tuple[int, Floats]]:
         """Yield (position of the first, vectors) over `count` vectors."""
         for start in range(0, count, CHUNK):
-            yield start, self.chunk(start // CHUNK, min(CHUNK, count - start))
+            yield start, self.chunk(start // CHUNK)[: count - start]
 
     def queries(self, count: int = QUERIES) -> Floats:
         """Return `count` held-out vectors of the same mixture."""
-        return self.chunk(-1, count)
+        return self.chunk(-1)[:count]
 
 
 @dataclass(frozen=True)
