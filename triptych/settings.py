@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import platformdirs
@@ -18,6 +19,8 @@ import platformdirs
 from triptych.encoders.base import EmbeddingModel
 from triptych.errors import InvalidInput, NotFound
 from triptych.index.meta import Meta
+from triptych.index.plan import Budget
+from triptych.index.rowfile import Precision
 from triptych.registry import Registry
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.library import Library, keep_model, model_folder
@@ -74,10 +77,14 @@ class Settings:
         model: str | None = None,
         threads: int = 1,
         must_exist: bool = False,
+        index: str = "auto",
+        budget: Budget | None = None,
+        precision: Precision = "fp32",
     ) -> Collection:
         """Return the collection in the folder `path`; one that exists keeps the model it has.
 
-        Raises NotFound where it `must_exist` and does not, ModelMismatch for another `model`.
+        `index`, `budget` and `precision` as in `Collection.open`. Raises NotFound where it
+        `must_exist` and does not, ModelMismatch for another `model`.
         """
         known = None if str(path) == ":memory:" else Collection.peek(path)
         if known is None and must_exist:
@@ -88,7 +95,15 @@ class Settings:
             embedder = self.open_model(model, threads=threads)
         else:
             embedder = self._model_of(known, threads=threads)
-        collection = Collection.open(path, embedder=embedder)
+        collection = Collection.open(
+            path,
+            embedder=embedder,
+            index=index,
+            budget=budget,
+            precision=precision,
+            model_of=partial(self._model_of, threads=threads),
+            threads=threads,
+        )
         if known is None and collection.folder is not None:
             self._keep(embedder)
         return collection
@@ -123,18 +138,35 @@ def _count(key: str, value: str) -> int:
 
 
 def open(  # the name that a person types: triptych.open
-    path: str | Path | None = None, *, name: str | None = None, model: str | None = None
+    path: str | Path | None = None,
+    *,
+    name: str | None = None,
+    model: str | None = None,
+    recall: float | None = None,
+    memory: str | int | None = None,
+    index: str = "auto",
+    precision: Precision = "fp32",
 ) -> Collection:
     """Return the collection in the folder `path` (or ":memory:"), or the one called `name`.
 
-    It is made where there is none, with `model` (see: triptych models) or TRIPTYCH_MODEL.
+    It is made where there is none, with `model` (see: triptych models) or TRIPTYCH_MODEL. The
+    index is chosen to reach `recall` (of the true ten nearest, 0.97 unless said) within `memory`
+    ("2GB", or bytes), or it is the kind that `index` names. A new collection keeps its vectors in
+    `precision` fp32 or fp16.
     """
     settings = Settings.from_env()
     if (path is None) == (name is None):
         raise InvalidInput(f"Got path={path!r} and name={name!r}, expected one of them.")
     where = settings.library().path(name) if name is not None else path
     assert where is not None, "checked above"
-    return settings.open_collection(where, model=model, threads=settings.num_threads)
+    return settings.open_collection(
+        where,
+        model=model,
+        threads=settings.num_threads,
+        index=index,
+        budget=None if recall is memory is None else Budget.parse(recall, memory),
+        precision=precision,
+    )
 
 
 def collections() -> list[str]:

@@ -42,7 +42,21 @@ class Search:
         parser.add_argument(
             "--threshold", type=float, metavar="SCORE", help="no hit below this cosine"
         )
-        parser.add_argument("--filter", metavar="JSON", help="only items whose metadata match")
+        parser.add_argument(
+            "--filter", metavar="WHERE",
+            help="only items whose metadata match: 'year >= 2020 and lang = \"de\"', or JSON",
+        )  # fmt: skip
+        parser.add_argument(
+            "--hybrid", nargs="?", type=float, const=0.5, default=0.0, metavar="SHARE",
+            help="also look for the words themselves (BM25), with this share of the order (0.5)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--diversity", type=float, default=0.0, metavar="0..1",
+            help="trade closeness for variety",
+        )  # fmt: skip
+        parser.add_argument(
+            "--group-by", metavar="FIELD", help="one hit of each value of a metadata field"
+        )
         parser.add_argument("--model", help="insist on this model")
         output = parser.add_mutually_exclusive_group()
         output.add_argument(
@@ -62,6 +76,9 @@ class Search:
                 offset=args.offset,
                 threshold=args.threshold,
                 filter=args.filter,
+                hybrid=args.hybrid,
+                diversity=args.diversity,
+                group_by=args.group_by,
             )
             print_hits(hits, as_json=args.json, paths_only=args.files)
             if not hits and not args.json:

@@ -35,6 +35,7 @@ Mask: TypeAlias = NDArray[np.bool_]
 _GATHER = 170
 # beyond a candidate in eight the scan of everything is cheaper, and exact
 _SCAN = 8
+_TUNED = 10  # neighbours that the knobs are tuned for; more of them take more effort
 _DEEPER = 4
 # removed rows come among the candidates: so many more are asked for
 _MARGIN = 1.25
@@ -87,7 +88,8 @@ class Base:
         """Return None where the k best cannot be had for less than a scan."""
         candidates = self.knobs.refine * k
         share = len(self.rows) / left
-        effort, wanted = int(self.knobs.effort * share), candidates
+        effort = int(self.knobs.effort * share * max(1.0, k / _TUNED))
+        wanted = candidates
         if removed_N is not None and allowed is None:
             wanted = int(_MARGIN * candidates * share) + _SPARE
         while _SCAN * wanted <= left:

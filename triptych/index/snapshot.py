@@ -112,13 +112,16 @@ class Snapshots:
         except (OSError, ValueError, TypeError, KeyError, RecursionError, AttributeError):
             raise CollectionDamaged("the manifest cannot be read") from None
 
-    def open(self, identity: Identity) -> tuple[Base, Manifest] | None:
-        """Return what is published; None, with a line in the log, where it cannot be used."""
+    def open(self, identity: Callable[[], Identity]) -> tuple[Base, Manifest] | None:
+        """Return what is published; None, with a line in the log, where it cannot be used.
+
+        `identity` is asked again where a writer has put another base in place meanwhile.
+        """
         while True:
             manifest = None
             try:
                 manifest = self.manifest()
-                return None if manifest is None else (self._base(manifest, identity), manifest)
+                return None if manifest is None else (self._base(manifest, identity()), manifest)
             except CollectionDamaged as error:
                 if manifest is not None and self._replaced(manifest):
                     continue
@@ -187,8 +190,25 @@ class Snapshots:
             sync_folder(self.folder)
         except OSError as error:
             raise NotAvailable(f"The index cannot be published: {error.strerror}.") from None
-        self._sweep(staged.manifest.folder)
+        self.sweep()
         return staged.manifest
+
+    def sweep(self) -> None:
+        """Remove what a crash or an older base left; the caller holds the write lock."""
+        if not self.folder.is_dir():
+            return
+        keep = None
+        with suppress(CollectionDamaged):
+            manifest = self.manifest()
+            keep = manifest.folder if manifest else None
+        for path in self.folder.iterdir():
+            if path.name in (keep, _MANIFEST):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
 
     def discard(self, staged: Staged) -> None:
         """Remove a base that is not wanted any more."""
@@ -223,16 +243,6 @@ class Snapshots:
         with suppress(CollectionDamaged):
             return self.manifest() not in (manifest, None)
         return False
-
-    def _sweep(self, keep: str) -> None:
-        for path in self.folder.iterdir():
-            if path.name in (keep, _MANIFEST):
-                continue
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                with suppress(OSError):
-                    path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,77 +3,127 @@
 store.sqlite   the truth
 index/         a saved index, a copy that is rebuilt where it is missing, old or damaged
 lock           held by the one process that writes; the others search, and follow what it writes
+writer.sock    where that process takes the writes of the others
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
 from triptych.encoders.base import EmbeddingModel
 from triptych.errors import (
     CollectionBusy,
-    CollectionDamaged,
     InvalidInput,
     ModelMismatch,
     NotAvailable,
     NotFound,
 )
+from triptych.filters import Filter, parse_filter
 from triptych.index.base import checked_vectors
 from triptych.index.meta import Meta, peek
+from triptych.index.plan import Budget
 from triptych.index.records import Entry, FileState, KnownFile, Record
+from triptych.index.snapshot import Snapshots
 from triptych.index.store import Store
-from triptych.retrieval.arguments import as_ids, cosine, one_limit, whole
+from triptych.retrieval.arguments import as_ids, cosine, one_limit, share, whole
+from triptych.retrieval.builder import Builder
+from triptych.retrieval.folder import STORE, check_not_gutted, make_folder
 from triptych.retrieval.live import LiveIndex
+from triptych.retrieval.pipeline import Pipeline, Request
 from triptych.retrieval.prepare import AnyItem, Prepared, batches, prepare
-from triptych.retrieval.query import build_query, query_vector
-from triptych.retrieval.snapshot import sync_folder
+from triptych.retrieval.query import build_query, query_vector, query_words
+from triptych.retrieval.writer import Writer
 from triptych.types import Hit, ImageSource, Item, Matrix, Part, Query, Vector
 
-STORE = "store.sqlite"
+AnyFilter: TypeAlias = Filter | Mapping[str, Any] | str
+
 _BATCH_EMBEDDED = 64
 _BATCH_VECTORS = 2048  # nothing to compute: the sync of each transaction is what costs
 
 
 class Collection:
-    """Items in, hits out. Threads may share it; one process at a time writes."""
+    """Items in, hits out. Threads may share it; one process writes, for the others too."""
 
     def __init__(
-        self, store: Store, *, embedder: EmbeddingModel, kind: str, folder: Path | None
+        self,
+        store: Store,
+        *,
+        embedder: EmbeddingModel,
+        folder: Path | None,
+        kind: str = "auto",
+        budget: Budget | None = None,
+        model_of: Callable[[Meta], EmbeddingModel] | None = None,
+        threads: int = 1,
     ) -> None:
         self.folder = folder
         self.embedder = embedder
         self._store = store
-        self._gate = threading.RLock()  # the index and the sequence that it shows, together
+        self._model_of = model_of
         self._check_model()
-        self._index = LiveIndex(store, kind=kind, dim=embedder.dim, folder=folder)
-        self._refresh()
+        snapshots = Snapshots(folder / "index") if folder else None
+        self._live = LiveIndex(store, snapshots=snapshots)
+        mutex = threading.RLock()  # held by whoever writes
+        self._builder = Builder(
+            store,
+            self._live,
+            snapshots,
+            mutex,
+            kind=kind,
+            budget=budget or Budget(),
+            threads=threads,
+        )
+        self._writer = Writer(
+            store, self._live, self._builder, mutex, folder=folder, check=self._check_model
+        )
 
     @classmethod
-    def open(cls, path: str | Path, *, embedder: EmbeddingModel, index: str = "faiss") -> Self:
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        embedder: EmbeddingModel,
+        index: str = "auto",
+        budget: Budget | None = None,
+        precision: str = "fp32",
+        model_of: Callable[[Meta], EmbeddingModel] | None = None,
+        threads: int = 1,
+    ) -> Self:
         """Return the collection in the folder `path`, created where there is none.
 
-        ":memory:" lives until close. Raises ModelMismatch where the vectors are another model's,
-        CollectionDamaged, NotAvailable for a newer format.
+        ":memory:" lives until close. `index` insists on a kind, `budget` chooses one; `precision`
+        (fp32 or fp16) is a new collection's; `model_of` opens another model where a migration has
+        changed it. Raises ModelMismatch where the vectors are another model's, CollectionDamaged,
+        NotAvailable for a newer format.
         """
         folder = None if str(path) == ":memory:" else Path(path)
         if folder is not None:
-            _make_folder(folder)
-            _check_not_gutted(folder)
+            make_folder(folder)
+            check_not_gutted(folder)
         store = Store.open(
             folder / STORE if folder else None,
             model=embedder.name,
             fingerprint=embedder.fingerprint,
             dim=embedder.dim,
+            precision=precision,
         )
         try:
-            return cls(store, embedder=embedder, kind=index, folder=folder)
+            return cls(
+                store,
+                embedder=embedder,
+                folder=folder,
+                kind=index,
+                budget=budget,
+                model_of=model_of,
+                threads=threads,
+            )
         except BaseException:
             store.close()
             raise
@@ -100,17 +150,11 @@ class Collection:
             batch = list({one.item.id: one for one in batch}.values())
         vectors_NM = self._embed([one.item for one in batch])
         entries = [_entry(one, vector) for one, vector in zip(batch, vectors_NM, strict=True)]
-        with self._writing():
-            self._index.apply(self._store.write(entries, replace=replace), vectors_NM)
-        return len(entries)
+        return self._writer.write(entries, replace=replace)
 
     def delete(self, ids: str | Iterable[str]) -> int:
         """Return how many of the ids were there and are gone."""
-        names = as_ids(ids)
-        with self._writing():
-            change = self._store.delete(names)
-            self._index.apply(change, np.empty((0, self.embedder.dim), dtype=np.float32))
-        return len(change.removed_N)
+        return self._writer.delete(as_ids(ids))
 
     def get(self, ids: str | Iterable[str]) -> list[Record | None]:
         """Return what is stored under each id, None where there is nothing.
@@ -123,25 +167,28 @@ class Collection:
 
     def vectors(self, ids: Sequence[str]) -> Matrix:
         """Return the stored unit rows of `ids`, in order; raises NotFound for an unknown id."""
+        names = as_ids(ids)
         with self._store.reading():
-            rows = self._store.rows_of(ids)
-            for id in ids:
-                if id not in rows:
-                    raise NotFound(f"There is no item {id!r} in this collection.")
-            loaded = self._store.load(np.array(list(rows.values()), dtype=np.int64))
-        if loaded.damaged:
-            raise CollectionDamaged(
-                f"The item {next(iter(loaded.damaged.values()))!r} is damaged on disk.",
-                hint="Delete it, or add it again.",
-            )
-        at = np.searchsorted(loaded.rows_N, [rows[id] for id in ids])
-        return loaded.vectors_NM[at]
+            self._follow()
+            rows = self._store.rows_of(names)
+            for name in names:
+                if name not in rows:
+                    raise NotFound(f"There is no item {name!r} in this collection.")
+            return self._live.vectors(np.array([rows[name] for name in names], dtype=np.int64))
 
-    def count(self) -> int:
-        """Return how many items there are."""
-        return len(self._store)
+    def count(self, filter: AnyFilter | None = None) -> int:
+        """Return how many items there are, or how many of them match."""
+        wanted = parse_filter(filter)
+        return len(self._store) if wanted is None else len(self._store.where(wanted))
 
     __len__ = count
+
+    def facets(
+        self, fields: str | Sequence[str], *, filter: AnyFilter | None = None, limit: int = 20
+    ) -> dict[str, list[tuple[Any, int]]]:
+        """Return the `limit` most frequent values of each metadata field, with their counts."""
+        names = [fields] if isinstance(fields, str) else list(fields)
+        return self._store.facets(names, parse_filter(filter), limit=whole("limit", limit, least=1))
 
     def search(
         self,
@@ -155,94 +202,89 @@ class Collection:
         top_k: int | None = None,
         k: int | None = None,
         offset: int = 0,
-        filter: Any | None = None,
+        filter: AnyFilter | None = None,
         threshold: float | None = None,
+        hybrid: bool | float = False,
+        diversity: float = 0.0,
+        group_by: str | None = None,
+        group_size: int = 1,
     ) -> list[Hit]:
         """Return the nearest items, best first, equal scores by id.
 
-        `like` are stored ids, which are not found themselves. Raises InvalidInput, NotFound for an
-        unknown id, PictureError.
+        `like` are stored ids, which are not found themselves. `filter` is JSON or a string, see
+        triptych.filters. `hybrid` fuses the order with that of BM25 over the query's words (True
+        means half and half, a number is the words' share). `diversity` in 0..1 trades closeness
+        for variety (MMR). `group_by` shows at most `group_size` hits of each value of a metadata
+        field. Raises InvalidInput, NotFound for an unknown id, PictureError.
         """
-        if filter is not None:
-            raise NotAvailable("Filters come with a later version.")
-        limit = one_limit(limit, top_k, k)
-        offset = whole("offset", offset, least=0)
-        threshold = cosine(threshold)
         asked = build_query(query, image=image, minus=minus, like=like or (), vector=vector)
+        request = Request(
+            limit=one_limit(limit, top_k, k),
+            offset=whole("offset", offset, least=0),
+            filter=parse_filter(filter),
+            threshold=cosine(threshold),
+            words=query_words(asked) if hybrid else "",
+            hybrid=share("hybrid", 0.5 if hybrid is True else hybrid),
+            diversity=share("diversity", diversity),
+            group_by=group_by,
+            group_size=whole("group_size", group_size, least=1),
+            without=tuple(part.id for part in asked.parts if part.id is not None),
+        )
         if self.count() == 0:
             return []
-        vector_M = query_vector(asked, embed=self._embed_query, stored=self.vectors)
-        if len(vector_M) != self.embedder.dim:
-            raise InvalidInput(
-                f"The query's vector has {len(vector_M)} numbers, expected {self.embedder.dim}."
-            )
-        named = {part.id for part in asked.parts if part.id is not None}
-        with self._gate, self._store.reading():
-            self._refresh()
-            found = self._index.nearest(vector_M, limit + offset + len(named))
-        best = [_hit(record, score, self._index.kind) for record, score in found]
-        best = [hit for hit in best if hit.id not in named][offset : offset + limit]
-        return [hit for hit in best if threshold is None or hit.score >= threshold]
+        return self._hits(asked, request)
 
     def thumbnail(self, id: str) -> bytes | None:
         """Return a small JPEG of the item's picture, None where it has none."""
         return self._store.thumbnail(id)
 
     def info(self) -> dict[str, Any]:
-        """Return what the collection is: model, counts, index, damage."""
+        """Return what the collection is: model, counts, index and its measured recall, damage."""
         meta = self._store.meta
-        with self._gate, self._store.reading():
-            self._refresh()
+        with self._store.reading():
+            self._follow()
             return {
                 "path": str(self.folder or ":memory:"),
                 "count": len(self._store),
                 "model": meta.model,
                 "fingerprint": meta.fingerprint,
                 "dim": meta.dim,
-                "index": self._index.kind,
-                "sequence": self._index.sequence,
+                "precision": meta.precision,
+                **self._live.info(),
+                "sequence": self._live.sequence,
                 "format": meta.format,
                 "created": meta.created,
-                "damaged": sorted(self._index.damaged.values()),
+                "damaged": sorted(self._live.damaged.values()),
             }
 
     def claim(self) -> None:
-        """Become the writer now instead of at the first write; raises CollectionBusy."""
-        with self._writing():
-            pass
+        """Make sure now that writing is possible; raises CollectionBusy."""
+        self._writer.claim()
 
     def files(self) -> dict[str, KnownFile]:
         """Return what is remembered of each file of an indexed folder, by id."""
         return self._store.files()
 
+    def contents(self, ids: Sequence[str]) -> dict[str, str | None]:
+        """Return the content hash kept for each id that is there."""
+        return self._store.contents(as_ids(ids))
+
     def touch(self, states: Mapping[int, FileState]) -> None:
         """Note that these files look different while their content is the same."""
-        with self._writing():
-            self._store.touch(dict(states))
+        self._writer.touch(states)
 
     def compact(self) -> None:
-        """Give space back, and save the index."""
-        with self._writing():
-            self._store.compact()
-            self._index.save()
-
-    def migrate(self, *_: Any, **__: Any) -> NoReturn:
-        """Raise NotAvailable: changing the model of stored items is yet to come."""
-        raise NotAvailable(
-            "A collection cannot change its model yet.", hint="Run: triptych index --rebuild"
-        )
+        """Give space back, overwrite what was deleted, and build the index anew."""
+        self._writer.compact()
 
     def close(self) -> None:
         """Save the index if nobody else is writing, and let go of the files. Twice is harmless."""
-        with self._gate:
-            try:
-                # a copy that could not be saved costs time at the next opening, nothing else
-                with suppress(CollectionBusy, NotAvailable, OSError):
-                    if self._index.worth_saving:
-                        with self._writing():
-                            self._index.save()
-            finally:
-                self._store.close()
+        try:
+            # a copy that could not be saved costs time at the next opening, nothing else
+            with suppress(CollectionBusy, NotAvailable, OSError):
+                self._writer.close()
+        finally:
+            self._store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -266,28 +308,45 @@ class Collection:
             written += self.put([prepare(one, size_hint=hint) for one in batch], replace=replace)
         return written
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        with self._gate:
-            if not self._store.writing:
-                self._store.lock()
-                # until now another process may have written, or given the collection a model
-                self._store.refreshed_meta()
-                self._check_model()
-            self._refresh()
-            yield
-
-    def _refresh(self) -> None:
-        with self._gate, self._store.reading():
-            if self._store.sequence != self._index.sequence:
-                if self._store.refreshed_meta().fingerprint != self.embedder.fingerprint:
-                    raise self._mismatch()
-                self._index.refresh()
+    def _follow(self) -> None:
+        """Show what the store holds now, whoever wrote; inside of a reading."""
+        if self._store.sequence == self._live.sequence:
+            return
+        meta = self._store.refreshed_meta()
+        if meta.fingerprint != self.embedder.fingerprint:
+            if self._model_of is None:
+                raise self._mismatch()
+            self.embedder = self._model_of(meta)
+        self._live.refresh()
 
     def _embed(self, items: Sequence[Item]) -> Matrix:
         for item in items:
             self._check_origin(item)
         return checked_vectors(self.embedder.embed(items), self.embedder.dim)
+
+    def _hits(self, asked: Query, request: Request) -> list[Hit]:
+        """Search one state of the collection, while other threads and processes write to it."""
+        model = None
+        for try_ in itertools.count():
+            if model is not self.embedder:
+                model, vector_M = self.embedder, self._query_vector(asked)
+            # who was overtaken by a writer begins again, in the end holding the writers off
+            with self._live.gate if try_ > 2 else nullcontext(), self._store.reading():
+                self._follow()
+                if model is not self.embedder:
+                    continue
+                hits = Pipeline(self._store, self._live, request, vector_M).hits()
+                if self._live.sequence == self._store.sequence:
+                    return hits
+        raise AssertionError("unreachable")
+
+    def _query_vector(self, asked: Query) -> Vector:
+        vector_M = query_vector(asked, embed=self._embed_query, stored=self.vectors)
+        if len(vector_M) != self.embedder.dim:
+            raise InvalidInput(
+                f"The query's vector has {len(vector_M)} numbers, expected {self.embedder.dim}."
+            )
+        return vector_M
 
     def _embed_query(self, items: Sequence[Item]) -> Matrix:
         if self._holds_own_vectors:
@@ -340,38 +399,3 @@ def _entry(prepared: Prepared, vector: Vector) -> Entry:
         file=prepared.file,
         thumbnail=prepared.thumbnail,
     )
-
-
-def _hit(record: Record, score: float, kind: str) -> Hit:
-    return Hit(
-        id=record.id,
-        score=score,
-        metadata=record.metadata,
-        uri=record.uri,
-        text=record.text,
-        modality=record.modality,
-        found=kind,
-    )
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        new = [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        # SQLite syncs its own folder, but not the name of that folder
-        for path in new:
-            sync_folder(path.parent)
-    except FileExistsError:
-        raise InvalidInput(f"{folder} is a file, expected a collection's folder.") from None
-    except (OSError, ValueError) as error:
-        raise NotAvailable(f"{folder} cannot be created: {error}.") from None
-
-
-def _check_not_gutted(folder: Path) -> None:
-    """Raise CollectionDamaged where items were indexed but the store is gone or empty."""
-    store = folder / STORE
-    if not (store.exists() and store.stat().st_size) and (folder / "index").is_dir():
-        raise CollectionDamaged(
-            f"{store} is missing or empty, but an index of its items is there.",
-            hint="Restore it from a backup, or delete the folder and index again.",
-        )

@@ -11,7 +11,8 @@ from typing import Any
 from triptych.encoders.base import EmbeddingModel
 from triptych.errors import InvalidInput, NotFound
 from triptych.index.lock import WriterLock
-from triptych.retrieval.collection import STORE, Collection
+from triptych.retrieval.collection import Collection
+from triptych.retrieval.folder import STORE
 
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _FINGERPRINT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_:.-]{0,127}")
@@ -41,7 +42,7 @@ class Library:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def open(self, name: str, *, embedder: EmbeddingModel, index: str = "faiss") -> Collection:
+    def open(self, name: str, *, embedder: EmbeddingModel, index: str = "auto") -> Collection:
         """Return the collection; raises NotFound listing those that there are."""
         return Collection.open(self.existing(name), embedder=embedder, index=index)
 

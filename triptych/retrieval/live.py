@@ -3,91 +3,186 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
-from triptych.index import INDEXES
-from triptych.index.base import VectorIndex
-from triptych.index.records import Record
+from triptych.errors import CollectionDamaged
+from triptych.index.base import NOTHING, exact_scores
+from triptych.index.segments import Base, SegmentedIndex
+from triptych.index.snapshot import Identity, Manifest, Snapshots
 from triptych.index.store import Change, Store
-from triptych.retrieval.snapshot import Snapshot
-from triptych.types import Matrix, Vector
+from triptych.types import Matrix, Rows, Vector
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class LiveIndex:
-    """Exactly the rows of the store, as of `sequence`; the caller takes care of threads."""
+    """Exactly the rows of the store, as of `sequence`. Any thread may call.
 
-    def __init__(self, store: Store, *, kind: str, dim: int, folder: Path | None) -> None:
-        self.kind = kind
-        self.sequence = -1  # whatever was saved, it is compared with the store once
+    `gate` guards the rows and the sequence that they show, together.
+    """
+
+    def __init__(self, store: Store, snapshots: Snapshots | None) -> None:
+        self.gate = threading.RLock()
+        self.manifest: Manifest | None = None  # of the saved index in use
         self.damaged: dict[int, str] = {}
+        self.sequence = -1
         self._store = store
-        self._folder = folder
-        self._snapshot = Snapshot(folder / "index") if folder else None
-        loaded = self._snapshot.load(store, kind=kind) if self._snapshot else None
-        self._saved = -1 if loaded is None else loaded[1]
-        self._index: VectorIndex = INDEXES.resolve(kind)(dim) if loaded is None else loaded[0]
+        self._snapshots = snapshots
+        self._last_row = 0
+        self._index = SegmentedIndex(store.meta.dim)
+        self.reload()
 
     def __len__(self) -> int:
         return len(self._index)
 
     @property
-    def worth_saving(self) -> bool:
-        """Whether the saved index shows another state."""
-        return self._snapshot is not None and self._saved != self.sequence and len(self) > 0
+    def kind(self) -> str:
+        return self._index.kind
 
-    def apply(self, change: Change, vectors_NM: Matrix) -> None:
-        """Follow a transaction of our own."""
-        self._index.remove(change.removed_N)
-        self._index.add(change.added_N, vectors_NM)
-        self.sequence = self._store.sequence
+    @property
+    def exact(self) -> bool:
+        """Whether every row is looked at: then a deeper search changes nothing further up."""
+        return self._index.exact
+
+    @property
+    def pending(self) -> int:
+        """How many rows the saved index lacks, or has and should not have."""
+        return self._index.pending
+
+    def identity(self) -> Identity:
+        """Return what a saved index must belong to."""
+        meta = self._store.meta
+        return Identity(
+            collection=meta.collection,
+            fingerprint=meta.fingerprint,
+            dim=meta.dim,
+            precision=meta.precision,
+            history=self._store.history(),
+        )
+
+    def info(self) -> dict[str, Any]:
+        """Return the kind of index, how it looks and how well it was measured to find."""
+        saved = self.manifest
+        knobs = {"effort": saved.effort, "refine": saved.refine} if saved and not self.exact else {}
+        return {
+            "index": self.kind,
+            **knobs,
+            "recall@10": 1.0 if self.exact or saved is None else round(saved.recall, 4),
+            "pending": self.pending,
+        }
+
+    def reload(self) -> None:
+        """Begin anew: with the saved index where it can be used, then what came after it."""
+        with self.gate:
+            opened = self._snapshots.open(self.identity) if self._snapshots else None
+            with self._store.reading():
+                if opened is None or not self._resumed(*opened):
+                    self._read_all()
+
+    def adopt(self, base: Base, manifest: Manifest) -> None:
+        """Serve from a saved index that was just published."""
+        with self.gate, self._store.reading():
+            if not self._resumed(base, manifest):
+                self._read_all()
 
     def refresh(self) -> None:
-        """Follow the store, whatever happened to either; inside of one reading of the store.
+        """Follow the store, whoever wrote; inside of one reading of it.
 
-        A row never changes, so equal rows mean equal vectors. A crash or an interrupt anywhere
-        between store and index is mended here too.
+        A row never changes, so equal rows mean equal vectors. A crash or an interrupt between
+        store and index is mended here too.
         """
-        rows_N, held_N = self._store.rows(), self._index.rows()
-        self._index.remove(np.setdiff1d(held_N, rows_N, assume_unique=True))
-        missing_N = np.setdiff1d(rows_N, held_N, assume_unique=True)
-        loaded = self._store.load(missing_N)
-        self._index.add(loaded.rows_N, loaded.vectors_NM)
-        if len(missing_N):
-            logger.info("%s: %d vectors taken from the store", self._folder, len(missing_N))
-        self.damaged = {}
-        self._set_aside(loaded.damaged)
-        self.sequence = self._store.sequence
+        with self.gate, self._store.reading():
+            if self._store.sequence != self.sequence and not self._caught_up():
+                self.reload()
 
-    def nearest(self, vector_M: Vector, wanted: int) -> list[tuple[Record, float]]:
-        """Return records and cosines, best first, equal ones by id; never a damaged record."""
-        ask = wanted + 1  # one more shows whether the last place is shared: then ids decide
-        while wanted > 0 and len(self) > 0:
-            ids_1K, scores_1K = self._index.search(vector_M[None], ask)
-            wanted = min(wanted, len(self))
-            if ask < len(self) and scores_1K[0, -1] == scores_1K[0, wanted - 1]:
-                ask *= 4
-                continue
-            scores = dict(zip(ids_1K[0].tolist(), scores_1K[0].tolist(), strict=True))
-            records, damaged = self._store.records(list(scores))
-            if not damaged:
-                found = [(record, scores[record.row]) for record in records]
-                return sorted(found, key=lambda pair: (-pair[1], pair[0].id))[:wanted]
-            self._set_aside(damaged)
-        return []
+    def follow(self, change: Change) -> None:
+        """Take over a transaction of our own, unless a search was faster."""
+        with self.gate:
+            if change.sequence == self.sequence + 1:
+                self._apply(change)
 
-    def save(self) -> None:
-        """Write the index beside the store; the caller holds the write lock."""
-        if self._snapshot is not None:
-            self._snapshot.save(self._index, self._store)
-            self._saved = self.sequence
+    def nearest(
+        self, vector_M: Vector, wanted: int, *, allowed: Rows | None = None
+    ) -> tuple[Rows, Vector]:
+        """Return rows and cosines, best first: `wanted` and all that share the last place."""
+        ask = wanted + 1
+        while True:
+            rows_K, scores_K = self._search(vector_M, ask, allowed)
+            if len(rows_K) < ask or scores_K[-1] != scores_K[wanted - 1]:
+                return rows_K, scores_K
+            ask *= 4
 
-    def _set_aside(self, damaged: dict[int, str]) -> None:
-        if damaged:
-            names = ", ".join(sorted(map(repr, damaged.values()))[:20])
-            logger.warning("%s: damaged on disk, never found: %s", self._folder, names)
+    def scores(self, rows_N: Rows, vector_M: Vector) -> Vector:
+        """Return the cosines of rows that are held."""
+        return exact_scores(self.vectors(rows_N), vector_M)
+
+    def vectors(self, rows_N: Rows) -> Matrix:
+        """Return the unit rows; raises NotFound for a row that is not held."""
+        with self.gate:
+            return self._guarded(lambda: self._index.vectors_of(rows_N))
+
+    def set_aside(self, damaged: dict[int, str]) -> None:
+        """Never find these again, and say so."""
+        if not damaged:
+            return
+        names = ", ".join(sorted(map(repr, damaged.values()))[:20])
+        logger.warning("%s: damaged on disk, never found: %s", self._store.path, names)
+        with self.gate:
             self._index.remove(np.array(list(damaged), dtype=np.int64))
             self.damaged |= damaged
+
+    def _resumed(self, base: Base, manifest: Manifest) -> bool:
+        self._index = SegmentedIndex(self._store.meta.dim, base)
+        self.sequence, self._last_row = manifest.sequence, manifest.last_row
+        self.manifest, self.damaged = manifest, {}
+        return self._caught_up()
+
+    def _caught_up(self) -> bool:
+        """Replay the store; return whether the index now shows what the store holds."""
+        change = self._store.changes(self.sequence, self._last_row)
+        if change is None:
+            return False
+        self._apply(change)
+        return len(self) + len(self.damaged) == len(self._store)
+
+    def _read_all(self) -> None:
+        with self._store.reading():
+            change = self._store.changes(self._store.sequence, 0)
+        assert change is not None, "the present can always be replayed"
+        self._index = SegmentedIndex(self._store.meta.dim)
+        self.manifest, self.damaged = None, {}
+        self._apply(change)
+
+    def _apply(self, change: Change) -> None:
+        self._index.remove(change.removed_N)
+        self._index.add(change.added_N, change.vectors_NM)
+        self.sequence, self._last_row = change.sequence, change.last_row
+        if self.damaged:
+            gone = set(change.removed_N.tolist())
+            self.damaged = {row: id for row, id in self.damaged.items() if row not in gone}
+        self.set_aside(dict(change.damaged))
+
+    def _search(self, vector_M: Vector, k: int, allowed: Rows | None) -> tuple[Rows, Vector]:
+        with self.gate:
+            ids_1K, scores_1K = self._guarded(
+                lambda: self._index.search(vector_M[None], k, allowed=allowed)
+            )
+        found_K = ids_1K[0] != NOTHING
+        return ids_1K[0][found_K], scores_1K[0][found_K]
+
+    def _guarded(self, look: Callable[[], T]) -> T:
+        """Do without the saved index where its content turns out to be damaged."""
+        try:
+            return look()
+        except CollectionDamaged as error:
+            if self.manifest is None:
+                raise
+            logger.warning("%s: index not used, it is rebuilt: %s", self._store.path, error.message)
+            self._read_all()
+            return look()

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from triptych.errors import InvalidInput, NotFound
 from triptych.index.store import Store
-from triptych.retrieval.collection import STORE, Collection
+from triptych.retrieval.collection import Collection
+from triptych.retrieval.folder import STORE
 
 
 def roots_of(folder: Path) -> list[Path]:

@@ -1,0 +1,219 @@
+"""What search promises beyond nearness: filters, words, variety, groups, pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.retrieval.fakes import CountingModel, unit_vectors
+from triptych.encoders.vectors import CallerVectors
+from triptych.errors import InvalidInput
+from triptych.filters import matches, parse_filter
+from triptych.retrieval.collection import Collection
+from triptych.types import Hit
+
+DIM = 16
+NUM = 1_200
+KINDS = ["auto", "flat", "hnsw", "hnsw_sq8", "ivf_sq8", "ivf_rabitq"]
+
+
+def document(at: int) -> dict[str, Any]:
+    return {"shop": f"s{at % 7}", "year": 2000 + at % 25, "tags": ["a", "b"][: at % 3], "rare": at}
+
+
+VECTORS = unit_vectors(NUM, dim=DIM)
+ITEMS = [
+    {"id": f"{at:05}", "vector": VECTORS[at], "metadata": document(at), "text": f"number {at}"}
+    for at in range(NUM)
+]
+QUERIES = unit_vectors(6, dim=DIM, seed=1)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def collection(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Collection]:
+    """A saved index of most items; some came after it, some are gone since."""
+    folder = tmp_path_factory.mktemp("search") / request.param
+    model = CallerVectors("mine", DIM)
+    with Collection.open(folder, embedder=model, index=request.param) as collection:
+        collection.add(ITEMS[:1_000])
+        collection.compact()
+    with Collection.open(folder, embedder=model, index=request.param) as collection:
+        collection.add(ITEMS[1_000:])
+        collection.delete([item["id"] for item in ITEMS[::50]])
+        yield collection
+
+
+ALIVE = [at for at in range(NUM) if at % 50]
+
+
+def truth(query: Any, filter: Any = None) -> list[str]:
+    wanted = parse_filter(filter)
+    alive = [
+        at for at in ALIVE if wanted is None or matches(wanted, document(at), modality="vector")
+    ]
+    scores = (VECTORS[alive] @ query).tolist()
+    return [
+        f"{at:05}" for _, at in sorted(zip(scores, alive, strict=True), key=lambda p: (-p[0], p[1]))
+    ]
+
+
+def ids(hits: list[Hit]) -> list[str]:
+    return [hit.id for hit in hits]
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        {"rare": 77},
+        {"shop": "s3"},
+        {"year": {"$gte": 2020}},
+        "year < 2010 and not shop in ['s1', 's2']",
+        {"tags": "b", "shop": {"$ne": "s0"}},
+        {"$not": {"rare": {"$lt": 1100}}},
+        {"nowhere": 1},
+    ],
+    ids=str,
+)
+def test_a_filter_loses_nothing(collection: Collection, filter: Any) -> None:
+    expected = [truth(query, filter) for query in QUERIES]
+    assert collection.count(filter) == len(expected[0])
+    found = [ids(collection.search(vector=query, filter=filter)) for query in QUERIES]
+    assert [len(hits) for hits in found] == [min(10, len(right)) for right in expected]
+    overlap = [len(set(a) & set(b[:10])) for a, b in zip(found, expected, strict=True)]
+    assert sum(overlap) >= 0.95 * sum(map(len, found))
+    for hits, right in zip(found, expected, strict=True):
+        assert set(hits) <= set(right)
+
+
+def test_pages_join_without_a_seam(collection: Collection) -> None:
+    for query in QUERIES[:3]:
+        pages = [
+            hit
+            for offset in range(0, 400, 10)
+            for hit in collection.search(vector=query, limit=10, offset=offset)
+        ]
+        assert len(set(ids(pages))) == len(pages) == 400
+        assert len(set(ids(pages[:100])) & set(truth(query)[:100])) >= 95
+
+
+def test_the_last_page_is_short_and_the_next_empty(collection: Collection) -> None:
+    count = collection.count()
+    assert len(collection.search(vector=QUERIES[0], limit=500, offset=count - 3)) == 3
+    assert collection.search(vector=QUERIES[0], offset=count) == []
+
+
+def test_a_threshold_cuts_exactly(collection: Collection) -> None:
+    for query in QUERIES:
+        everything = collection.search(vector=query, limit=NUM)
+        assert len(everything) == len(ALIVE)
+        cut = everything[40].score
+        assert ids(collection.search(vector=query, limit=NUM, threshold=cut)) == ids(
+            everything[:41]
+        )
+        assert len(collection.search(vector=query, limit=5, threshold=cut)) == 5
+
+
+def test_group_by_shows_so_many_of_each(collection: Collection) -> None:
+    hits = collection.search(vector=QUERIES[0], limit=14, group_by="shop", group_size=2)
+    shops = [hit.metadata["shop"] for hit in hits]
+    assert len(hits) == 14 and all(shops.count(shop) == 2 for shop in set(shops))
+    best = {shop: next(hit for hit in hits if hit.metadata["shop"] == shop).id for shop in shops}
+    for shop, id in best.items():
+        assert id == truth(QUERIES[0], {"shop": shop})[0]
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert len(collection.search(vector=QUERIES[0], limit=50, group_by="shop")) == 7
+    assert len(collection.search(vector=QUERIES[0], limit=50, group_by="nowhere")) == 50
+
+
+def test_diversity_spreads(collection: Collection) -> None:
+    def closeness(hits: list[Hit]) -> float:
+        vectors = collection.vectors(ids(hits))
+        return float((vectors @ vectors.T).mean())
+
+    plain = collection.search(vector=QUERIES[0], limit=8)
+    spread = collection.search(vector=QUERIES[0], limit=8, diversity=0.7)
+    assert spread[0].score >= plain[0].score and closeness(spread) < closeness(plain)
+    assert ids(collection.search(vector=QUERIES[0], limit=8, diversity=0)) == ids(plain)
+
+
+def test_facets_count(collection: Collection) -> None:
+    found = collection.facets(["shop", "tags"], limit=3)
+    assert [len(values) for values in found.values()] == [3, 2]
+    assert sum(count for _, count in collection.facets("shop", limit=99)["shop"]) == len(ALIVE)
+    filtered = collection.facets("shop", filter={"shop": "s2"})["shop"]
+    assert filtered == [("s2", collection.count({"shop": "s2"}))]
+
+
+def test_names_are_not_found_again(collection: Collection) -> None:
+    some = f"{ALIVE[5]:05}"
+    assert some not in ids(collection.search(like=some, limit=50))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"filter": {"year": {"$near": 3}}},
+        {"filter": "year >>> 3"},
+        {"filter": 5},
+        {"hybrid": True},
+        {"hybrid": 2},
+        {"diversity": -1},
+        {"diversity": "much"},
+        {"group_by": "shop", "group_size": 0},
+    ],
+    ids=str,
+)
+def test_unusable_arguments_are_sentences(collection: Collection, arguments: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"[a-z]"):
+        collection.search(vector=QUERIES[0], **arguments)
+
+
+TEXTS = {
+    "1": "a red bicycle leans on a wall",
+    "2": "the part number is XK-4711",
+    "3": "a green bicycle",
+    "4": "深度学习在图像检索中的应用",
+    "5": "a wall of stone",
+}
+
+
+@pytest.fixture
+def texts() -> Iterator[Collection]:
+    with Collection.open(":memory:", embedder=CountingModel()) as collection:
+        collection.add({"id": id, "text": text} for id, text in TEXTS.items())
+        yield collection
+
+
+def test_hybrid_finds_the_word_itself(texts: Collection) -> None:
+    hit = texts.search("4711", hybrid=0.9, limit=1)[0]
+    assert hit.id == "2" and hit.words is not None and hit.found.endswith("+words")
+    assert texts.search("检索", hybrid=1.0, limit=1)[0].id == "4"
+    assert ids(texts.search("bicycle", hybrid=1.0, limit=2)) == ["3", "1"]
+    assert texts.search("bicycle", limit=1)[0].words is None
+    assert -1 <= hit.score <= 1, "the score stays a cosine"
+
+
+def test_hybrid_forgets_what_is_deleted(texts: Collection, tmp_path: Path) -> None:
+    texts.delete("2")
+    assert all(hit.words is None for hit in texts.search("4711", hybrid=True))
+    texts.upsert([{"id": "1", "text": "nothing of the kind"}])
+    assert [hit.id for hit in texts.search("bicycle", hybrid=True) if hit.words] == ["3"]
+
+
+def test_equal_vectors_by_id_on_every_page(tmp_path: Path) -> None:
+    same = np.tile(VECTORS[0], (300, 1))
+    names = [f"{at:03}" for at in np.random.default_rng(0).permutation(300)]
+    model = CallerVectors("mine", DIM)
+    with Collection.open(tmp_path / "c", embedder=model, index="hnsw") as collection:
+        collection.add({"id": id, "vector": v} for id, v in zip(names, same, strict=True))
+        collection.compact()
+        found = [
+            hit.id
+            for offset in range(0, 300, 20)
+            for hit in collection.search(vector=same[0], limit=20, offset=offset)
+        ]
+        assert found == sorted(names)

@@ -1,0 +1,139 @@
+"""Builds the saved index anew, in the background as the collection grows.
+
+The old one serves meanwhile; what is written meanwhile is replayed from the store. Only the
+process that holds the write lock builds.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from functools import partial
+
+from triptych.errors import TriptychError
+from triptych.index.plan import Budget, kinds
+from triptych.index.snapshot import Snapshots, State
+from triptych.index.store import Store
+from triptych.index.tuning import fit
+from triptych.retrieval.live import LiveIndex
+
+logger = logging.getLogger(__name__)
+
+_FEW = 256  # so many rows are read back from the store in milliseconds
+_EXACT = ("flat", "faiss")
+
+
+class Builder:
+    """One per open collection. `mutex` is held by whoever writes."""
+
+    def __init__(
+        self,
+        store: Store,
+        live: LiveIndex,
+        snapshots: Snapshots | None,
+        mutex: threading.RLock,
+        *,
+        kind: str,
+        budget: Budget,
+        threads: int,
+    ) -> None:
+        self._store = store
+        self._live = live
+        self._snapshots = snapshots
+        self._mutex = mutex
+        self._kind = kind
+        self._budget = budget
+        self._threads = threads
+        self._one_at_a_time = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._tried = 0  # items when an approximate index was last tried
+
+    def sweep(self) -> None:
+        """Remove what a crash has left half built; the caller holds the write lock."""
+        if self._snapshots is not None:
+            self._snapshots.sweep()
+
+    def poke(self) -> None:
+        """Begin to build in the background where that is due."""
+        if self._thread is None and not self._stopped.is_set() and self._is_due():
+            self._thread = threading.Thread(target=self._in_background, daemon=True, name="build")
+            self._thread.start()
+
+    def build(self) -> None:
+        """Build now and serve from it; the caller holds the write lock."""
+        self._build(self._wanted(len(self._live)))
+
+    def build_if_due(self) -> None:
+        """Build now what would be built in the background."""
+        if self._is_due():
+            self.build()
+
+    def close(self) -> None:
+        """Stop what is being built, and save what is cheap to save and dear to read again."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+        behind = self._live.manifest is None or self._live.pending > max(_FEW, len(self._live) // 8)
+        if self._snapshots is None or not behind or not len(self._live):
+            return
+        wanted = self._wanted(len(self._live))
+        if self._kind == "auto" and wanted[0] not in _EXACT:
+            if not self._live.exact:
+                return
+            wanted = ("flat",)  # the approximate index is built by the next one who has the time
+        self._store.lock()
+        self._stopped.clear()
+        self._build(wanted)
+
+    def _wanted(self, count: int) -> Sequence[str]:
+        if self._kind != "auto":
+            return (self._kind,)
+        meta = self._store.meta
+        return kinds(count, meta.dim, meta.precision, self._budget)
+
+    def _is_due(self) -> bool:
+        count = len(self._live)
+        if self._snapshots is None or self._wanted(count)[0] in _EXACT:
+            return False
+        if self._live.exact:
+            return self._tried + self._tried // 5 < count
+        return self._live.pending > max(_FEW, count // 5)
+
+    def _in_background(self) -> None:
+        try:
+            self.build()
+        except TriptychError as error:
+            logger.warning("%s: the index could not be built: %s", self._store.path, error)
+        finally:
+            self._thread = None
+
+    def _build(self, wanted: Sequence[str]) -> None:
+        if self._snapshots is None:
+            return
+        with self._one_at_a_time:
+            with self._store.view() as view:
+                if not view.count:
+                    return
+                staged = self._snapshots.build(
+                    ((part.rows_N, part.vectors_NM) for part in view.chunks()),
+                    kinds=wanted,
+                    tune=partial(fit, recall=self._budget.recall, cancelled=self._stopped.is_set),
+                    identity=self._live.identity(),
+                    state=State(epoch=view.epoch, sequence=view.sequence, last_row=view.last_row),
+                    threads=self._threads,
+                    cancelled=self._stopped.is_set,
+                )
+            if staged is None:
+                return
+            self._tried = view.count
+            with self._mutex:
+                if not self._store.writing:
+                    self._snapshots.discard(staged)
+                    return
+                manifest = self._snapshots.publish(staged)
+                opened = self._snapshots.open(self._live.identity)
+                if opened is not None:
+                    self._live.adopt(*opened)
+                    self._store.forget(manifest.sequence)

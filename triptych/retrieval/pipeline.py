@@ -1,0 +1,177 @@
+"""From a query's vector to hits: candidates, exact cosines, words, diversity, groups, a page.
+
+    ANN candidates ─► exact cosine ─► fused with BM25 ─► threshold ─► diversity ─► groups ─► page
+
+Every stage but the first is exact. An approximate index finds more when it is asked for more, so
+a later page is never cut from a deeper list alone: it goes on where the earlier one ended, and no
+hit is shown twice or skipped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from triptych.filters import Filter
+from triptych.index.reader import as_rows
+from triptych.index.records import Record
+from triptych.index.store import Store
+from triptych.retrieval.live import LiveIndex
+from triptych.retrieval.ranking import (
+    grouped,
+    maximal_marginal_relevance,
+    reciprocal_rank_fusion,
+)
+from triptych.types import Hit, Vector
+
+_CANDIDATES = 10
+"""Candidates looked at for each hit, where an order other than the cosine's picks among them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Request:
+    """What a search asks for beside its vector, checked."""
+
+    limit: int = 10
+    offset: int = 0
+    filter: Filter | None = None
+    threshold: float | None = None
+    words: str = ""
+    hybrid: float = 0.0  # weight of the words' order against the vector's
+    diversity: float = 0.0
+    group_by: str | None = None
+    group_size: int = 1
+    without: tuple[str, ...] = ()  # the ids that the query names
+
+    @property
+    def by_cosine(self) -> bool:
+        """Whether the order is the cosine's alone."""
+        return not (self.hybrid or self.diversity or self.group_by)
+
+
+class Match(NamedTuple):
+    """A row on its way to a hit."""
+
+    row: int
+    score: float
+    words: float | None = None
+
+
+class Pipeline:
+    """One search over one state of the store, of which the caller holds a reading."""
+
+    def __init__(self, store: Store, live: LiveIndex, request: Request, vector_M: Vector) -> None:
+        self._store = store
+        self._live = live
+        self._asked = request
+        self._vector_M = vector_M
+        self._allowed = None if request.filter is None else store.where(request.filter)
+        self._named = frozenset(store.rows_of(request.without).values())
+
+    def hits(self) -> list[Hit]:
+        """Return the page that was asked for; never a damaged record."""
+        while True:
+            page = self._page()
+            found, damaged = self._store.records([match.row for match in page])
+            if not damaged:
+                records = {record.row: record for record in found}
+                return [self._hit(records[m.row], m) for m in page if m.row in records]
+            self._live.set_aside(damaged)
+
+    def _page(self) -> list[Match]:
+        asked = self._asked
+        end = asked.offset + asked.limit
+        horizon = end if asked.by_cosine and self._live.exact else asked.limit
+        shown: dict[int, Match] = {}
+        while True:
+            order, is_all = self._order(horizon)
+            for match in order:
+                shown.setdefault(match.row, match)
+            if is_all or len(shown) >= end:
+                return list(shown.values())[asked.offset : end]
+            horizon *= _CANDIDATES
+
+    def _order(self, horizon: int) -> tuple[list[Match], bool]:
+        """Return the first `horizon` matches, and whether there are no more."""
+        asked = self._asked
+        pool = horizon if asked.by_cosine else _CANDIDATES * horizon
+        found = self._by_cosine(pool)
+        is_all = len(found) < pool
+        if asked.hybrid:
+            found = self._with_words(found, pool)
+        if asked.threshold is not None:
+            is_all |= not asked.hybrid and bool(found) and found[-1].score < asked.threshold
+            found = [match for match in found if match.score >= asked.threshold]
+        if asked.diversity:
+            found = self._diverse(found, horizon)
+        if asked.group_by is not None:
+            found = self._grouped(found, asked.group_by)
+        return found[:horizon], is_all
+
+    def _by_cosine(self, wanted: int) -> list[Match]:
+        rows_K, scores_K = self._live.nearest(
+            self._vector_M, wanted + len(self._named), allowed=self._allowed
+        )
+        pairs = zip(rows_K.tolist(), scores_K.tolist(), strict=True)
+        found = [Match(row, score) for row, score in pairs if row not in self._named]
+        return self._ties_by_id(found)[:wanted]
+
+    def _ties_by_id(self, found: list[Match]) -> list[Match]:
+        """Return the same, best first, equal scores by id instead of by row."""
+        tied = {a.score for a, b in pairwise(found) if a.score == b.score}
+        if not tied:
+            return found
+        ids = self._store.ids_of([match.row for match in found if match.score in tied])
+        return sorted(found, key=lambda match: (-match.score, ids.get(match.row, "")))
+
+    def _with_words(self, found: list[Match], wanted: int) -> list[Match]:
+        """Return both lists fused; who is in one list only has no rank in the other."""
+        rows_K, bm25_K = self._store.words(self._asked.words, wanted, allowed=self._allowed)
+        bm25 = dict(zip(rows_K.tolist(), bm25_K.tolist(), strict=True))
+        unusable = self._named | self._live.damaged.keys()
+        by_words = [row for row in bm25 if row not in unusable]
+        cosines = {match.row: match.score for match in found}
+        fresh_N = as_rows(row for row in by_words if row not in cosines)
+        scores_N = self._live.scores(fresh_N, self._vector_M)
+        cosines |= dict(zip(fresh_N.tolist(), scores_N.tolist(), strict=True))
+        share = self._asked.hybrid
+        lists = [as_rows(match.row for match in found), as_rows(by_words)]
+        order, _ = reciprocal_rank_fusion(lists, [1 - share, share])
+        return [Match(row, cosines[row], bm25.get(row)) for row in order.tolist()]
+
+    def _diverse(self, found: list[Match], limit: int) -> list[Match]:
+        vectors_KM = self._live.vectors(as_rows(match.row for match in found))
+        scores_K = np.array([match.score for match in found], dtype=np.float32)
+        chosen = maximal_marginal_relevance(vectors_KM, scores_K, limit, self._asked.diversity)
+        return [found[at] for at in chosen]
+
+    def _grouped(self, found: list[Match], field: str) -> list[Match]:
+        records, damaged = self._store.records([match.row for match in found])
+        self._live.set_aside(damaged)
+        values = {record.row: _group(record.metadata.get(field)) for record in records}
+        found = [match for match in found if match.row in values]
+        keys = [values[match.row] for match in found]
+        groups = grouped(range(len(found)), keys, max(len(found), 1), self._asked.group_size)
+        return [found[at] for at in sorted(chain.from_iterable(groups))]
+
+    def _hit(self, record: Record, match: Match) -> Hit:
+        return Hit(
+            id=record.id,
+            score=match.score,
+            metadata=record.metadata,
+            uri=record.uri,
+            text=record.text,
+            modality=record.modality,
+            found=self._live.kind if match.words is None else f"{self._live.kind}+words",
+            words=match.words,
+        )
+
+
+def _group(value: Any) -> Hashable:
+    """Return a metadata value as the name of a group."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
