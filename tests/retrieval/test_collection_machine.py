@@ -107,9 +107,7 @@ class CollectionMachine(RuleBasedStateMachine):
     def counts_agree(self) -> None:
         if hasattr(self, "collection"):
             assert self.collection.count() == len(self.stored)
-            assert self.collection._index._index.rows().tolist() == (
-                self.collection._store.rows().tolist()
-            )
+            assert self.collection._live.rows().tolist() == (self.collection._store.rows().tolist())
 
     def teardown(self) -> None:
         if hasattr(self, "collection"):

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.retrieval.fakes import BLACK, BLUE, GREEN, RED, CountingModel, encoded, paint
 from triptych.encoders.pictures import PictureLimits
 from triptych.encoders.vectors import CallerVectors
-from triptych.errors import CollectionBusy, InvalidInput, ModelMismatch, NotFound, PictureError
+from triptych.errors import InvalidInput, ModelMismatch, NotFound, PictureError
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.ingest import IngestOptions, IngestReport, index_folder
 from triptych.types import Item, Matrix
@@ -247,16 +247,15 @@ def test_pictures_do_not_enter_a_collection_of_own_vectors(tmp_path: Path, root:
         index_folder(c, root)
 
 
-def test_a_second_indexer_is_refused_before_it_works(tmp_path: Path, root: Path) -> None:
-    model = CountingModel()
+def test_a_second_indexer_hands_its_writes_over(tmp_path: Path, root: Path) -> None:
     with (
         Collection.open(tmp_path / "c", embedder=CountingModel()) as first,
-        Collection.open(tmp_path / "c", embedder=model) as second,
+        Collection.open(tmp_path / "c", embedder=CountingModel()) as second,
     ):
         first.add([{"id": "x", "text": "x"}])
-        with pytest.raises(CollectionBusy):
-            index_folder(second, root)
-        assert model.embedded == []
+        report = index_folder(second, root)
+        assert first.count() == second.count() == 1 + report.added
+        assert index_folder(first, root).unchanged == report.added
 
 
 class Interrupted(CountingModel):

@@ -30,7 +30,7 @@ from triptych.filters import Filter, parse_filter
 from triptych.index.base import checked_vectors
 from triptych.index.meta import Meta, peek
 from triptych.index.plan import Budget
-from triptych.index.records import Entry, FileState, KnownFile, Record
+from triptych.index.records import FileState, KnownFile, Record
 from triptych.index.snapshot import Snapshots
 from triptych.index.store import Store
 from triptych.retrieval.arguments import as_ids, cosine, one_limit, share, whole
@@ -149,7 +149,7 @@ class Collection:
         if replace:
             batch = list({one.item.id: one for one in batch}.values())
         vectors_NM = self._embed([one.item for one in batch])
-        entries = [_entry(one, vector) for one, vector in zip(batch, vectors_NM, strict=True)]
+        entries = [one.entry(vector) for one, vector in zip(batch, vectors_NM, strict=True)]
         return self._writer.write(entries, replace=replace)
 
     def delete(self, ids: str | Iterable[str]) -> int:
@@ -384,18 +384,3 @@ class Collection:
             f"({ours.fingerprint[:12]}, {ours.dim} numbers).",
             hint="Open it with its own model, or index it anew: triptych index --rebuild",
         )
-
-
-def _entry(prepared: Prepared, vector: Vector) -> Entry:
-    item = prepared.item
-    return Entry(
-        id=item.id,
-        modality="vector" if item.vector is not None else item.modality,
-        vector=vector,
-        text=item.text,
-        uri=item.uri,
-        metadata=item.metadata,
-        content=prepared.content,
-        file=prepared.file,
-        thumbnail=prepared.thumbnail,
-    )

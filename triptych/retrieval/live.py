@@ -77,6 +77,11 @@ class LiveIndex:
             "pending": self.pending,
         }
 
+    def rows(self) -> Rows:
+        """Return the rows held, ascending."""
+        with self.gate:
+            return self._index.rows()
+
     def reload(self) -> None:
         """Begin anew: with the saved index where it can be used, then what came after it."""
         with self.gate:

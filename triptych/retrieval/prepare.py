@@ -12,8 +12,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from triptych.encoders.pictures import load_picture, thumbnail
 from triptych.errors import InvalidInput, PictureError
-from triptych.index.records import FileState, metadata_json
-from triptych.types import ImageSource, Item
+from triptych.index.records import Entry, FileState, metadata_json
+from triptych.types import ImageSource, Item, Vector
 
 AnyItem: TypeAlias = Item | Mapping[str, Any]
 T = TypeVar("T")
@@ -29,6 +29,21 @@ class Prepared:
     thumbnail: bytes | None = None
     content: str | None = None
     file: FileState | None = None
+
+    def entry(self, vector: Vector) -> Entry:
+        """Return what is stored of it, with its unit vector."""
+        item = self.item
+        return Entry(
+            id=item.id,
+            modality="vector" if item.vector is not None else item.modality,
+            vector=vector,
+            text=item.text,
+            uri=item.uri,
+            metadata=item.metadata,
+            content=self.content,
+            file=self.file,
+            thumbnail=self.thumbnail,
+        )
 
 
 def as_item(given: AnyItem) -> Item:
