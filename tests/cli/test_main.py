@@ -95,7 +95,7 @@ def test_a_sheet_is_drawn(run: Run, photos: Path, tmp_path: Path) -> None:
         (["search", "./missing.jpg"], "missing.jpg"),
         (["search", "image:http://127.0.0.1/x.png"], "not fetched"),
         (["search", "id:unknown"], "unknown"),
-        (["search", "dog", "--filter", "year >>> 3"], "year >>> 3"),
+        (["search", "dog", "--filter", "year >>> 3"], "at character 7"),
         (["search", "dog", "--model", "open_klip:x"], "Unknown model"),
         (["search", "dog", "--model", "vectors:mine:8"], "triptych index --rebuild"),
         (["embed", "dog", "--model", "vectors:mine"], "vectors:<name>:<dim>"),
