@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -83,7 +84,7 @@ class FaissAnn:
     def __init__(self, kind: str, index: Any) -> None:
         self.kind = kind
         self._index = index
-        self._params: dict[int, Any] = {}
+        self._most = max(1, int(index.ntotal if _KINDS[kind].graph else index.nlist))
 
     @classmethod
     def build(
@@ -101,6 +102,8 @@ class FaissAnn:
             for trained in (index, getattr(index, "pq", index)):
                 trained.cp.min_points_per_centroid = 1  # else it warns on the standard error
         with _threads(threads):
+            if cancelled():
+                raise Cancelled
             if not index.is_trained:
                 index.train(_sample(source))
             for start in range(0, count, _ADDED_AT_ONCE):
@@ -117,9 +120,8 @@ class FaissAnn:
         return int(self._index.d)
 
     def efforts(self) -> tuple[int, ...]:
-        most = len(self) if _KINDS[self.kind].graph else int(self._index.nlist)
         least = 8 if _KINDS[self.kind].graph else 1
-        return (*(step for step in _LADDER if least <= step < most), max(most, 1))
+        return (*(step for step in _LADDER if least <= step < self._most), self._most)
 
     def search(
         self, query_M: Vector, k: int, *, effort: int, allowed: Positions | None = None
@@ -151,22 +153,22 @@ class FaissAnn:
 
     def _parameters(self, effort: int, allowed: Positions | None) -> Any:
         """Return the knobs for one call: other threads' searches have their own."""
-        if allowed is None and effort in self._params:
-            return self._params[effort]
-        knobs: dict[str, Any] = {}
-        if allowed is not None:
-            inside_N = np.zeros(len(self), dtype=bool)
-            inside_N[allowed] = True
-            bits = np.packbits(inside_N, bitorder="little")
-            # as a keyword, or FAISS does not keep the selector alive
-            knobs["sel"] = _api.IDSelectorBitmap(bits)
-        if _KINDS[self.kind].graph:
-            params = _api.SearchParametersHNSW(efSearch=effort, **knobs)
-        else:
-            params = _api.SearchParametersIVF(nprobe=effort, **knobs)
+        graph, effort = _KINDS[self.kind].graph, min(effort, self._most)
         if allowed is None:
-            self._params[effort] = params
-        return params
+            return _knobs(graph, effort)
+        inside_N = np.zeros(len(self), dtype=bool)
+        inside_N[allowed] = True
+        selector = _api.IDSelectorBitmap(np.packbits(inside_N, bitorder="little"))
+        # as a keyword, or FAISS does not keep the selector alive
+        return _knobs.__wrapped__(graph, effort, sel=selector)
+
+
+@lru_cache(maxsize=256)
+def _knobs(graph: bool, effort: int, **more: Any) -> Any:
+    """Return FAISS's object for them; to make one costs a tenth of a search."""
+    if graph:
+        return _api.SearchParametersHNSW(efSearch=effort, **more)
+    return _api.SearchParametersIVF(nprobe=effort, **more)
 
 
 def _lists(count: int, dim: int) -> int:
@@ -181,9 +183,9 @@ def _subspaces(dim: int) -> int:
 
 
 def _sample(source: Source) -> Matrix:
-    wanted = max(_FEWEST_SAMPLES, _SAMPLE * _lists(len(source), source.dim))
-    rng = np.random.default_rng(0)
-    chosen = rng.permutation(len(source))[:wanted]
+    count = len(source)
+    wanted = min(count, max(_FEWEST_SAMPLES, _SAMPLE * _lists(count, source.dim)))
+    chosen = np.random.default_rng(0).choice(count, wanted, replace=False, shuffle=False)
     return source.gather(np.sort(chosen))
 
 
