@@ -163,7 +163,8 @@ def test_a_read_only_folder_is_read(path: Path, store: Store, mounted: Callable[
 
 
 def test_a_full_disk_still_reads_and_deletes(mounted: Callable[..., Path]) -> None:
-    folder = mounted("-t", "tmpfs", "-o", "size=12m", "tmpfs")
+    folder = mounted("-t", "tmpfs", "-o", "size=16m", "tmpfs")
+    (folder / "ballast").write_bytes(bytes(4 << 20))
     store = open_store(folder / "store.sqlite")
     written = 0
     with pytest.raises(NotAvailable, match="disk is full"):
@@ -180,7 +181,7 @@ def test_a_full_disk_still_reads_and_deletes(mounted: Callable[..., Path]) -> No
     for at in range(0, written, 50):
         assert len(store.delete([f"i{n}" for n in range(at, at + 50)]).removed_N) == 50
     assert len(store) == 0 and store.check() == []
-    (folder / "filler").unlink()
+    (folder / "ballast").unlink()
     store.write([entry("again")], replace=False)
     assert (folder / "reserve").stat().st_size == SIZE
     store.close()

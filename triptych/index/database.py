@@ -48,12 +48,13 @@ class Database:
             self._writer = _settled(apsw.Connection(":memory:"), _WRITING_KB)
             return
         with translated(path):
-            if not path.exists() or not path.stat().st_size:
-                _create(path)
-            self._file = _identity(path)
-            self._mode = _mode(path)
-            with self.reading():
-                pass
+            try:
+                if not path.exists() or not path.stat().st_size:
+                    _create(path)
+                self._file = _identity(path)
+                self._mode = _mode(path)
+            except OSError as error:
+                raise _unusable(str(path), error) from None
 
     @property
     def read_only(self) -> bool:
@@ -201,12 +202,19 @@ class Database:
         if self.path is None:
             return
         pages = connection.execute("PRAGMA page_count").get
-        if pages > self._pages:
-            pages += _PAGES_AHEAD
-            size = ctypes.c_int64(pages * PAGE)
-            pointer = ctypes.addressof(size)
-            connection.file_control("main", apsw.SQLITE_FCNTL_SIZE_HINT, pointer)
-            self._pages = pages
+        if pages <= self._pages:
+            return
+        for wanted in (pages + _PAGES_AHEAD, pages):
+            try:
+                size = ctypes.c_int64(wanted * PAGE)
+                pointer = ctypes.addressof(size)
+                connection.file_control("main", apsw.SQLITE_FCNTL_SIZE_HINT, pointer)
+            except (apsw.FullError, apsw.IOError):
+                if wanted == pages:
+                    raise
+            else:
+                self._pages = wanted
+                return
 
     def _note_log(self, connection: apsw.Connection, name: str, pages: int) -> int:
         self._log_pages = pages
@@ -262,7 +270,7 @@ def translated(path: Path | None) -> Iterator[None]:
             f"The disk is full: nothing of this batch was stored in {where}.",
             hint="Free some space and run the same again; what was stored before is kept.",
         ) from None
-    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError, OSError) as error:
+    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as error:
         raise _unusable(where, error) from None
 
 
