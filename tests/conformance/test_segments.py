@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -19,14 +20,14 @@ APPROXIMATE = {
     **{f"{kind}-both": composed(kind, "both") for kind in ANNS.names()},
     "hnsw_sq8-base-fp16": composed("hnsw_sq8", "base", "fp16"),
 }
-FAST = ("flat-both", "flat-both-fp16", "hnsw_sq8-base-fp16")
-NAMES: list[Any] = [
-    name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
-    for name in SCANNED | APPROXIMATE
-]
+FAST = ("flat-both", "hnsw_sq8-base-fp16")
 
 
-@pytest.mark.parametrize("name", NAMES)
+def marked(names: Iterable[str]) -> list[Any]:
+    return [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
+@pytest.mark.parametrize("name", marked(SCANNED | APPROXIMATE))
 class TestSegments(IndexSuite):
     """With knobs that leave nothing out, the answer is the one of a list."""
 
@@ -35,6 +36,6 @@ class TestSegments(IndexSuite):
         return (SCANNED | APPROXIMATE)[name](DIM)
 
 
-@pytest.mark.parametrize("name", SCANNED)
+@pytest.mark.parametrize("name", marked(SCANNED))
 def test_any_order_of_calls_equals_a_dict(name: str) -> None:
     run_machine(SCANNED[name])

@@ -59,9 +59,7 @@ def test_knows_where_rows_are(tmp_path: Path) -> None:
     wanted = np.array([0, 5, 6, 8, int(rows[-1]), 10**9])
     assert file.positions_of(wanted).tolist() == [0, 1, NUM - 1]
     rows = np.arange(100, 400)
-    RowFile.write(
-        tmp_path / "gapless", [(rows, unit_rows(vectors(300)))], dim=8, precision="fp32"
-    )
+    RowFile.write(tmp_path / "gapless", [(rows, unit_rows(vectors(300)))], dim=8, precision="fp32")
     gapless = RowFile.open(tmp_path / "gapless")
     assert gapless.positions_of(np.array([99, 100, 399, 400])).tolist() == [0, 299]
 

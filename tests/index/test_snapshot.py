@@ -65,7 +65,7 @@ def published(folder: Path, *kinds: str, **changes: Any) -> Snapshots:
 
 
 def opened(snapshots: Snapshots, identity: Identity = IDENTITY) -> tuple[Base, Manifest]:
-    found = snapshots.open(identity)
+    found = snapshots.open(lambda: identity)
     assert found is not None
     return found
 
@@ -77,7 +77,7 @@ def answers(base: Base) -> Any:
 def refused(snapshots: Snapshots, caplog: Any, identity: Identity = IDENTITY) -> str:
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        assert snapshots.open(identity) is None
+        assert snapshots.open(lambda: identity) is None
     assert len(caplog.records) == 1 and "index not used, it is rebuilt: " in caplog.text
     return str(caplog.text)
 
@@ -121,7 +121,7 @@ def test_halves(folder: Path) -> None:
 
 def test_nothing_published_is_no_fault(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert Snapshots(folder).manifest() is None
-    assert Snapshots(folder).open(IDENTITY) is None
+    assert Snapshots(folder).open(lambda: IDENTITY) is None
     assert caplog.text == ""
 
 
@@ -195,6 +195,15 @@ def test_publishing_sweeps_what_is_old_and_what_a_crash_left(folder: Path) -> No
     published(folder, "flat")
     assert len(list(folder.iterdir())) == 2
     assert answers(reader) == expected, "a reader keeps the base that it has open"
+
+
+def test_sweeping_keeps_what_is_published(folder: Path) -> None:
+    snapshots = published(folder, "hnsw")
+    build(snapshots, "flat")
+    assert len(list(folder.glob("*.tmp"))) == 1
+    snapshots.sweep()
+    assert len(list(folder.iterdir())) == 2 and opened(snapshots)[1].kind == "hnsw"
+    Snapshots(folder / "none").sweep()
 
 
 def test_a_reader_survives_a_writer_that_replaces_the_base(
@@ -338,7 +347,7 @@ def test_refuses_the_files_of_another_collection(
         shutil.copyfile(a_file(other.folder, name), mine)
         assert "manifest" in refused(snapshots, caplog)
         mine.write_bytes(kept)
-    assert snapshots.open(IDENTITY) is not None
+    assert snapshots.open(lambda: IDENTITY) is not None
 
 
 @pytest.mark.parametrize("mapped", [False, True])
@@ -357,12 +366,12 @@ def test_every_flipped_bit_is_noticed(
             if name == "manifest.json" and same_json(bytes(torn), whole):
                 continue
             path.write_bytes(torn)
-            found = snapshots.open(IDENTITY)
+            found = snapshots.open(lambda: IDENTITY)
             if found is not None:
                 with pytest.raises(CollectionDamaged):
                     found[0].rows.verify()
         path.write_bytes(whole)
-    assert snapshots.open(IDENTITY) is not None
+    assert snapshots.open(lambda: IDENTITY) is not None
 
 
 def same_json(torn: bytes, whole: bytes) -> bool:
