@@ -16,6 +16,7 @@ import pytest
 
 from triptych.errors import CollectionDamaged, NotAvailable
 from triptych.index import pages
+from triptych.index.database import Database
 from triptych.index.generation import NAME as GENERATION
 from triptych.index.generation import read_generation
 from triptych.index.meta import peek
@@ -81,7 +82,6 @@ def test_a_view_stays_as_it_was_and_reads_in_any_thread(store: Store) -> None:
     with store.view() as view:
         store.delete(["i1", "i2"])
         store.write([entry("new"), entry("i5")], replace=True)
-        store.compact()
         rows = in_thread(lambda: [row for p in view.chunks(7) for row in p.rows_N.tolist()])
         assert rows == list(range(1, 101))
         assert (view.count, view.last_row, view.sequence) == (100, 100, 1)
@@ -109,10 +109,10 @@ def test_many_threads_read_and_one_writes(store: Store) -> None:
                 if not len(store) == len(loaded.rows_N) == 100 or loaded.damaged:
                     wrong.append(loaded)
 
-    threads = [threading.Thread(target=read) for _ in range(8)]
+    threads = [threading.Thread(target=read) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for at in range(100):
+    for at in range(40):
         store.write([entry(f"i{at}", metadata={"again": at})], replace=True)
     done.set()
     for thread in threads:
@@ -162,7 +162,9 @@ def test_a_read_only_folder_is_read(path: Path, store: Store, mounted: Callable[
         open_store(copy / "new.sqlite")
 
 
-def test_a_full_disk_still_reads_and_deletes(mounted: Callable[..., Path]) -> None:
+def test_a_full_disk_still_reads_and_deletes(
+    mounted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = mounted("-t", "tmpfs", "-o", "size=16m", "tmpfs")
     (folder / "ballast").write_bytes(bytes(4 << 20))
     store = open_store(folder / "store.sqlite")
@@ -181,6 +183,10 @@ def test_a_full_disk_still_reads_and_deletes(mounted: Callable[..., Path]) -> No
     for at in range(0, written, 50):
         assert len(store.delete([f"i{n}" for n in range(at, at + 50)]).removed_N) == 50
     assert len(store) == 0 and store.check() == []
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "used", lambda _: 1 << 40)
+        with pytest.raises(NotAvailable, match="takes 2,097,152 MB"):
+            store.compact()
     (folder / "ballast").unlink()
     store.write([entry("again")], replace=False)
     assert (folder / "reserve").stat().st_size == SIZE

@@ -139,13 +139,21 @@ class Database:
         if moved < pages > _LONG_LOG_PAGES:
             logger.warning("%s: the log grows: a reader holds %d pages", self.path, pages - moved)
 
+    def used(self) -> int:
+        """Return how many bytes of the file are in use."""
+        with self.reading() as connection:
+            pages = connection.execute("PRAGMA page_count").get
+            return int(PAGE * (pages - connection.execute("PRAGMA freelist_count").get))
+
     def vacuum(self) -> None:
         """Write the file anew without free pages, and empty the log."""
         with self._mutex:
             connection = self._open_writer()
             connection.execute("VACUUM")
             self._pages = 0
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if busy:
+            logger.warning("%s: a reader holds the log: what was deleted is in it still", self.path)
 
     def check_writable(self) -> None:
         """Raise NotAvailable where nothing can be written: closed, read-only, gone, failed."""

@@ -231,7 +231,7 @@ class Store(Reader):
         Raises NotAvailable before it begins where the disk has not the room.
         """
         if self.path is not None:
-            needed, free = 2 * self.path.stat().st_size, shutil.disk_usage(self.path).free
+            needed, free = 2 * self._database.used(), shutil.disk_usage(self.path).free
             if free < needed:
                 raise NotAvailable(
                     f"Compacting {self.path} takes {needed >> 20:,} MB for a while, "
