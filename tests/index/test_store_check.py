@@ -173,3 +173,41 @@ def test_a_damaged_item_can_be_deleted_and_written_again(path: Path) -> None:
     store.write([items()[8]], replace=True)
     assert store.check() == []
     store.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE meta SET value = 3 WHERE key = 'count'",
+        "UPDATE meta SET value = 3 WHERE key = 'last_row'",
+        "DELETE FROM facts WHERE row = 8",
+        "DELETE FROM fields",
+        "INSERT INTO facts SELECT field, value, 150 FROM facts LIMIT 1",
+        "DELETE FROM words WHERE rowid = 8",
+        "DELETE FROM words_data WHERE id > 100",
+        "DELETE FROM words_docsize",
+    ],
+)
+def test_what_follows_from_the_items_is_worked_out_again(path: Path, statement: str) -> None:
+    edit(path, statement)
+    store = open_store(path)
+    assert store.check()
+    store.work_out_again()
+    assert store.check() == [] and len(store) == COUNT - 100
+    assert len(store.words("w7", 100)[0]) == COUNT // 50 - 2
+    store.close()
+
+
+def test_a_view_gives_the_items_as_they_were_written(path: Path) -> None:
+    store = open_store(path)
+    with store.view() as view:
+        found = [entry for batch in view.entries(100) for entry in batch]
+    given = [one for one in items() if not 100 <= int(one.id[2:]) < 200]
+    assert all(same(*pair) for pair in zip(found, given, strict=True))
+    assert [one.thumbnail for one in found] == [one.thumbnail for one in given]
+    store.close()
+    edit(path, "UPDATE thumbnails SET jpeg = x'00' WHERE row = 1")
+    store = open_store(path)
+    with store.view() as view, pytest.raises(CollectionDamaged, match="'id0'"):
+        list(view.entries())
+    store.close()

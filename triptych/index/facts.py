@@ -245,7 +245,8 @@ def _field(connection: apsw.Connection, name: str, kind: Kind, *, create: bool) 
     if number is None and create:
         query = "INSERT INTO fields(name, kind) VALUES (?, ?) RETURNING field"
         number = connection.execute(query, key).get
-    return -1 if number is None else int(number)
+    # unknown ones apart by kind, whose values can be compared
+    return -1 - kind if number is None else int(number)
 
 
 def _kinds(connection: apsw.Connection, name: str) -> dict[Kind, int]:

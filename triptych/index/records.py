@@ -165,6 +165,33 @@ def record_from(columns: tuple[Any, ...]) -> Record | None:
         return None
 
 
+def entry_from(
+    columns: tuple[Any, ...], vector: Vector | None, thumbnail: bytes | None
+) -> Entry | None:
+    """Return the item of (row, checksum, *payload, root, size, mtime_ns) as it was written.
+
+    None where the checksum is wrong or there is no vector.
+    """
+    record = record_from(columns[:8])
+    if record is None or vector is None:
+        return None
+    root, size, mtime_ns = columns[8:]
+    file = None
+    if root is not None:
+        file = FileState(root=str(unpack(root)), size=size, mtime_ns=mtime_ns)
+    return Entry(
+        id=record.id,
+        modality=record.modality,
+        vector=vector,
+        text=record.text,
+        uri=record.uri,
+        metadata=record.metadata,
+        content=record.content,
+        file=file,
+        thumbnail=None if thumbnail is None else bytes(thumbnail),
+    )
+
+
 def shown(id: Any) -> str:
     """Return a packed id as it can be shown, whatever happened to it."""
     return id.decode("utf-8", "replace") if isinstance(id, bytes) else str(id)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import apsw
-import numpy as np
 
 from triptych.errors import CollectionDamaged
 from triptych.index.database import Database
@@ -17,9 +16,9 @@ from triptych.index.meta import Meta, Space, current_space, read_meta, read_spac
 from triptych.index.pages import MENDING
 from triptych.index.records import (
     Entry,
-    FileState,
     Record,
     bound_checksum,
+    entry_from,
     record_from,
     shown,
     unpack,
@@ -59,15 +58,17 @@ class Salvage:
         met: set[int] = set()
         for found in _around(self._items, 1, _last_row(self.connection)):
             met.update(columns[0] for columns in found)
-            records = {columns[0]: record_from(columns[:8]) for columns in found}
-            vectors = self._vectors(space, [row for row, record in records.items() if record])
+            vectors = self._vectors(space, [columns[0] for columns in found])
             whole = []
-            for row, *rest in found:
-                record = records[row]
-                if record is None or row not in vectors:
-                    self.lost.append(Lost(row, names.get(row) or shown(rest[1]), record))
+            for columns in found:
+                row = columns[0]
+                entry = entry_from(columns, vectors.get(row), None)
+                if entry is None:
+                    id = names.get(row) or shown(columns[2])
+                    self.lost.append(Lost(row, id, record_from(columns[:8])))
                 else:
-                    whole.append(self._entry(record, rest, vectors[row]))
+                    jpeg = self._thumbnail(entry.id, row, columns[1])
+                    whole.append(replace(entry, thumbnail=jpeg))
             yield whole
         self.lost += [Lost(row, names[row], None) for row in sorted(names.keys() - met)]
 
@@ -85,34 +86,17 @@ class Salvage:
                 found.update(zip(loaded.rows_N.tolist(), loaded.vectors_NM, strict=True))
         return found
 
-    def _entry(self, record: Record, rest: list[Any], vector_M: Any) -> Entry:
-        root, size, mtime_ns = rest[-3:]
-        file = None
-        if root is not None:
-            file = FileState(root=str(unpack(root)), size=size, mtime_ns=mtime_ns)
-        return Entry(
-            id=record.id,
-            modality=record.modality,
-            vector=np.asarray(vector_M, dtype=np.float32),
-            text=record.text,
-            uri=record.uri,
-            metadata=record.metadata,
-            content=record.content,
-            file=file,
-            thumbnail=self._thumbnail(record, rest[0]),
-        )
-
-    def _thumbnail(self, record: Record, item: bytes) -> bytes | None:
+    def _thumbnail(self, id: str, row: int, item: bytes) -> bytes | None:
         query = "SELECT jpeg, checksum FROM thumbnails WHERE row = ?"
         try:
-            found: list[tuple[Any, ...]] = self.connection.execute(query, (record.row,)).fetchall()
+            found: list[tuple[Any, ...]] = self.connection.execute(query, (row,)).fetchall()
         except _DAMAGE:
-            self.without_thumbnail.append(record.id)
+            self.without_thumbnail.append(id)
             return None
         for jpeg, expected in found:
             if bound_checksum(item, jpeg) == expected:
                 return bytes(jpeg)
-            self.without_thumbnail.append(record.id)
+            self.without_thumbnail.append(id)
         return None
 
 

@@ -117,17 +117,24 @@ class Snapshots:
 
         `identity` is asked again where a writer has put another base in place meanwhile.
         """
+        try:
+            return self.checked(identity)
+        except CollectionDamaged as error:
+            where = self.folder.parent
+            logger.warning("%s: index not used, it is rebuilt: %s", where, error.message)
+            return None
+
+    def checked(self, identity: Callable[[], Identity]) -> tuple[Base, Manifest] | None:
+        """Return what is published, None where nothing is; raises CollectionDamaged."""
         while True:
-            manifest = None
-            try:
-                manifest = self.manifest()
-                return None if manifest is None else (self._base(manifest, identity()), manifest)
-            except CollectionDamaged as error:
-                if manifest is not None and self._replaced(manifest):
-                    continue
-                where = self.folder.parent
-                logger.warning("%s: index not used, it is rebuilt: %s", where, error.message)
+            manifest = self.manifest()
+            if manifest is None:
                 return None
+            try:
+                return self._base(manifest, identity()), manifest
+            except CollectionDamaged:
+                if not self._replaced(manifest):
+                    raise
 
     def build(
         self,

@@ -40,7 +40,7 @@ from triptych.index.reader import Change, Reader, as_rows
 from triptych.index.records import Entry, FileState, pack
 from triptych.index.reserve import Reserve
 from triptych.index.spaces import insert_vectors, missing_rows, rounded
-from triptych.index.writes import drop_items, insert_items, rows_by_id
+from triptych.index.writes import drop_items, insert_items, rows_by_id, work_out_again
 from triptych.types import Matrix, Rows
 
 
@@ -242,6 +242,11 @@ class Store(Reader):
             words.purge(connection)
         with translated(self.path):
             self._database.vacuum()
+
+    def work_out_again(self) -> None:
+        """Make what filters, words and counts need from the items alone."""
+        with self._changing() as connection:
+            work_out_again(connection)
 
     def close(self) -> None:
         """Close the file, then give the lock back; harmless when closed already."""

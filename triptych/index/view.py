@@ -1,15 +1,24 @@
-"""All vectors of a store at one moment, while it goes on being written."""
+"""All of a store at one moment, while it goes on being written."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import apsw
 
+from triptych.errors import CollectionDamaged
 from triptych.index.meta import Space, current_space, read_state
-from triptych.index.spaces import Loaded, load_after
+from triptych.index.records import Entry, bound_checksum, entry_from, shown
+from triptych.index.spaces import Loaded, load_after, load_rows
+
+_ITEM = (
+    "SELECT items.row, items.checksum, id, modality, text, uri, metadata, content, "
+    "root, size, mtime_ns, jpeg, thumbnails.checksum "
+    "FROM items LEFT JOIN thumbnails USING (row) "
+    "WHERE items.row > ? ORDER BY items.row LIMIT ?"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,3 +55,27 @@ class View:
                 return
             yield part
             row = max([*part.rows_N[-1:].tolist(), *part.damaged])
+
+    def entries(self, size: int = 256) -> Iterator[list[Entry]]:
+        """Yield all items whole, rows ascending, at most `size` at a time.
+
+        Raises CollectionDamaged naming the first item of which a checksum is wrong.
+        """
+        row = 0
+        while found := self.connection.execute(_ITEM, (row, size)).fetchall():
+            rows = [columns[0] for columns in found]
+            loaded = load_rows(self.connection, self.space, rows)
+            vectors = dict(zip(loaded.rows_N.tolist(), loaded.vectors_NM, strict=True))
+            yield [_entry(columns, vectors) for columns in found]
+            row = rows[-1]
+
+
+def _entry(columns: tuple[Any, ...], vectors: dict[int, Any]) -> Entry:
+    *item, jpeg, expected = columns
+    entry = entry_from(tuple(item), vectors.get(item[0]), jpeg)
+    if entry is None or (jpeg is not None and bound_checksum(item[1], jpeg) != expected):
+        raise CollectionDamaged(
+            f"The item {shown(item[2])!r} is damaged on disk.",
+            hint="Delete it, or add it again.",
+        )
+    return entry

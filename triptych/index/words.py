@@ -12,7 +12,8 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import apsw
@@ -36,6 +37,7 @@ _SYLLABIC = (
 _ALPHABETIC = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
 _RUN = re.compile(f"([{_SYLLABIC}]+)|([{_ALPHABETIC}]+)|[^{_SYLLABIC}{_ALPHABETIC}\\s]+")
 _UNSPACED = re.compile(f"[{_SYLLABIC}{_ALPHABETIC}]")
+_BATCH = 1_000
 _LONGEST = 2_000
 _MOST_TERMS = 256
 """What is read of a query; a page of text as a query is cut, not an error."""
@@ -71,6 +73,15 @@ def drop(connection: apsw.Connection, rows: Sequence[int]) -> None:
 def purge(connection: apsw.Connection) -> None:
     """Write the table anew without what was dropped; VACUUM then frees the pages."""
     connection.execute("INSERT INTO words(words) VALUES ('optimize')")
+
+
+def rebuild(connection: apsw.Connection, items: Iterable[tuple[int, str | None, Metadata]]) -> None:
+    """Replace all words by those of `items`, which are all that there are."""
+    connection.execute("DROP TABLE words")
+    connection.execute(SCHEMA)
+    waiting = iter(items)
+    while batch := list(islice(waiting, _BATCH)):
+        insert(connection, batch)
 
 
 def problem(connection: apsw.Connection, rows_N: Rows) -> str | None:

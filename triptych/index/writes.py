@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import apsw
 import numpy as np
 
 from triptych.errors import InvalidInput
 from triptych.index import facts, words
-from triptych.index.meta import Space, read_spaces
+from triptych.index.meta import Space, read_spaces, read_state, write_state
 from triptych.index.records import (
     Entry,
     Packed,
@@ -71,11 +73,28 @@ def drop_items(connection: apsw.Connection, rows: Sequence[int]) -> None:
         connection.executemany(f"DELETE FROM {table} WHERE row = ?", ids)  # noqa: S608
 
 
+def work_out_again(connection: apsw.Connection) -> None:
+    """Make facts, words and counts from the items alone, of which each must be readable."""
+    facts.rebuild(connection, ((row, kind, said) for row, kind, _, said in _given(connection)))
+    words.rebuild(connection, ((row, text, said) for row, _, text, said in _given(connection)))
+    state = read_state(connection)
+    count, last = connection.execute("SELECT count(*), coalesce(max(row), 0) FROM items").get
+    now = replace(state, count=count, last_row=max(last, state.last_row))
+    write_state(connection, state, now)
+
+
 def rows_by_id(connection: apsw.Connection, ids: Iterable[str]) -> dict[str, int]:
     """Return the rows of those ids that are there."""
     packed: list[tuple[Packed]] = [(pack(id),) for id in ids]
     found = connection.executemany("SELECT id, row FROM items WHERE id = ?", packed)
     return {str(unpack(id)): row for id, row in found}
+
+
+def _given(connection: apsw.Connection) -> Iterator[tuple[int, Any, str | None, dict[str, Any]]]:
+    for row, modality, text, metadata in connection.execute(
+        "SELECT row, modality, text, metadata FROM items ORDER BY row"
+    ):
+        yield row, modality, unpack(text), json.loads(metadata)
 
 
 def _stacked(space: Space, entries: Sequence[Entry]) -> Matrix:
