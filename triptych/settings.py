@@ -4,6 +4,8 @@ TRIPTYCH_DATA       the data folder (default: the platform's data home)
 TRIPTYCH_MODEL      the model of new collections (default: the one in the package)
 TRIPTYCH_REDIS_URL  the shared cache tier
 TRIPTYCH_THREADS    threads a model may use (default: the machine's cores, for batches)
+TRIPTYCH_RECALL     share of the true ten nearest that an index must find (default: 0.97)
+TRIPTYCH_MEMORY     memory that an index may take, such as 2GB (default: no bound)
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ class Settings:
     model: str = "default"
     redis_url: str | None = None
     threads: int = 0  # 0: as many as there are cores
+    budget: Budget = Budget()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -54,6 +57,7 @@ class Settings:
             model=given.get("TRIPTYCH_MODEL", "default"),
             redis_url=given.get("TRIPTYCH_REDIS_URL"),
             threads=_count("TRIPTYCH_THREADS", given.get("TRIPTYCH_THREADS", "0")),
+            budget=Budget.parse(given.get("TRIPTYCH_RECALL"), given.get("TRIPTYCH_MEMORY")),
         )
 
     @property
@@ -99,7 +103,7 @@ class Settings:
             path,
             embedder=embedder,
             index=index,
-            budget=budget,
+            budget=budget or self.budget,
             precision=precision,
             model_of=partial(self._model_of, threads=threads),
             threads=threads,

@@ -120,6 +120,7 @@ def _index(
             report = index_with_bar(collection, source, options, titled=len(sources) > 1)
             for name in ("added", "updated", "unchanged", "removed", "failed", "seconds"):
                 setattr(total, name, getattr(total, name) + getattr(report, name))
+        collection.optimize()  # the next search finds a ready index
     if len(sources) > 1:
         print(f"in all: {summary(total)}")
     return total.failed

@@ -14,6 +14,7 @@ RECALL = 0.97
 """What is aimed at where nothing is said."""
 
 _SMALL = 20_000  # so many vectors are scanned in about a millisecond
+_LARGEST_GRAPH = 500_000  # a larger graph takes many minutes to build, lists two
 _UNITS = {
     "": 1, "b": 1,
     "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
@@ -48,7 +49,7 @@ def kinds(count: int, dim: int, precision: str, budget: Budget) -> tuple[str, ..
     """Return what to try, in this order, until one reaches the recall; "flat" always does.
 
     Graphs are the fastest, and jump about in their memory with every search: they are tried where
-    they fit. That of 8-bit codes comes first: what it proposes is rescored exactly, so it gives
+    they fit and are soon built. That of 8-bit codes comes first: what it proposes is rescored exactly, so it gives
     the recall of whole vectors in two thirds of their time and a third of their memory. Lists of
     codes are read one after the other, and can stay on the disk where they do not fit.
     `precision` is that of the row file, "fp32" or "fp16".
@@ -56,7 +57,11 @@ def kinds(count: int, dim: int, precision: str, budget: Budget) -> tuple[str, ..
     if count <= _SMALL or budget.recall >= 1:
         return ("flat",)
     bound = math.inf if budget.memory is None else budget.memory
-    graphs = [k for k in ("hnsw_sq8", "hnsw") if resident_bytes(k, count, dim, precision) <= bound]
+    graphs = [
+        kind
+        for kind in ("hnsw_sq8", "hnsw")
+        if count <= _LARGEST_GRAPH and resident_bytes(kind, count, dim, precision) <= bound
+    ]
     return (*graphs, "ivf_rabitq", "ivf_sq8", "flat")
 
 

@@ -7,8 +7,11 @@ process that holds the write lock builds.
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 from triptych.errors import TriptychError
@@ -21,6 +24,9 @@ from triptych.retrieval.live import LiveIndex
 logger = logging.getLogger(__name__)
 
 _FEW = 256  # so many rows are read back from the store in milliseconds
+_QUIET = 1.0  # seconds without a write
+_MANY = 50_000  # rows beside the index that are not waited for any longer
+_POLITE = 15  # nice: what is built in the background leaves the processor to searches
 _EXACT = ("flat", "faiss")
 
 
@@ -49,6 +55,7 @@ class Builder:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._tried = 0  # items when an approximate index was last tried
+        self._written = 0.0  # when the last write was
 
     def sweep(self) -> None:
         """Remove what a crash has left half built; the caller holds the write lock."""
@@ -56,7 +63,8 @@ class Builder:
             self._snapshots.sweep()
 
     def poke(self) -> None:
-        """Begin to build in the background where that is due."""
+        """Begin to build in the background where that is due; called after each write."""
+        self._written = time.monotonic()
         if self._thread is None and not self._stopped.is_set() and self._is_due():
             self._thread = threading.Thread(target=self._in_background, daemon=True, name="build")
             self._thread.start()
@@ -102,14 +110,20 @@ class Builder:
         return self._live.pending > max(_FEW, count // 5)
 
     def _in_background(self) -> None:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _POLITE)
         try:
-            self.build()
+            # in the middle of a long load each index would be too small as soon as it is there
+            while time.monotonic() - self._written < _QUIET and self._live.pending < _MANY:
+                if self._stopped.wait(_QUIET / 4):
+                    return
+            self._build(self._wanted(len(self._live)), threads=1)
         except TriptychError as error:
             logger.warning("%s: the index could not be built: %s", self._store.path, error)
         finally:
             self._thread = None
 
-    def _build(self, wanted: Sequence[str]) -> None:
+    def _build(self, wanted: Sequence[str], *, threads: int | None = None) -> None:
         if self._snapshots is None:
             return
         with self._one_at_a_time:
@@ -122,7 +136,7 @@ class Builder:
                     tune=partial(fit, recall=self._budget.recall, cancelled=self._stopped.is_set),
                     identity=self._live.identity(),
                     state=State(epoch=view.epoch, sequence=view.sequence, last_row=view.last_row),
-                    threads=self._threads,
+                    threads=threads or self._threads,
                     cancelled=self._stopped.is_set,
                 )
             if staged is None:

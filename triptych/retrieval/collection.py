@@ -273,6 +273,10 @@ class Collection:
         """Note that these files look different while their content is the same."""
         self._writer.touch(states)
 
+    def optimize(self) -> None:
+        """Build the index now where that is due, instead of in the background; never needed."""
+        self._writer.optimize()
+
     def compact(self) -> None:
         """Give space back, overwrite what was deleted, and build the index anew."""
         self._writer.compact()

@@ -88,6 +88,11 @@ class Writer:
         if self._do(here, there):
             self._builder.build()  # not under the mutex, which a build in the background waits for
 
+    def optimize(self) -> None:
+        """Build the index now if it has fallen behind; nothing where another process writes."""
+        if self._do(lambda: True, lambda other: False):
+            self._builder.build_if_due()
+
     def claim(self) -> None:
         """Make sure that writing is possible; raises CollectionBusy."""
         self._do(lambda: None, lambda other: other.check())

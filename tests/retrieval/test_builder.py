@@ -1,0 +1,124 @@
+"""The index is built in the background, and is never what makes an answer wrong."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.retrieval.fakes import unit_vectors
+from triptych.encoders.vectors import CallerVectors
+from triptych.errors import InvalidInput
+from triptych.index.plan import Budget
+from triptych.retrieval.collection import Collection
+
+DIM = 16
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands are many here."""
+    monkeypatch.setattr("triptych.index.plan._SMALL", 1_000)
+    monkeypatch.setattr("triptych.retrieval.builder._QUIET", 0.1)
+
+
+def open_own(path: Path, **options: Any) -> Collection:
+    return Collection.open(path, embedder=CallerVectors("mine", DIM), **options)
+
+
+def with_vectors(num: int, *, seed: int = 0) -> list[dict[str, Any]]:
+    return [
+        {"id": f"{seed}-{at:05}", "vector": vector}
+        for at, vector in enumerate(unit_vectors(num, dim=DIM, seed=seed))
+    ]
+
+
+def wait_for(collection: Collection, kind: str) -> None:
+    until = time.monotonic() + 20
+    while collection.info()["index"] != kind:
+        assert time.monotonic() < until, collection.info()
+        time.sleep(0.05)
+
+
+def recall(collection: Collection, vectors_NM: Any) -> float:
+    found = 0
+    for query in unit_vectors(50, dim=DIM, seed=9):
+        best = set(np.argsort(-(vectors_NM @ query))[:10].tolist())
+        found += len(best & {int(hit.id[2:]) for hit in collection.search(vector=query)})
+    return found / 500
+
+
+def test_a_growing_collection_gets_a_graph_by_itself(tmp_path: Path) -> None:
+    items = with_vectors(3_000)
+    with open_own(tmp_path) as collection:
+        collection.add(items[:900])
+        assert collection.info()["index"] == "flat"
+        collection.add(items[900:])
+        assert len(collection.search(vector=items[5]["vector"])) == 10, "answers while it is built"
+        wait_for(collection, "hnsw_sq8")
+        info = collection.info()
+        assert info["recall@10"] >= 0.97 and info["pending"] == 0
+        assert recall(collection, unit_vectors(3_000, dim=DIM)) >= 0.97
+        collection.delete([item["id"] for item in items[:100]])
+        collection.add(with_vectors(50, seed=1))
+        assert collection.info()["pending"] == 150
+    with open_own(tmp_path) as collection:
+        assert collection.info()["index"] == "hnsw_sq8" and collection.info()["pending"] == 150
+
+
+def test_what_is_written_during_a_build_is_kept(tmp_path: Path) -> None:
+    with open_own(tmp_path, index="hnsw") as collection:
+        collection.add(with_vectors(2_000))
+        for seed in range(1, 20):
+            more = with_vectors(40, seed=seed)
+            collection.add(more)
+            collection.delete([more[0]["id"]])
+            if seed == 10:
+                collection.compact()
+            found = [collection.search(vector=item["vector"], limit=1)[0].id for item in more[1:9]]
+            assert found == [item["id"] for item in more[1:9]]
+        assert collection.count() == 2_000 + 19 * 39
+
+
+def test_closing_does_not_wait_for_a_graph(tmp_path: Path) -> None:
+    with open_own(tmp_path) as collection:
+        collection.add(with_vectors(3_000))
+    with open_own(tmp_path) as collection:
+        assert collection.info()["index"] == "flat" and collection.info()["pending"] == 0
+        collection.optimize()
+        assert collection.info()["index"] == "hnsw_sq8"
+
+
+def test_the_memory_decides(tmp_path: Path) -> None:
+    tight = Budget.parse(0.9, "100KB")
+    with open_own(tmp_path, budget=tight) as collection:
+        collection.add(with_vectors(5_000))
+        collection.optimize()
+        info = collection.info()
+        assert info["index"].startswith("ivf_") and info["recall@10"] >= 0.9
+
+
+def test_a_recall_of_one_is_exact(tmp_path: Path) -> None:
+    with open_own(tmp_path, budget=Budget.parse(1, None)) as collection:
+        collection.add(with_vectors(2_000))
+        collection.optimize()
+        assert collection.info()["index"] == "flat"
+        assert recall(collection, unit_vectors(2_000, dim=DIM)) == 1
+
+
+def test_half_precision_takes_half_the_room(tmp_path: Path) -> None:
+    sizes = {}
+    for precision in ("fp32", "fp16"):
+        with open_own(tmp_path / precision, precision=precision) as collection:
+            collection.add(with_vectors(2_000))
+            hit = collection.search(vector=unit_vectors(1, dim=DIM)[0], limit=1)[0]
+            assert hit.id == "0-00000" and hit.score == pytest.approx(1, abs=1e-3)
+            collection.compact()
+        folder = next((tmp_path / precision / "index").glob("*/rows"))
+        sizes[precision] = folder.stat().st_size
+    assert sizes["fp16"] < 0.75 * sizes["fp32"]
+    with pytest.raises(InvalidInput, match="fp32 or fp16"):
+        open_own(tmp_path / "other", precision="int4")
