@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class Settings:
     model: str = "default"
     redis_url: str | None = None
     threads: int = 0  # 0: as many as there are cores
-    budget: Budget = Budget()
+    budget: Budget = field(default_factory=Budget)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:

@@ -22,8 +22,8 @@ _UNITS = {
 }  # fmt: skip
 _HINT = 'Give bytes or a size such as "2GB" or "512MiB"; None sets no bound.'
 
-# 64 neighbours of 4 bytes at the ground, two on average above it, level and offset
-_LINKS = 64 * 4 + 2 * 4 + 12
+# 48 neighbours of 4 bytes at the ground, two on average above it, level and offset
+_LINKS = 48 * 4 + 2 * 4 + 12
 _ID = 8
 _FACTORS = 8  # what RaBitQ keeps of each vector beside its signs
 
@@ -49,9 +49,10 @@ def kinds(count: int, dim: int, precision: str, budget: Budget) -> tuple[str, ..
     """Return what to try, in this order, until one reaches the recall; "flat" always does.
 
     Graphs are the fastest, and jump about in their memory with every search: they are tried where
-    they fit and are soon built. That of 8-bit codes comes first: what it proposes is rescored exactly, so it gives
-    the recall of whole vectors in two thirds of their time and a third of their memory. Lists of
-    codes are read one after the other, and can stay on the disk where they do not fit.
+    they fit and are soon built. That of 8-bit codes comes first: what it proposes is rescored
+    exactly, so it gives the recall of whole vectors in two thirds of their time and a third of
+    their memory. Lists of codes are read one after the other, and can stay on the disk where they
+    do not fit.
     `precision` is that of the row file, "fp32" or "fp16".
     """
     if count <= _SMALL or budget.recall >= 1:

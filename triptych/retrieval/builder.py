@@ -24,6 +24,7 @@ from triptych.retrieval.live import LiveIndex
 logger = logging.getLogger(__name__)
 
 _FEW = 256  # so many rows are read back from the store in milliseconds
+_DEAR = 5_000  # so many rows beside an index double the time of a search
 _QUIET = 1.0  # seconds without a write
 _MANY = 50_000  # rows beside the index that are not waited for any longer
 _POLITE = 15  # nice: what is built in the background leaves the processor to searches
@@ -107,7 +108,7 @@ class Builder:
             return False
         if self._live.exact:
             return self._tried + self._tried // 5 < count
-        return self._live.pending > max(_FEW, count // 5)
+        return self._live.pending > min(count // 5, _DEAR + count // 50)
 
     def _in_background(self) -> None:
         with suppress(OSError):
