@@ -22,6 +22,7 @@ COMMANDS = Registry(
         "models": "triptych.cli.models:Models",
         "embed": "triptych.cli.embed:Embed",
         "eval": "triptych.cli.eval:Eval",
+        "verify": "triptych.cli.verify:Verify",
         "demo": "triptych.cli.demo:Demo",
         "serve": "triptych.cli.serve:Serve",
         "version": "triptych.cli.version:Version",
@@ -44,6 +45,7 @@ commands:
   models       the models that can be named with --model
   embed        print vectors of texts and pictures
   eval         measure a model on a Parquet file of pictures with texts
+  verify       hash everything, and repair it where it is damaged
   demo         get sample pictures, index them, search them, draw a contact sheet
   serve        serve a collection over HTTP (not in this version)
   version      say which version this is

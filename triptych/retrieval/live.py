@@ -57,14 +57,7 @@ class LiveIndex:
 
     def identity(self) -> Identity:
         """Return what a saved index must belong to."""
-        meta = self._store.meta
-        return Identity(
-            collection=meta.collection,
-            fingerprint=meta.fingerprint,
-            dim=meta.dim,
-            precision=meta.precision,
-            history=self._store.history(),
-        )
+        return identity_of(self._store)
 
     def info(self) -> dict[str, Any]:
         """Return the kind of index, how it looks and how well it was measured to find."""
@@ -191,3 +184,15 @@ class LiveIndex:
             logger.warning("%s: index not used, it is rebuilt: %s", self._store.path, error.message)
             self._read_all()
             return look()
+
+
+def identity_of(store: Store) -> Identity:
+    """Return what a saved index of this store must belong to."""
+    meta = store.meta
+    return Identity(
+        collection=meta.collection,
+        fingerprint=meta.fingerprint,
+        dim=meta.dim,
+        precision=meta.precision,
+        history=store.history(),
+    )

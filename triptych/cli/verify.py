@@ -1,0 +1,104 @@
+"""`triptych verify`: is everything as it was written? `--repair` mends what is not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from triptych.cli.command import add_collection_option, collection_folder
+from triptych.cli.search import printable
+from triptych.index.check import Finding
+from triptych.index.salvage import Lost
+from triptych.retrieval.repair import Repair, repair
+from triptych.retrieval.verify import Verification, verify
+from triptych.settings import Settings
+
+_NAMED = 20  # --json has them all
+
+
+class Verify:
+    help = "Hash everything in a collection and compare index and store. Exit code 1: damage."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        add_collection_option(parser)
+        parser.add_argument(
+            "--repair", action="store_true",
+            help="mend what is wrong; what is lost is named, a damaged store is kept beside",
+        )  # fmt: skip
+        parser.add_argument("--json", action="store_true")
+
+    def run(self, args: argparse.Namespace, settings: Settings) -> int:
+        folder = collection_folder(args, settings)
+        found = verify(folder)
+        mended = None
+        if args.repair and (not found.ok or found.checked.get("index") == "none is saved"):
+            mended = repair(found, threads=settings.num_threads)
+        now = found if mended is None else verify(folder)
+        if args.json:
+            print(json.dumps(_as_json(found, mended, now), indent=1))
+        else:
+            _print(found, mended, now, name=args.collection)
+        return 0 if now.ok and (mended is None or mended.complete) else 1
+
+
+def _print(found: Verification, mended: Repair | None, now: Verification, *, name: str) -> None:
+    _print_table(found)
+    _print_findings(found.findings)
+    if mended is not None:
+        for line in mended.done:
+            print(f"repaired: {line}")
+        _print_lost(mended)
+        if not now.ok:
+            print("still wrong:")
+            _print_findings(now.findings)
+    elif not found.ok:
+        print(f"To repair it: triptych verify --repair -c {shlex.quote(name)}")
+
+
+def _print_table(found: Verification) -> None:
+    wrong = found.wrong()
+    for part in {**found.checked, **wrong}:
+        verdict = f"{wrong[part]:,} wrong" if part in wrong else "ok"
+        print(f"{part:12}{found.checked.get(part, ''):36}{verdict}")
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    for finding in findings[:_NAMED]:
+        print(f"  {finding.part}: {printable(finding.message)}")
+    if len(findings) > _NAMED:
+        print(f"  ... and {len(findings) - _NAMED:,} more, all of them with --json")
+
+
+def _print_lost(mended: Repair) -> None:
+    if mended.lost:
+        print(f"lost: {len(mended.lost):,} items. Add them again, or index their folder again.")
+    for lost in mended.lost[:_NAMED]:
+        print(f"  {_named(lost)}")
+    if len(mended.lost) > _NAMED:
+        print(f"  ... and {len(mended.lost) - _NAMED:,} more, all of them with --json")
+    if mended.without_thumbnail:
+        ids = ", ".join(printable(id) for id in mended.without_thumbnail[:_NAMED])
+        print(f"lost: the thumbnails of {len(mended.without_thumbnail):,} items: {ids}")
+
+
+def _named(lost: Lost) -> str:
+    name = f"the item of row {lost.row}" if lost.id is None else printable(lost.id)
+    return name if lost.record is None else f"{name} (its vector)"
+
+
+def _as_json(found: Verification, mended: Repair | None, now: Verification) -> dict[str, object]:
+    said: dict[str, object] = {
+        "ok": now.ok,
+        "checked": found.checked,
+        "findings": [finding._asdict() for finding in found.findings],
+    }
+    if mended is not None:
+        said["repaired"] = mended.done
+        said["lost"] = [{"row": lost.row, "id": lost.id} for lost in mended.lost]
+        said["without_thumbnail"] = mended.without_thumbnail
+        said["damaged_store"] = None if mended.kept is None else str(Path(mended.kept))
+        said["still_wrong"] = [finding._asdict() for finding in now.findings]
+    return said

@@ -1,0 +1,161 @@
+"""Make a damaged collection whole again, and say what is lost.
+
+What follows from the items is worked out again; a damaged store is read around its damage into a
+new one beside it, which then takes its place.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from triptych.errors import CollectionDamaged, NotAvailable
+from triptych.index import INDEXES
+from triptych.index.generation import NAME as GENERATION
+from triptych.index.lock import WriterLock
+from triptych.index.plan import Budget
+from triptych.index.salvage import Lost, salvaging
+from triptych.index.snapshot import Snapshots, sync_folder
+from triptych.retrieval.builder import Builder
+from triptych.retrieval.folder import INDEX, STORE, new_store, open_store, put_store
+from triptych.retrieval.live import LiveIndex
+from triptych.retrieval.verify import Verification
+
+_SCRATCH = "repair.tmp"
+_FOLLOWING = {"counts", "facts", "words"}
+
+
+@dataclass(slots=True, kw_only=True)
+class Repair:
+    """What was done, and what could not be saved."""
+
+    done: list[str] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
+    without_thumbnail: list[str] = field(default_factory=list)
+    kept: Path | None = None  # the damaged store
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is lost."""
+        return not self.lost and not self.without_thumbnail
+
+
+def repair(found: Verification, *, threads: int = 1) -> Repair:
+    """Mend what `verify` has found; a kill at any time leaves the old store or the new one.
+
+    Raises CollectionBusy while another process writes, CollectionDamaged where nothing can be
+    saved, NotAvailable where the folder cannot be written or has too little room.
+    """
+    folder, wrong = found.folder, found.wrong().keys()
+    done = Repair()
+    if "identity" in wrong:
+        raise CollectionDamaged(
+            next(one.message for one in found.findings if one.part == "identity"),
+            hint=f"Put its own files back. To keep what is there, delete {folder / GENERATION}.",
+        )
+    kind = _kind(folder)
+    if wrong - _FOLLOWING - {"log", "index"}:
+        _salvage(folder, done)
+    else:
+        _mend(folder, wrong & _FOLLOWING, "log" in wrong, done)
+    if wrong or not (folder / INDEX).is_dir():
+        _build(folder, kind, threads, done)
+    return done
+
+
+def _mend(folder: Path, following: set[str], log: bool, done: Repair) -> None:
+    if log:
+        lock = WriterLock(folder / "lock")
+        lock.acquire()
+        (folder / GENERATION).unlink(missing_ok=True)
+        lock.release()
+        done.done.append("went on from the last write that is there")
+    if following:
+        store = open_store(folder)
+        try:
+            store.work_out_again()
+        finally:
+            store.close()
+        done.done.append(f"worked out again from the items: {', '.join(sorted(following))}")
+
+
+def _salvage(folder: Path, done: Repair) -> None:
+    path, scratch = folder / STORE, folder / _SCRATCH
+    if not path.is_file() or not path.stat().st_size:
+        raise _hopeless(f"{path} is missing or empty.")
+    lock = WriterLock(folder / "lock")
+    lock.acquire()
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        _read_around(path, scratch, done)
+        done.kept = _keep(path)
+        put_store(scratch / STORE, folder)
+        done.done.append(f"read what is whole into a new store; the damaged one is {done.kept}")
+    except OSError as error:
+        raise NotAvailable(f"{folder} cannot be repaired: {error.strerror}.") from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        lock.release()
+
+
+def _read_around(path: Path, scratch: Path, done: Repair) -> None:
+    try:
+        with salvaging(path) as salvage:
+            store = new_store(scratch, salvage.meta)
+            try:
+                for entries in salvage.entries():
+                    if entries:
+                        store.write(entries, replace=True)
+            finally:
+                store.close()
+    except CollectionDamaged as error:
+        raise _hopeless(error.message) from None
+    done.lost, done.without_thumbnail = salvage.lost, salvage.without_thumbnail
+
+
+def _hopeless(message: str) -> CollectionDamaged:
+    return CollectionDamaged(
+        f"Nothing can be saved: {message}",
+        hint="Restore a backup (triptych import), or delete the folder and index again.",
+    )
+
+
+def _keep(path: Path) -> Path:
+    """Return another name of the damaged store."""
+    number = 1
+    while (kept := path.with_name(f"{STORE}.damaged-{number}")).exists():
+        number += 1
+    try:
+        os.link(path, kept)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, kept)
+    sync_folder(path.parent)
+    return kept
+
+
+def _kind(folder: Path) -> str:
+    """Return the kind of index to build: the one that there was, unless it was a stopgap."""
+    with suppress(CollectionDamaged):
+        manifest = Snapshots(folder / INDEX).manifest()
+        if manifest is not None and manifest.kind not in INDEXES.names():
+            return manifest.kind
+    return "auto"
+
+
+def _build(folder: Path, kind: str, threads: int, done: Repair) -> None:
+    store = open_store(folder)
+    try:
+        store.lock()
+        shutil.rmtree(folder / INDEX, ignore_errors=True)
+        snapshots = Snapshots(folder / INDEX)
+        live = LiveIndex(store, snapshots)
+        Builder(
+            store, live, snapshots, threading.RLock(), kind=kind, budget=Budget(), threads=threads
+        ).build()
+        done.done.append(f"built the index anew: {live.kind} of {len(live):,}")
+    finally:
+        store.close()
