@@ -20,7 +20,7 @@ from triptych.encoders.pictures import PictureLimits
 from triptych.encoders.vectors import CallerVectors
 from triptych.errors import InvalidInput, ModelMismatch, NotFound, PictureError
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.ingest import IngestOptions, IngestReport, index_folder
+from triptych.retrieval.ingest.run import IngestOptions, IngestReport, index_folder
 from triptych.types import Item, Matrix
 
 PRUNE = IngestOptions(prune=True)
@@ -95,7 +95,7 @@ def test_touched_files_are_hashed_once(
     index_folder(collection, root)
     os.utime(root / "b.png", (1, 1))
     index_folder(collection, root)
-    monkeypatch.setattr("triptych.retrieval.lanes.picture_bytes", None)
+    monkeypatch.setattr("triptych.retrieval.ingest.lanes.picture_bytes", None)
     assert counts(index_folder(collection, root)) == (0, 0, 4, 0, 0)
 
 
@@ -195,7 +195,7 @@ def test_an_error_of_the_disk_drops_nothing(
     index_folder(collection, root)
     for name in ("a.png", "b.png", "d.JPG"):
         os.utime(root / name, (1, 1))
-    monkeypatch.setattr("triptych.retrieval.lanes.picture_bytes", failing)
+    monkeypatch.setattr("triptych.retrieval.ingest.lanes.picture_bytes", failing)
     assert counts(index_folder(collection, root)) == (0, 0, 1, 0, 3)
     assert collection.count() == 4
 
@@ -286,7 +286,7 @@ CHILD = """
 import sys, time
 from tests.retrieval.fakes import CountingModel
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.ingest import IngestOptions, index_folder
+from triptych.retrieval.ingest.run import IngestOptions, index_folder
 class Slow(CountingModel):
     def embed(self, items):
         time.sleep(0.05)

@@ -11,9 +11,9 @@ import pytest
 from tests.retrieval.fakes import BLUE, GREEN, RED, CountingModel, paint
 from triptych.errors import InvalidInput, NotFound
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.globs import scan_pattern
-from triptych.retrieval.ingest import IngestReport, index_folder, index_source
-from triptych.retrieval.sources import Folder, Pictures, sources_of
+from triptych.retrieval.ingest.globs import scan_pattern
+from triptych.retrieval.ingest.run import IngestReport, index_folder, index_source
+from triptych.retrieval.ingest.sources import Folder, Pictures, sources_of
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ import pytest
 from tests.retrieval.fakes import BLUE, GREEN, RED, CountingModel, encoded, paint
 from triptych.encoders.pictures import PictureLimits
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.ingest import IngestOptions, IngestReport, index_source
-from triptych.retrieval.sources import sources_of
+from triptych.retrieval.ingest.run import IngestOptions, IngestReport, index_source
+from triptych.retrieval.ingest.sources import sources_of
 
 Row = dict[str, Any]
 
@@ -122,7 +122,7 @@ def test_what_is_stored_with_the_same_content_is_not_decoded(
 ) -> None:
     path = as_jsonl(tmp_path, rows_of(tmp_path, 5))
     index(collection, path)
-    monkeypatch.setattr("triptych.retrieval.lanes.load_picture", None)
+    monkeypatch.setattr("triptych.retrieval.ingest.lanes.load_picture", None)
     assert counts(index(collection, path)) == (0, 0, 5, 0)
 
 
@@ -192,7 +192,7 @@ def test_large_pictures_go_in_small_batches(
     monkeypatch.setattr(
         collection, "put", lambda batch: written.append(len(batch)) or put(batch), raising=True
     )
-    monkeypatch.setattr("triptych.retrieval.lanes._BATCH_PIXELS", 3 * 48 * 40 - 1)
+    monkeypatch.setattr("triptych.retrieval.ingest.lanes._BATCH_PIXELS", 3 * 48 * 40 - 1)
     index(collection, as_jsonl(tmp_path, rows_of(tmp_path, 32)))
     assert written == [3] * 10 + [2]
 
@@ -217,8 +217,8 @@ CHILD = """
 import sys, time
 from tests.retrieval.fakes import CountingModel
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.ingest import IngestOptions, index_source
-from triptych.retrieval.sources import sources_of
+from triptych.retrieval.ingest.run import IngestOptions, index_source
+from triptych.retrieval.ingest.sources import sources_of
 class Slow(CountingModel):
     def embed(self, items):
         time.sleep(0.05)

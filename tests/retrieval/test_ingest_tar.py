@@ -12,9 +12,9 @@ import pytest
 
 from tests.retrieval.fakes import BLUE, GREEN, RED, encoded
 from triptych.errors import InvalidInput, NotFound
-from triptych.retrieval import webdataset
-from triptych.retrieval.offers import Failure, Offer
-from triptych.retrieval.webdataset import Shard
+from triptych.retrieval.ingest import webdataset
+from triptych.retrieval.ingest.offers import Failure, Offer
+from triptych.retrieval.ingest.webdataset import Shard
 from triptych.types import Item
 
 Member = tuple[str, bytes] | tarfile.TarInfo

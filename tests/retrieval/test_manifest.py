@@ -17,10 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from triptych.errors import InvalidInput, NotFound
-from triptych.retrieval.columns import Wanted
-from triptych.retrieval.manifest import Manifest
-from triptych.retrieval.offers import Failure, Offer
-from triptych.retrieval.rows_csv import plain
+from triptych.retrieval.ingest.columns import Wanted
+from triptych.retrieval.ingest.manifest import Manifest
+from triptych.retrieval.ingest.offers import Failure, Offer
+from triptych.retrieval.ingest.rows_csv import plain
 from triptych.types import Item
 
 GUESS = Wanted()

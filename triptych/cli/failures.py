@@ -13,7 +13,7 @@ from pathlib import Path
 
 from triptych.cli.search import printable
 from triptych.errors import InvalidInput, NotAvailable
-from triptych.retrieval.offers import Failure
+from triptych.retrieval.ingest.offers import Failure
 
 _NAMED = 20  # on the screen; --report has them all
 _FIELDS = ("source", "place", "id", "code", "reason")

@@ -16,10 +16,10 @@ from triptych.cli.search import printable
 from triptych.encoders.pictures import PictureLimits
 from triptych.errors import InvalidInput
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.columns import Wanted
-from triptych.retrieval.ingest import IngestOptions, IngestReport, index_source
+from triptych.retrieval.ingest.columns import Wanted
+from triptych.retrieval.ingest.run import IngestOptions, IngestReport, index_source
+from triptych.retrieval.ingest.sources import Folder, Source, sources_of
 from triptych.retrieval.rebuild import rebuilding, roots_of
-from triptych.retrieval.sources import Folder, Source, sources_of
 from triptych.settings import Settings
 
 _LANES = 8  # each holds some decoded pictures

@@ -10,8 +10,8 @@ from itertools import islice
 from typing import Any
 
 from triptych.errors import InvalidInput
-from triptych.retrieval.offers import BadRow
-from triptych.retrieval.rows import MAX_LINE, Row, file_size, opened
+from triptych.retrieval.ingest.offers import BadRow
+from triptych.retrieval.ingest.rows import MAX_LINE, Row, file_size, opened
 
 _SAMPLE = 100
 

@@ -11,10 +11,10 @@ from decimal import Decimal
 from typing import Any
 
 from triptych.errors import InvalidInput
-from triptych.retrieval.offers import BadRow, Offer
-from triptych.retrieval.rows import Row
-from triptych.retrieval.rows_csv import plain
-from triptych.retrieval.rows_jsonl import parse_object
+from triptych.retrieval.ingest.offers import BadRow, Offer
+from triptych.retrieval.ingest.rows import Row
+from triptych.retrieval.ingest.rows_csv import plain
+from triptych.retrieval.ingest.rows_jsonl import parse_object
 from triptych.types import ImageSource, Item
 
 _GUESSES = {

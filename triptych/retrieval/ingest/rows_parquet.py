@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from triptych.errors import InvalidInput
-from triptych.retrieval.offers import BadRow
-from triptych.retrieval.rows import Row, file_size
+from triptych.retrieval.ingest.offers import BadRow
+from triptych.retrieval.ingest.rows import Row, file_size
 
 _BATCH = 64  # rows held at a time: their pictures are in it
 

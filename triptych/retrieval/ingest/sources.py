@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from triptych.errors import InvalidInput, NotFound
-from triptych.retrieval.columns import Wanted
-from triptych.retrieval.globs import is_pattern, scan_files, scan_pattern
-from triptych.retrieval.manifest import Manifest
-from triptych.retrieval.offers import RowSource
-from triptych.retrieval.rows import KINDS
-from triptych.retrieval.scan import SUFFIXES, Scan
-from triptych.retrieval.webdataset import Shard
+from triptych.retrieval.ingest.columns import Wanted
+from triptych.retrieval.ingest.globs import is_pattern, scan_files, scan_pattern
+from triptych.retrieval.ingest.manifest import Manifest
+from triptych.retrieval.ingest.offers import RowSource
+from triptych.retrieval.ingest.rows import KINDS
+from triptych.retrieval.ingest.scan import SUFFIXES, Scan
+from triptych.retrieval.ingest.webdataset import Shard
 
 _PACKED = (".gz", ".tgz", ".zip", ".zst", ".bz2", ".xz", ".7z", ".rar")
 

@@ -8,7 +8,7 @@ import stat
 from fnmatch import translate
 
 from triptych.index.records import FileState
-from triptych.retrieval.scan import SUFFIXES, Found, Scan
+from triptych.retrieval.ingest.scan import SUFFIXES, Found, Scan
 
 _MAGIC = re.compile(r"[*?[]")
 

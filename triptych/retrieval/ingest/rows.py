@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from triptych.errors import InvalidInput, NotFound
 from triptych.registry import Registry
-from triptych.retrieval.offers import BadRow
+from triptych.retrieval.ingest.offers import BadRow
 
 MAX_LINE = 128 * 2**20
 """Bytes of a row of text: a picture of 64 MB as a data URI, and some words."""
@@ -18,11 +18,11 @@ MAX_LINE = 128 * 2**20
 READERS = Registry(
     "manifest",
     {
-        ".jsonl": "triptych.retrieval.rows_jsonl:JsonLines",
-        ".ndjson": "triptych.retrieval.rows_jsonl:JsonLines",
-        ".csv": "triptych.retrieval.rows_csv:CsvRows",
-        ".tsv": "triptych.retrieval.rows_csv:CsvRows",
-        ".parquet": "triptych.retrieval.rows_parquet:ParquetRows",
+        ".jsonl": "triptych.retrieval.ingest.rows_jsonl:JsonLines",
+        ".ndjson": "triptych.retrieval.ingest.rows_jsonl:JsonLines",
+        ".csv": "triptych.retrieval.ingest.rows_csv:CsvRows",
+        ".tsv": "triptych.retrieval.ingest.rows_csv:CsvRows",
+        ".parquet": "triptych.retrieval.ingest.rows_parquet:ParquetRows",
     },
 )
 """Ending to reader; resolved when such a file is named, so that a folder loads no pyarrow."""

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import apsw
 
 from triptych.errors import InvalidInput
-from triptych.retrieval.columns import Columns, Wanted
-from triptych.retrieval.offers import BadRow, Failure, Offer
-from triptych.retrieval.rows import READERS, Reader, Row
+from triptych.retrieval.ingest.columns import Columns, Wanted
+from triptych.retrieval.ingest.offers import BadRow, Failure, Offer
+from triptych.retrieval.ingest.rows import READERS, Reader, Row
 
 
 class Manifest:

@@ -15,7 +15,7 @@ from typing import TypeVar
 from triptych.encoders.pictures import PictureLimits, load_picture, picture_bytes, thumbnail
 from triptych.errors import InvalidInput
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.offers import Offer
+from triptych.retrieval.ingest.offers import Offer
 from triptych.retrieval.prepare import Prepared, check_item, content_of
 
 _BLOCK = 32

@@ -17,11 +17,11 @@ from typing import Any
 
 from triptych.encoders.pictures import DEFAULT
 from triptych.errors import InvalidInput
-from triptych.retrieval.manifest import Places
-from triptych.retrieval.offers import BadRow, Failure, Offer
-from triptych.retrieval.rows import file_size, opened
-from triptych.retrieval.rows_csv import plain
-from triptych.retrieval.rows_jsonl import parse_object
+from triptych.retrieval.ingest.manifest import Places
+from triptych.retrieval.ingest.offers import BadRow, Failure, Offer
+from triptych.retrieval.ingest.rows import file_size, opened
+from triptych.retrieval.ingest.rows_csv import plain
+from triptych.retrieval.ingest.rows_jsonl import parse_object
 from triptych.types import Item
 
 MAX_MEMBERS = 1_000_000

@@ -9,8 +9,8 @@ from io import BufferedReader
 from typing import Any
 
 from triptych.errors import InvalidInput
-from triptych.retrieval.offers import BadRow
-from triptych.retrieval.rows import MAX_LINE, Row, file_size, opened
+from triptych.retrieval.ingest.offers import BadRow
+from triptych.retrieval.ingest.rows import MAX_LINE, Row, file_size, opened
 
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?([eE][+-]?[0-9]{1,2})?")
 _BOOLS = {"true": True, "false": False}

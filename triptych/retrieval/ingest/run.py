@@ -17,10 +17,10 @@ from triptych.encoders.pictures import PictureLimits
 from triptych.errors import InvalidInput, NotFound
 from triptych.index.records import FileState, KnownFile
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.lanes import Done, Lane, blocks, in_lanes
-from triptych.retrieval.offers import Failure, Offer, RowSource
-from triptych.retrieval.scan import Found, Scan, is_below, scan_folder
-from triptych.retrieval.sources import Folder, Pictures, Source
+from triptych.retrieval.ingest.lanes import Done, Lane, blocks, in_lanes
+from triptych.retrieval.ingest.offers import Failure, Offer, RowSource
+from triptych.retrieval.ingest.scan import Found, Scan, is_below, scan_folder
+from triptych.retrieval.ingest.sources import Folder, Pictures, Source
 from triptych.types import Item
 
 Progress = Callable[[int, int | None], object]
