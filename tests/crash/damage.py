@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _PAGE = 4096
-_NOT_DATA = ("lock",)  # names that hold nothing
+_NOT_DATA = ("lock", "reserve")  # names that hold nothing
 
 
 def flip_a_bit(folder: Path, other: Path, rng: random.Random) -> str:

@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def fail_at(folder: str, kind: str, mode: str, n: int, *, bug: str | None = None
     if bug is not None:
         bugs.plant(bug)
     shim, path = Shim(), Path(folder)
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     lines = Appender(path.with_name(path.name + ".log"))
     run = _Faulty(shim, path, kind, lines)
     shim.arm(path, Mode[mode], n)
@@ -173,24 +174,38 @@ class _Faulty:
             self._do(call)
         except TriptychError as error:
             self.errors.append(f"{call.verb}: {type(error).__name__}: {error}")
-            self._shim.disarm()
             self._again(call)
         except Exception as error:
-            self.wrong.append(f"{call.verb}: not one of ours: {type(error).__name__}: {error}")
-            self._shim.disarm()
+            self.wrong.append(f"{call.verb}: not one of ours: {_told(error)}")
             self._again(call)
         self.state = call.after(self.state)
         self._lines.line("done")
 
     def _again(self, call: Call) -> None:
         """After an error nothing was done, everything else still answers, and it can be repeated."""
+        self._shim.disarm()
         try:
             if self._collection is not None and call.verb not in ("reopen", "close"):
                 self.wrong += check(self._collection, [self.state])["wrong"]
             self._do(call)
+        except TriptychError as error:
+            # what could not be synced may be on the disk or not: only a new opening can tell
+            self.errors.append(f"{call.verb} again: {type(error).__name__}: {error}")
+            self._anew(call)
         except Exception as error:
-            self.wrong.append(f"{call.verb} again: {type(error).__name__}: {error}")
-            self._do(Call("open"))
+            self.wrong.append(f"{call.verb} again: {_told(error)}")
+            self._anew(call)
+
+    def _anew(self, call: Call) -> None:
+        if self._collection is not None:
+            self._collection.close()
+        self._do(Call("open"))
+        assert self._collection is not None
+        done = call.after(self.state)
+        found = check(self._collection, [self.state, done])
+        self.wrong += found["wrong"]
+        if found["state"] != {str(n): v for n, v in sorted(done.items())}:
+            self._do(call)
 
     def _do(self, call: Call) -> None:
         if self._collection is not None and call.verb in ("reopen", "close"):
@@ -202,12 +217,17 @@ class _Faulty:
             perform(self._collection, call)
 
 
+def _told(error: Exception) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(where.filename).name}, {where.name})"
+
+
 def record(folder: str, trace: str, kind: str, *, bug: str | None = None) -> int:
     """Do the reference run and write each call of the disk down; return how many there were."""
     if bug is not None:
         bugs.plant(bug)
     shim, path = Shim(), Path(folder)
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     shim.trace(Path(trace))
     shim.arm(path, Mode.COUNT)
     collection = open_collection(path, kind)
@@ -240,7 +260,7 @@ def make_reference(
     if bug is not None:
         bugs.plant(bug)
     path = Path(folder)
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     collection = open_collection(path, kind)
     rng, state = random.Random(seed), {}
     for at in range(calls):

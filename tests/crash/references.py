@@ -98,7 +98,7 @@ def damage_often(
         reference, other = rng.choice(pairs)
         damage = rng.choice(DAMAGES)
         folder = home / f"damaged-{one}"
-        shutil.copytree(reference.folder, folder)
+        shutil.copytree(reference.folder, folder, ignore=shutil.ignore_patterns("*.sock"))
         told = damage(folder, other.folder, rng)
         outcome = server.run(
             "read_damaged", folder=folder, kind=reference.kind, bug=bug,
