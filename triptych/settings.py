@@ -25,6 +25,7 @@ from triptych.index.plan import Budget
 from triptych.index.rowfile import Precision
 from triptych.registry import Registry
 from triptych.retrieval.collection import Collection
+from triptych.retrieval.folder import check_not_gutted
 from triptych.retrieval.library import Library, keep_model, model_folder
 
 MODELS = Registry(
@@ -92,6 +93,7 @@ class Settings:
         """
         known = None if str(path) == ":memory:" else Collection.peek(path)
         if known is None and must_exist:
+            check_not_gutted(Path(path))
             raise NotFound(
                 f"There is no collection in {path}.", hint="Make one: triptych index ~/Pictures"
             )

@@ -13,7 +13,7 @@ from triptych.cli.search import printable
 from triptych.index.check import Finding
 from triptych.index.salvage import Lost
 from triptych.retrieval.repair import Repair, repair
-from triptych.retrieval.verify import Verification, verify
+from triptych.retrieval.verify import BEYOND_REPAIR, Verification, verify
 from triptych.settings import Settings
 
 _NAMED = 20  # --json has them all
@@ -55,6 +55,10 @@ def _print(found: Verification, mended: Repair | None, now: Verification, *, nam
             print("still wrong:")
             _print_findings(now.findings)
     elif not found.ok:
+        for part, advice in BEYOND_REPAIR.items():
+            if part in found.wrong():
+                print(advice)
+                return
         print(f"To repair it: triptych verify --repair -c {shlex.quote(name)}")
 
 

@@ -38,7 +38,8 @@ def check(database: Database) -> list[Finding]:
             try:
                 found.extend(part(connection))
             except (CollectionDamaged, apsw.CorruptError) as error:
-                found.append(Finding(part.__name__.removeprefix("_"), str(error)))
+                message = getattr(error, "message", str(error))
+                found.append(Finding(part.__name__.removeprefix("_"), message))
     return found
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import apsw
 
 from triptych.errors import CollectionBusy, CollectionDamaged, NotAvailable
-from triptych.index.pages import CHECKED, PAGE, REPAIR, has_sums, reserve_sums
+from triptych.index.pages import CHECKED, PAGE, has_sums, repair, reserve_sums
 
 logger = logging.getLogger(__name__)
 
@@ -265,7 +265,7 @@ def translated(path: Path | None) -> Iterator[None]:
         yield
     except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.SchemaChangeError):
         raise CollectionDamaged(
-            f"{where} is damaged: SQLite cannot read it.", hint=REPAIR
+            f"{where} is damaged: SQLite cannot read it.", hint=repair(path) if path else None
         ) from None
     except (apsw.BusyError, apsw.LockedError):
         raise CollectionBusy(f"{where} is locked by another process.", hint="Try again.") from None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from triptych.errors import CollectionDamaged
+from triptych.index.pages import repair
 
 NAME = "generation"
 
@@ -62,5 +63,5 @@ def check_generation(path: Path, seen: Seen | None, found: Seen) -> None:
         lost = seen.sequence - found.sequence
         raise CollectionDamaged(
             f"The last {lost:,} writes to {store} are lost: its log is damaged or missing.",
-            hint=f"Restore a backup. To go on with what is left, delete {path}.",
+            hint=f"Restore a backup, or go on with what is left. {repair(path)}",
         )

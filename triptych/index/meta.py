@@ -166,6 +166,14 @@ def read_state(connection: apsw.Connection) -> State:
         raise CollectionDamaged("The store does not say how many items it holds.") from None
 
 
+def read_history(connection: apsw.Connection) -> dict[str, tuple[int, int]]:
+    """Return each epoch's first sequence and the one that the next began at (or stands at)."""
+    query = "SELECT sequence, epoch FROM epochs ORDER BY rowid"
+    found: list[tuple[Any, ...]] = connection.execute(query).fetchall()
+    ends = [*(first for first, _ in found[1:]), read_state(connection).sequence]
+    return {epoch: (first, end) for (first, epoch), end in zip(found, ends, strict=False)}
+
+
 def write_state(connection: apsw.Connection, old: State, new: State) -> None:
     """Note the new state, where it differs."""
     before, after = asdict(old), asdict(new)

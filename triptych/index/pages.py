@@ -9,6 +9,7 @@ log has SQLite's own checksums. A CRC32 over so few bytes tells which single bit
 
 from __future__ import annotations
 
+import shlex
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,14 +25,17 @@ CHECKED = "triptych"
 MENDING = "triptych-mending"
 """Names of the two VFS: the second mends a single wrong bit while it reads."""
 
-REPAIR = "Run: triptych verify --repair"
-
 _SUM = 8
 _HALF = PAGE // 2
 _HEADER = 100  # SQLite reads this much before it knows the size of a page
 _RESERVED_AT = 20
 # at this offset SQLite takes its locks; the page there is never written
 _LOCKED_PAGE = 0x40000000 // PAGE + 1
+
+
+def repair(path: Path) -> str:
+    """Return the hint that helps where the store at `path` is damaged."""
+    return f"Run: triptych verify --repair -c {shlex.quote(str(path.absolute().parent))}"
 
 
 def summed(page: bytes) -> bytes:
@@ -147,7 +151,7 @@ class _CheckedFile(apsw.VFSFile):
     def repaired(self, data: bytes, offset: int) -> bytes:
         raise CollectionDamaged(
             f"Page {offset // PAGE + 1} of {self.name} is damaged: its checksum is wrong.",
-            hint=REPAIR,
+            hint=repair(Path(self.name)),
         )
 
 

@@ -14,7 +14,15 @@ from triptych.filters import Filter, Scalar
 from triptych.index import facts, words
 from triptych.index.check import Finding, check
 from triptych.index.database import Database
-from triptych.index.meta import Meta, Space, current_space, read_meta, read_spaces, read_state
+from triptych.index.meta import (
+    Meta,
+    Space,
+    current_space,
+    read_history,
+    read_meta,
+    read_spaces,
+    read_state,
+)
 from triptych.index.records import (
     FileState,
     KnownFile,
@@ -70,10 +78,7 @@ class Reader:
     def history(self) -> dict[str, tuple[int, int]]:
         """Return each epoch's first sequence and the one that the next began at (or stands at)."""
         with self._database.reading() as connection:
-            query = "SELECT sequence, epoch FROM epochs ORDER BY rowid"
-            found: list[tuple[Any, ...]] = connection.execute(query).fetchall()
-            ends = [*(first for first, _ in found[1:]), read_state(connection).sequence]
-        return {epoch: (first, end) for (first, epoch), end in zip(found, ends, strict=False)}
+            return read_history(connection)
 
     def refreshed_meta(self) -> Meta:
         """Return the meta as it is on disk now."""

@@ -12,7 +12,15 @@ import apsw
 
 from triptych.errors import CollectionDamaged
 from triptych.index.database import Database
-from triptych.index.meta import Meta, Space, current_space, read_meta, read_spaces, read_state
+from triptych.index.meta import (
+    Meta,
+    Space,
+    current_space,
+    read_history,
+    read_meta,
+    read_spaces,
+    read_state,
+)
 from triptych.index.pages import MENDING
 from triptych.index.records import (
     Entry,
@@ -24,6 +32,7 @@ from triptych.index.records import (
     unpack,
 )
 from triptych.index.spaces import load_rows
+from triptych.types import Vector
 
 _AT_ONCE = 1024
 _ITEM = (
@@ -44,10 +53,14 @@ class Lost(NamedTuple):
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Salvage:
-    """What is left of a store. `lost` is complete once `entries` were all taken."""
+    """What is left of a store. `lost` is complete once `entries` were all taken.
+
+    `spare` returns vectors by row from elsewhere, for items whose own cannot be read.
+    """
 
     meta: Meta
     connection: apsw.Connection
+    spare: Callable[[list[int]], dict[int, Vector]] = field(default=lambda rows: {})
     lost: list[Lost] = field(default_factory=list)
     without_thumbnail: list[str] = field(default_factory=list)
 
@@ -58,7 +71,9 @@ class Salvage:
         met: set[int] = set()
         for found in _around(self._items, 1, _last_row(self.connection)):
             met.update(columns[0] for columns in found)
-            vectors = self._vectors(space, [columns[0] for columns in found])
+            rows = [columns[0] for columns in found]
+            vectors = self._vectors(space, rows)
+            vectors |= self.spare([row for row in rows if row not in vectors])
             whole = []
             for columns in found:
                 row = columns[0]
@@ -72,11 +87,18 @@ class Salvage:
             yield whole
         self.lost += [Lost(row, names[row], None) for row in sorted(names.keys() - met)]
 
+    def history(self) -> dict[str, tuple[int, int]]:
+        """Return as the store would; raises CollectionDamaged where that cannot be read."""
+        try:
+            return read_history(self.connection)
+        except _DAMAGE:
+            raise CollectionDamaged("The history of the store cannot be read.") from None
+
     def _items(self, first: int, last: int) -> list[tuple[Any, ...]]:
         return self.connection.execute(_ITEM, (first, last)).fetchall()
 
-    def _vectors(self, space: Space, rows: list[int]) -> dict[int, Any]:
-        found: dict[int, Any] = {}
+    def _vectors(self, space: Space, rows: list[int]) -> dict[int, Vector]:
+        found: dict[int, Vector] = {}
         with suppress(*_DAMAGE):
             loaded = load_rows(self.connection, space, rows)
             return dict(zip(loaded.rows_N.tolist(), loaded.vectors_NM, strict=True))

@@ -9,21 +9,25 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from triptych.errors import CollectionDamaged, NotAvailable
 from triptych.index import INDEXES
 from triptych.index.generation import NAME as GENERATION
 from triptych.index.lock import WriterLock
 from triptych.index.plan import Budget
-from triptych.index.salvage import Lost, salvaging
-from triptych.index.snapshot import Snapshots, sync_folder
+from triptych.index.salvage import Lost, Salvage, salvaging
+from triptych.index.snapshot import Identity, Snapshots, sync_folder
 from triptych.retrieval.builder import Builder
 from triptych.retrieval.folder import INDEX, STORE, new_store, open_store, put_store
 from triptych.retrieval.live import LiveIndex
-from triptych.retrieval.verify import Verification
+from triptych.retrieval.verify import BEYOND_REPAIR, Verification
+from triptych.types import Vector
 
 _SCRATCH = "repair.tmp"
 _FOLLOWING = {"counts", "facts", "words"}
@@ -36,12 +40,13 @@ class Repair:
     done: list[str] = field(default_factory=list)
     lost: list[Lost] = field(default_factory=list)
     without_thumbnail: list[str] = field(default_factory=list)
+    lost_writes: bool = False  # the last ones, nobody knows of what
     kept: Path | None = None  # the damaged store
 
     @property
     def complete(self) -> bool:
         """Whether nothing is lost."""
-        return not self.lost and not self.without_thumbnail
+        return not (self.lost or self.without_thumbnail or self.lost_writes)
 
 
 def repair(found: Verification, *, threads: int = 1) -> Repair:
@@ -52,23 +57,22 @@ def repair(found: Verification, *, threads: int = 1) -> Repair:
     """
     folder, wrong = found.folder, found.wrong().keys()
     done = Repair()
-    if "identity" in wrong:
-        raise CollectionDamaged(
-            next(one.message for one in found.findings if one.part == "identity"),
-            hint=f"Put its own files back. To keep what is there, delete {folder / GENERATION}.",
-        )
+    for finding in found.findings:
+        if finding.part in BEYOND_REPAIR:
+            raise CollectionDamaged(finding.message, hint=BEYOND_REPAIR[finding.part])
     kind = _kind(folder)
+    done.lost_writes = "log" in wrong
     if wrong - _FOLLOWING - {"log", "index"}:
         _salvage(folder, done)
     else:
-        _mend(folder, wrong & _FOLLOWING, "log" in wrong, done)
+        _mend(folder, wrong & _FOLLOWING, done)
     if wrong or not (folder / INDEX).is_dir():
         _build(folder, kind, threads, done)
     return done
 
 
-def _mend(folder: Path, following: set[str], log: bool, done: Repair) -> None:
-    if log:
+def _mend(folder: Path, following: set[str], done: Repair) -> None:
+    if done.lost_writes:
         lock = WriterLock(folder / "lock")
         lock.acquire()
         (folder / GENERATION).unlink(missing_ok=True)
@@ -85,8 +89,6 @@ def _mend(folder: Path, following: set[str], log: bool, done: Repair) -> None:
 
 def _salvage(folder: Path, done: Repair) -> None:
     path, scratch = folder / STORE, folder / _SCRATCH
-    if not path.is_file() or not path.stat().st_size:
-        raise _hopeless(f"{path} is missing or empty.")
     lock = WriterLock(folder / "lock")
     lock.acquire()
     try:
@@ -105,6 +107,7 @@ def _salvage(folder: Path, done: Repair) -> None:
 def _read_around(path: Path, scratch: Path, done: Repair) -> None:
     try:
         with salvaging(path) as salvage:
+            salvage.spare = _spare_vectors(path.parent, salvage)
             store = new_store(scratch, salvage.meta)
             try:
                 for entries in salvage.entries():
@@ -113,15 +116,41 @@ def _read_around(path: Path, scratch: Path, done: Repair) -> None:
             finally:
                 store.close()
     except CollectionDamaged as error:
-        raise _hopeless(error.message) from None
+        raise CollectionDamaged(
+            f"Nothing can be saved: {error.message}", hint=BEYOND_REPAIR["missing"]
+        ) from None
     done.lost, done.without_thumbnail = salvage.lost, salvage.without_thumbnail
 
 
-def _hopeless(message: str) -> CollectionDamaged:
-    return CollectionDamaged(
-        f"Nothing can be saved: {message}",
-        hint="Restore a backup (triptych import), or delete the folder and index again.",
-    )
+def _spare_vectors(folder: Path, salvage: Salvage) -> Callable[[list[int]], dict[int, Vector]]:
+    """Return what finds vectors in the saved index, where that is whole and of this store."""
+    meta = salvage.meta
+
+    def identity() -> Identity:
+        return Identity(
+            collection=meta.collection,
+            fingerprint=meta.fingerprint,
+            dim=meta.dim,
+            precision=meta.precision,
+            history=salvage.history(),
+        )
+
+    opened = None
+    with suppress(CollectionDamaged):
+        opened = Snapshots(folder / INDEX).checked(identity)
+    if opened is None:
+        return lambda rows: {}
+    rows_N = opened[0].rows
+
+    def find(rows: list[int]) -> dict[int, Vector]:
+        found = {}
+        for row in rows:
+            with suppress(CollectionDamaged):
+                for vector_M in rows_N.gather(rows_N.positions_of(np.array([row]))):
+                    found[row] = vector_M
+        return found
+
+    return find
 
 
 def _keep(path: Path) -> Path:

@@ -21,6 +21,12 @@ from triptych.index.store import Store
 from triptych.retrieval.folder import INDEX, STORE
 from triptych.retrieval.live import identity_of
 
+BEYOND_REPAIR = {
+    "missing": "Restore a backup (triptych import), or delete the folder and index again.",
+    "identity": f"Put its own files back. To keep what is there, delete the file {GENERATION!r}.",
+}
+"""Parts that a person has to see to, and how."""
+
 _CHUNK = 4096
 
 
@@ -28,7 +34,8 @@ _CHUNK = 4096
 class Verification:
     """What was looked at, by part, and all that is wrong.
 
-    Parts: store, log, pages, structure, items, vectors, thumbnails, counts, facts, words, index.
+    Parts: missing, identity, store, log, pages, structure, items, vectors, thumbnails, counts,
+    facts, words, index.
     """
 
     folder: Path
@@ -58,7 +65,7 @@ def verify(folder: Path) -> Verification:
         if peek(path) is None:
             if seen is None and not (folder / INDEX).is_dir():
                 raise NotFound(f"There is no collection in {folder}.")
-            found.findings.append(Finding("store", f"{path} is missing or empty."))
+            found.findings.append(Finding("missing", f"{path} is missing or empty."))
             return found
         store = _opened(path)
     except CollectionDamaged as error:
@@ -71,7 +78,8 @@ def verify(folder: Path) -> Verification:
         with store.reading():
             _index(store, folder, found)
     except CollectionDamaged as error:
-        found.findings.append(Finding("store", error.message))
+        if found.ok:  # else it is a consequence
+            found.findings.append(Finding("store", error.message))
     finally:
         store.close()
     return found
