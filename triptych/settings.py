@@ -22,11 +22,11 @@ from triptych.encoders.base import EmbeddingModel
 from triptych.errors import InvalidInput, NotFound
 from triptych.index.meta import Meta
 from triptych.index.plan import Budget
-from triptych.index.rowfile import Precision
 from triptych.registry import Registry
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import check_not_gutted
 from triptych.retrieval.library import Library, keep_model, model_folder
+from triptych.types import Precision
 
 MODELS = Registry(
     "model",

@@ -26,6 +26,8 @@ Metadata: TypeAlias = Mapping[str, Any]
 Vector: TypeAlias = NDArray[np.float32]
 Matrix: TypeAlias = NDArray[np.float32]
 Rows: TypeAlias = NDArray[np.int64]
+Precision: TypeAlias = Literal["fp32", "fp16"]
+"""How vectors are stored."""
 
 ImageSource: TypeAlias = "str | Path | bytes | Image | NDArray[Any]"
 """A path, an http(s) URL (refused unless allowed), a data URI, encoded bytes, a PIL picture,

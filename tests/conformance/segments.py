@@ -10,8 +10,9 @@ import numpy as np
 
 from triptych.index import ANNS
 from triptych.index.base import checked_vectors, halved, unit_rows
-from triptych.index.rowfile import Precision, RowFile
+from triptych.index.rowfile import RowFile
 from triptych.index.segments import Base, Knobs, SegmentedIndex
+from triptych.types import Precision
 
 EXHAUSTIVE = 1_000_000
 FEWEST = 64  # below, nothing can be trained

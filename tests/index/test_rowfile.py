@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from tests.conformance.index_suite import oracle, unit, vectors
 from triptych.errors import CollectionDamaged, InvalidInput
 from triptych.index.base import halved, unit_rows
-from triptych.index.rowfile import Precision, RowFile
+from triptych.index.rowfile import RowFile
+from triptych.types import Precision
 
 DIM = 24
 NUM = 3000  # several blocks

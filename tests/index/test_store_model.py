@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from triptych.errors import InvalidInput
-from triptych.index.meta import Precision
 from triptych.index.reader import Change
 from triptych.index.records import DEEPEST, LONGEST_ID, Entry
 from triptych.index.store import Store
+from triptych.types import Precision
 
 DIM = 3
 IDS = st.sampled_from(["a", "b", "c", "é", "\udce9", "x\0y", " "])

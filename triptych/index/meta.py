@@ -6,17 +6,17 @@ import time
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import apsw
 
 from triptych.errors import CollectionDamaged, NotAvailable
 from triptych.index import facts, words
 from triptych.index.database import Database, transaction, translated
+from triptych.types import Precision
 
 FORMAT = 2
 
-Precision: TypeAlias = Literal["fp32", "fp16"]
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 
 # removed: the rows that went with each change after `floor`, so that an index can follow

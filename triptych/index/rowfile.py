@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +34,7 @@ from triptych.index.base import (
     rough_scores,
     unit_rows,
 )
-from triptych.types import Matrix, Rows, Vector
-
-Precision: TypeAlias = Literal["fp32", "fp16"]
+from triptych.types import Matrix, Precision, Rows, Vector
 
 _MAGIC = b"TRIPROWS"
 _VERSION = 1

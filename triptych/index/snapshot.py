@@ -20,9 +20,9 @@ from typing import Any, TypeAlias
 from triptych.errors import CollectionDamaged, NotAvailable, NotFound
 from triptych.index import ANNS, INDEXES
 from triptych.index.base import Ann, Cancelled
-from triptych.index.rowfile import Precision, RowFile
+from triptych.index.rowfile import RowFile
 from triptych.index.segments import Base, Knobs
-from triptych.types import Matrix, Rows
+from triptych.types import Matrix, Precision, Rows
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from triptych.errors import InvalidInput
 from triptych.index.base import halved, unit_rows
-from triptych.index.meta import Precision, Space
+from triptych.index.meta import Space
 from triptych.index.records import bound_checksum, shown
-from triptych.types import Matrix, Rows
+from triptych.types import Matrix, Precision, Rows
 
 _NUMBERS: dict[Precision, str] = {"fp32": "<f4", "fp16": "<f2"}
 _LOADED_AT_ONCE = 4_096

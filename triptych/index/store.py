@@ -25,7 +25,6 @@ from triptych.index.generation import Seen, check_generation, read_generation, w
 from triptych.index.lock import WriterLock
 from triptych.index.meta import (
     PRECISIONS,
-    Precision,
     Space,
     State,
     add_space,
@@ -41,7 +40,7 @@ from triptych.index.records import Entry, FileState, pack
 from triptych.index.reserve import Reserve
 from triptych.index.spaces import insert_vectors, missing_rows, rounded
 from triptych.index.writes import drop_items, insert_items, rows_by_id, work_out_again
-from triptych.types import Matrix, Rows
+from triptych.types import Matrix, Precision, Rows
 
 
 class Store(Reader):

@@ -41,7 +41,7 @@ from triptych.retrieval.pipeline import Pipeline, Request
 from triptych.retrieval.prepare import AnyItem, Prepared, batches, prepare
 from triptych.retrieval.query import build_query, query_vector, query_words
 from triptych.retrieval.writer import Writer
-from triptych.types import Hit, ImageSource, Item, Matrix, Part, Query, Vector
+from triptych.types import Hit, ImageSource, Item, Matrix, Part, Precision, Query, Vector
 
 AnyFilter: TypeAlias = Filter | Mapping[str, Any] | str
 
@@ -92,7 +92,7 @@ class Collection:
         embedder: EmbeddingModel,
         index: str = "auto",
         budget: Budget | None = None,
-        precision: str = "fp32",
+        precision: Precision = "fp32",
         model_of: Callable[[Meta], EmbeddingModel] | None = None,
         threads: int = 1,
     ) -> Self:

@@ -11,9 +11,10 @@ import numpy as np
 
 from triptych.errors import CollectionDamaged
 from triptych.index.base import NOTHING, exact_scores
+from triptych.index.reader import Change
 from triptych.index.segments import Base, SegmentedIndex
 from triptych.index.snapshot import Identity, Manifest, Snapshots
-from triptych.index.store import Change, Store
+from triptych.index.store import Store
 from triptych.types import Matrix, Rows, Vector
 
 logger = logging.getLogger(__name__)
