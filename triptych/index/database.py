@@ -17,7 +17,13 @@ from pathlib import Path
 import apsw
 
 from triptych.errors import CollectionBusy, CollectionDamaged, NotAvailable
+<<<<<<< HEAD
 from triptych.index.pages import CHECKED, PAGE, has_sums, repair, reserve_sums
+=======
+from triptych.index.disk import sync_file, sync_folder
+from triptych.index.lock import WriterLock
+from triptych.index.pages import CHECKED, PAGE, REPAIR, has_sums, reserve_sums
+>>>>>>> 4f3c170 (Create a store under another name first: a kill leaves it whole or not at all)
 
 logger = logging.getLogger(__name__)
 
@@ -315,14 +321,29 @@ def _mode(path: Path) -> str:
 
 
 def _create(path: Path) -> None:
-    connection = apsw.Connection(_uri(path), _FLAGS["rw"] | apsw.SQLITE_OPEN_CREATE, CHECKED)
+    """Make an empty database under another name first: a crash must leave it whole or not at all.
+
+    Raises CollectionBusy while another process does the same.
+    """
+    lock = WriterLock(path.with_name("lock"))
+    lock.acquire()
     try:
-        connection.set_busy_timeout(_PATIENCE_MS)
-        reserve_sums(connection)
-        connection.execute(f"PRAGMA page_size = {PAGE}")
-        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        if path.exists() and path.stat().st_size:
+            return
+        scratch = path.with_name(f"{path.name}.new")
+        scratch.unlink(missing_ok=True)
+        connection = apsw.Connection(_uri(scratch), _FLAGS["rw"] | apsw.SQLITE_OPEN_CREATE, CHECKED)
+        try:
+            reserve_sums(connection)
+            connection.execute(f"PRAGMA page_size = {PAGE}")
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        finally:
+            connection.close()
+        sync_file(scratch)
+        scratch.rename(path)
+        sync_folder(path.parent)
     finally:
-        connection.close()
+        lock.release()
 
 
 _FLAGS = {

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 from triptych.errors import CollectionDamaged, NotAvailable, NotFound
 from triptych.index import ANNS, INDEXES
 from triptych.index.base import Ann, Cancelled
+from triptych.index.disk import sync_folder
 from triptych.index.rowfile import RowFile
 from triptych.index.segments import Base, Knobs
 from triptych.types import Matrix, Precision, Rows
@@ -250,15 +251,6 @@ class Snapshots:
         with suppress(CollectionDamaged):
             return self.manifest() not in (manifest, None)
         return False
-
-
-def sync_folder(folder: Path) -> None:
-    """Put the names in `folder` on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _until(

@@ -12,9 +12,9 @@ from triptych.errors import (
     NotAvailable,
     NotFound,
 )
+from triptych.index.disk import sync_folder
 from triptych.index.generation import NAME as GENERATION
 from triptych.index.meta import Meta, peek
-from triptych.index.snapshot import sync_folder
 from triptych.index.store import Store
 
 STORE = "store.sqlite"
