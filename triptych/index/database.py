@@ -17,13 +17,9 @@ from pathlib import Path
 import apsw
 
 from triptych.errors import CollectionBusy, CollectionDamaged, NotAvailable
-<<<<<<< HEAD
-from triptych.index.pages import CHECKED, PAGE, has_sums, repair, reserve_sums
-=======
 from triptych.index.disk import sync_file, sync_folder
 from triptych.index.lock import WriterLock
-from triptych.index.pages import CHECKED, PAGE, REPAIR, has_sums, reserve_sums
->>>>>>> 4f3c170 (Create a store under another name first: a kill leaves it whole or not at all)
+from triptych.index.pages import CHECKED, PAGE, has_sums, repair, reserve_sums
 
 logger = logging.getLogger(__name__)
 
