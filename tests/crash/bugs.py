@@ -121,6 +121,7 @@ def acknowledged_before_commit() -> None:
     """A transaction is committed when the next one begins."""
     writing: set[int] = set()
     late: set[int] = set()
+    begun: list[int] = []
 
     def execute(connection: Any, text: str, do: Callable[[str], Any]) -> Any:
         one = id(connection)
@@ -129,7 +130,8 @@ def acknowledged_before_commit() -> None:
             connection.execute("END")
         if text == "BEGIN IMMEDIATE":
             writing.add(one)
-        elif text == "COMMIT" and one in writing:
+            begun.append(one)
+        elif text == "COMMIT" and one in writing and len(begun) > 1:  # after the tables are there
             writing.discard(one)
             late.add(one)
             return do("SELECT 1")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.crash.disk import VARIANTS, Disk, Event, read_trace
 from tests.crash.oracle import Log, State
-from tests.crash.server import ForkServer
+from tests.crash.server import ForkServer, Outcome
 from tests.crash.shim import Mode
 
 MODES = (Mode.KILL, Mode.TEAR, Mode.NOSPACE_ONCE, Mode.NOSPACE, Mode.EIO)
@@ -44,8 +44,15 @@ def fail_everywhere(
 
     With `during` only calls of the disk within calls of that name, up to the first violation.
     """
-    chosen = _calls_during(server, home, kind, during, bug) if during else None
     tally, n, fired = Tally(), 0, True
+    chosen = None
+    if during:
+        run = home / "numbers"
+        recorded = _record(server, run, kind, bug)
+        if recorded.value is None:
+            tally.wrong.append(f"{kind}, without any fault: {recorded}")
+            return tally
+        chosen = _calls_during(run / "trace", during)
     while fired and not (during and tally.wrong):
         n += 1
         if chosen is not None and n not in chosen:
@@ -85,11 +92,13 @@ def cut_the_power_everywhere(
 
     With `during` only within calls of that name and just after, up to the first violation.
     """
-    folder, trace = home / "run" / "c", home / "trace"
-    recorded = server.run("record", folder=folder, trace=trace, kind=kind, bug=bug)
-    assert recorded.value is not None, recorded
-    disk, tally = Disk(str(folder.resolve())), Tally()
-    for event, log in _with_log(trace):
+    run, tally = home / "run", Tally()
+    recorded = _record(server, run, kind, bug)
+    if recorded.value is None:
+        tally.wrong.append(f"{kind}, without any fault: {recorded}")
+        return tally
+    disk = Disk(str((run / "c").resolve()))
+    for event, log in _with_log(run / "trace"):
         if event.kind == "M":
             continue
         disk.apply(event)
@@ -122,12 +131,11 @@ def _with_log(trace: Path) -> Iterator[tuple[Event, Log]]:
         yield event, log
 
 
-def _calls_during(
-    server: ForkServer, home: Path, kind: str, verb: str, bug: str | None
-) -> set[int]:
-    folder, trace = home / "numbers" / "c", home / "numbers" / "trace"
-    recorded = server.run("record", folder=folder, trace=trace, kind=kind, bug=bug)
-    assert recorded.value is not None, recorded
+def _record(server: ForkServer, home: Path, kind: str, bug: str | None) -> Outcome:
+    return server.run("record", folder=home / "c", trace=home / "trace", kind=kind, bug=bug)
+
+
+def _calls_during(trace: Path, verb: str) -> set[int]:
     numbers, n = set(), 0
     for event, log in _with_log(trace):
         n += event.kind != "M"
