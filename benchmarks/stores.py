@@ -58,8 +58,11 @@ class Comparison:
         self._searches("filter", self.corpus.truth_within("cat"), field="cat")
 
     def add_singles(self) -> None:
-        """Add items one by one to the full store."""
+        """Add items one by one to the full store, and look whether each is found at once."""
         self._add(1, lambda at: (self.count + at * SINGLES, SINGLES))
+        after = self.count + self.rounds * SINGLES
+        for one in self.contestants:
+            self._note("found at once, of 20", one, one.ask("fresh", start=after, count=SINGLES))
 
     def reopen(self) -> None:
         """Close, and open in a new process, until the first answer; imports are not counted."""

@@ -92,6 +92,15 @@ class Worker:
             found.append([int(id) for id in answer])
         return {"found": found, "took": took}
 
+    def fresh(self, start: int, count: int) -> int:
+        """Add items one by one; return how many are found at once by their own vectors."""
+        found = 0
+        for at in range(start, start + count):
+            vectors_NM = self.corpus.part(at, at + 1)
+            self.contestant.add([at], vectors_NM)
+            found += at in self.contestant.search(vectors_NM[0])
+        return found
+
     def delete(self, start: int, stop: int, step: int) -> float:
         """Delete the items of a range; return seconds."""
         return _seconds(lambda: self.contestant.delete(range(start, stop, step)))
