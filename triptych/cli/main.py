@@ -23,6 +23,8 @@ COMMANDS = Registry(
         "embed": "triptych.cli.embed:Embed",
         "eval": "triptych.cli.eval:Eval",
         "verify": "triptych.cli.verify:Verify",
+        "export": "triptych.cli.export:Export",
+        "import": "triptych.cli.import_:Import",
         "demo": "triptych.cli.demo:Demo",
         "serve": "triptych.cli.serve:Serve",
         "version": "triptych.cli.version:Version",
@@ -46,6 +48,8 @@ commands:
   embed        print vectors of texts and pictures
   eval         measure a model on a Parquet file of pictures with texts
   verify       hash everything, and repair it where it is damaged
+  export       write a collection to one file
+  import       make a collection from such a file
   demo         get sample pictures, index them, search them, draw a contact sheet
   serve        serve a collection over HTTP (not in this version)
   version      say which version this is

@@ -16,10 +16,10 @@ from functools import partial
 
 from triptych.errors import TriptychError
 from triptych.index.plan import Budget, kinds
-from triptych.index.snapshot import Snapshots, State
+from triptych.index.snapshot import Manifest, Snapshots, State
 from triptych.index.store import Store
 from triptych.index.tuning import fit
-from triptych.retrieval.live import LiveIndex
+from triptych.retrieval.live import LiveIndex, identity_of
 
 logger = logging.getLogger(__name__)
 
@@ -152,3 +152,28 @@ class Builder:
                 if opened is not None:
                     self._live.adopt(*opened)
                     self._store.forget(manifest.sequence)
+
+
+def build_index(
+    store: Store, snapshots: Snapshots, wanted: Sequence[str] | None = None, *, threads: int = 1
+) -> Manifest | None:
+    """Build the saved index of a store that is not being searched, of one of the kinds `wanted`.
+
+    None chooses by the default budget. Never more than a few thousand vectors are in memory,
+    beyond what the kind itself takes. The caller holds the store's lock. Returns None where there
+    is no item.
+    """
+    budget, meta = Budget(), store.meta
+    with store.view() as view:
+        if not view.count:
+            return None
+        staged = snapshots.build(
+            ((part.rows_N, part.vectors_NM) for part in view.chunks()),
+            kinds=wanted or kinds(view.count, meta.dim, meta.precision, budget),
+            tune=partial(fit, recall=budget.recall, cancelled=lambda: False),
+            identity=identity_of(store),
+            state=State(epoch=view.epoch, sequence=view.sequence, last_row=view.last_row),
+            threads=threads,
+        )
+    assert staged is not None, "nobody can cancel it"
+    return snapshots.publish(staged)

@@ -87,6 +87,7 @@ def put_store(new: Path, folder: Path) -> None:
             path.unlink(missing_ok=True)
         shutil.rmtree(folder / INDEX, ignore_errors=True)
         new.rename(old)
+        new.with_name(GENERATION).rename(folder / GENERATION)
         sync_folder(folder)
     except OSError as error:
         raise NotAvailable(f"{old} cannot be replaced: {error.strerror}.") from None

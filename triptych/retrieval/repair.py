@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,15 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from triptych.errors import CollectionDamaged, NotAvailable
-from triptych.index import INDEXES
+from triptych.index import ANNS
 from triptych.index.generation import NAME as GENERATION
 from triptych.index.lock import WriterLock
-from triptych.index.plan import Budget
 from triptych.index.salvage import Lost, Salvage, salvaging
 from triptych.index.snapshot import Identity, Snapshots, sync_folder
-from triptych.retrieval.builder import Builder
+from triptych.retrieval.builder import build_index
 from triptych.retrieval.folder import INDEX, STORE, new_store, open_store, put_store
-from triptych.retrieval.live import LiveIndex
 from triptych.retrieval.verify import BEYOND_REPAIR, Verification
 from triptych.types import Vector
 
@@ -60,14 +57,14 @@ def repair(found: Verification, *, threads: int = 1) -> Repair:
     for finding in found.findings:
         if finding.part in BEYOND_REPAIR:
             raise CollectionDamaged(finding.message, hint=BEYOND_REPAIR[finding.part])
-    kind = _kind(folder)
+    kinds = _kinds(folder)
     done.lost_writes = "log" in wrong
     if wrong - _FOLLOWING - {"log", "index"}:
         _salvage(folder, done)
     else:
         _mend(folder, wrong & _FOLLOWING, done)
     if wrong or not (folder / INDEX).is_dir():
-        _build(folder, kind, threads, done)
+        _build(folder, kinds, threads, done)
     return done
 
 
@@ -166,25 +163,22 @@ def _keep(path: Path) -> Path:
     return kept
 
 
-def _kind(folder: Path) -> str:
-    """Return the kind of index to build: the one that there was, unless it was a stopgap."""
+def _kinds(folder: Path) -> tuple[str, ...] | None:
+    """Return the kind of index that there was, unless it was a stopgap."""
     with suppress(CollectionDamaged):
         manifest = Snapshots(folder / INDEX).manifest()
-        if manifest is not None and manifest.kind not in INDEXES.names():
-            return manifest.kind
-    return "auto"
+        if manifest is not None and manifest.kind in ANNS.names():
+            return (manifest.kind,)
+    return None
 
 
-def _build(folder: Path, kind: str, threads: int, done: Repair) -> None:
+def _build(folder: Path, kinds: tuple[str, ...] | None, threads: int, done: Repair) -> None:
     store = open_store(folder)
     try:
         store.lock()
         shutil.rmtree(folder / INDEX, ignore_errors=True)
-        snapshots = Snapshots(folder / INDEX)
-        live = LiveIndex(store, snapshots)
-        Builder(
-            store, live, snapshots, threading.RLock(), kind=kind, budget=Budget(), threads=threads
-        ).build()
-        done.done.append(f"built the index anew: {live.kind} of {len(live):,}")
+        built = build_index(store, Snapshots(folder / INDEX), kinds, threads=threads)
+        if built is not None:
+            done.done.append(f"built the index anew: {built.kind} of {built.count:,}")
     finally:
         store.close()

@@ -1,0 +1,277 @@
+"""A collection in one file: a tar of Parquet parts, and a manifest with the hash of each.
+
+The manifest comes last: without its end a file is no archive. The parts can be read with any
+Parquet reader; the fields below say what is in them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from triptych.errors import CollectionDamaged, InvalidInput, NotAvailable, TriptychError
+from triptych.index.base import halved, unit_rows
+from triptych.index.meta import PRECISIONS, Precision
+from triptych.index.records import Entry, FileState, metadata_json
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+_PART = re.compile(r"items-[0-9]{5}\.parquet")
+_LARGEST_MANIFEST = 64 << 20
+_MOST_PARTS = 100_000
+_BATCH = 256
+_MODALITIES = ("text", "image", "both", "vector")
+# those that may hold lone surrogates, which Parquet's text cannot: then `exact` has them as JSON
+_TEXTS = ("id", "text", "uri", "root")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One Parquet file."""
+
+    name: str
+    items: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """What an archive says of itself."""
+
+    collection: str
+    model: str
+    fingerprint: str
+    dim: int
+    precision: Precision
+    count: int
+    created: float  # when the collection was made
+    parts: tuple[Part, ...]
+
+
+def schema(dim: int, precision: Precision) -> pa.Schema:
+    """Return the columns of a part; `size` and `mtime_ns` are those of an indexed file."""
+    number = pa.float16() if precision == "fp16" else pa.float32()
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("modality", pa.string(), nullable=False),
+            ("text", pa.string()),
+            ("uri", pa.string()),
+            pa.field("metadata", pa.string(), nullable=False),
+            ("content", pa.string()),
+            ("root", pa.string()),
+            ("size", pa.int64()),
+            ("mtime_ns", pa.int64()),
+            pa.field("vector", pa.list_(number, dim), nullable=False),
+            ("thumbnail", pa.binary()),
+            ("exact", pa.string()),
+        ]
+    )
+
+
+def as_table(entries: Sequence[Entry], columns: pa.Schema) -> pa.Table:
+    """Return the entries as columns, their vectors as they are stored."""
+    rows = [_fields(entry) for entry in entries]
+    vectors = columns.field("vector").type
+    numbers_NM = np.stack([entry.vector for entry in entries])
+    if vectors.value_type == pa.float16():
+        numbers_NM = halved(numbers_NM)
+    flat = pa.array(np.ascontiguousarray(numbers_NM).reshape(-1), vectors.value_type)
+    arrays = [
+        pa.FixedSizeListArray.from_arrays(flat, type=vectors)
+        if field.name == "vector"
+        else pa.array([row[field.name] for row in rows], field.type)
+        for field in columns
+    ]
+    return pa.Table.from_arrays(arrays, schema=columns)
+
+
+def manifest_bytes(archive: Archive) -> bytes:
+    """Return the last member."""
+    body = {"format": FORMAT, **asdict(archive)}
+    return json.dumps(body | {"checksum": _checksum(body)}, indent=1).encode()
+
+
+class ArchiveReader:
+    """An archive that is open, its hashes checked by `verify`."""
+
+    def __init__(self, path: Path, tar: tarfile.TarFile) -> None:
+        """Read the list of members; raises InvalidInput for a file that is no archive."""
+        self.path = path
+        self._tar = tar
+        self._members = self._listed()
+        self.archive = self._manifest()
+
+    def verify(self) -> None:
+        """Hash every part; raises CollectionDamaged."""
+        for part in self.archive.parts:
+            with self._opened(part.name) as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            if found != part.sha256:
+                raise self._damaged(f"{part.name} is not as it was written")
+
+    def entries(self) -> Iterator[list[Entry]]:
+        """Yield the items, some hundreds at a time; raises CollectionDamaged."""
+        expected = schema(self.archive.dim, self.archive.precision)
+        for part in self.archive.parts:
+            try:
+                with self._opened(part.name) as raw, pq.ParquetFile(raw) as file:
+                    if not file.schema_arrow.equals(expected):
+                        raise self._damaged(f"{part.name} has other columns than expected")
+                    if file.metadata.num_rows != part.items:
+                        raise self._damaged(f"{part.name} has another number of items")
+                    for batch in file.iter_batches(batch_size=_BATCH):
+                        yield _entries(batch)
+            except TriptychError:
+                raise
+            except (OSError, ValueError, TypeError, KeyError, RecursionError, pa.ArrowException):
+                raise self._damaged(f"{part.name} cannot be read") from None
+
+    def _listed(self) -> dict[str, tarfile.TarInfo]:
+        found: dict[str, tarfile.TarInfo] = {}
+        try:
+            for member in self._tar:
+                plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
+                known = member.name == MANIFEST or _PART.fullmatch(member.name)
+                if not plain or member.issparse() or not known or member.name in found:
+                    raise self._no_archive(f"it holds {member.name!r}")
+                if len(found) > _MOST_PARTS:
+                    raise self._no_archive("it holds too many files")
+                found[member.name] = member
+        except (tarfile.TarError, EOFError, ValueError):
+            raise self._no_archive("it is no tar, or a damaged one") from None
+        return found
+
+    def _manifest(self) -> Archive:
+        member = self._members.get(MANIFEST)
+        if member is None:
+            raise self._no_archive("it is incomplete: its end is missing")
+        if member.size > _LARGEST_MANIFEST:
+            raise self._no_archive("its manifest is too large")
+        with self._opened(MANIFEST) as file:
+            archive = self._parsed(file.read())
+        sizes = {name: member.size for name, member in self._members.items() if name != MANIFEST}
+        if sizes != {part.name: part.bytes for part in archive.parts}:
+            raise self._damaged("its parts are not those that the manifest names")
+        if sum(part.items for part in archive.parts) != archive.count:
+            raise self._damaged("its parts do not have as many items as the manifest says")
+        return archive
+
+    def _parsed(self, raw: bytes) -> Archive:
+        try:
+            body: dict[str, Any] = json.loads(raw)
+            if body["format"] != FORMAT:
+                raise NotAvailable(
+                    f"{self.path} has format {body['format']!r}, this Triptych reads {FORMAT}.",
+                    hint="Run: pip install --upgrade triptych",
+                )
+            if body.pop("checksum") != _checksum(body):
+                raise self._damaged("the manifest is not as it was written")
+            del body["format"]
+            parts = tuple(Part(**part) for part in body.pop("parts"))
+            return _typed(Archive(**body, parts=parts))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            raise self._damaged("the manifest cannot be read") from None
+
+    def _opened(self, name: str) -> IO[bytes]:
+        file = self._tar.extractfile(self._members[name])
+        assert file is not None, "only regular files are listed"
+        return file
+
+    def _no_archive(self, reason: str) -> InvalidInput:
+        return InvalidInput(f"{self.path} is no archive of a collection: {reason}.")
+
+    def _damaged(self, reason: str) -> CollectionDamaged:
+        return CollectionDamaged(
+            f"{self.path} is damaged: {reason}.", hint="Get another copy, or export it again."
+        )
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
+    file = entry.file
+    texts = (entry.id, entry.text, entry.uri, file.root if file else None)
+    given = dict(zip(_TEXTS, texts, strict=True))
+    shown = {name: None if text is None else _valid(text) for name, text in given.items()}
+    exact = {name: text for name, text in given.items() if text != shown[name]}
+    return {
+        **shown,
+        "modality": entry.modality,
+        "metadata": metadata_json(entry.id, entry.metadata),
+        "content": entry.content,
+        "size": file.size if file else None,
+        "mtime_ns": file.mtime_ns if file else None,
+        "thumbnail": entry.thumbnail,
+        "exact": json.dumps(exact) if exact else None,
+    }
+
+
+def _valid(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _entries(batch: pa.RecordBatch) -> list[Entry]:
+    vectors = batch.column("vector")
+    if vectors.null_count or vectors.values.null_count:
+        raise ValueError("a vector is missing")
+    numbers_NM = vectors.flatten().to_numpy(zero_copy_only=False)
+    numbers_NM = numbers_NM.reshape(len(batch), vectors.type.list_size)
+    if not np.isfinite(numbers_NM).all():
+        raise ValueError("a vector is not finite")
+    vectors_NM = unit_rows(numbers_NM) if numbers_NM.dtype == np.float16 else numbers_NM
+    rows = batch.drop_columns(["vector"]).to_pylist()
+    return [_entry(row, vector_M) for row, vector_M in zip(rows, vectors_NM, strict=True)]
+
+
+def _entry(row: Mapping[str, Any], vector_M: Any) -> Entry:
+    exact = json.loads(row["exact"]) if row["exact"] is not None else {}
+    id, text, uri, root = (exact.get(name, row[name]) for name in _TEXTS)
+    metadata = json.loads(row["metadata"])
+    modality = row["modality"]
+    if modality not in _MODALITIES or not isinstance(metadata, dict):
+        raise ValueError("a field has a value that it cannot have")
+    file = None
+    if root is not None:
+        file = FileState(root=root, size=int(row["size"]), mtime_ns=int(row["mtime_ns"]))
+    return Entry(
+        id=id,
+        modality=modality,
+        vector=vector_M,
+        text=text,
+        uri=uri,
+        metadata=metadata,
+        content=row["content"],
+        file=file,
+        thumbnail=row["thumbnail"],
+    )
+
+
+def _typed(archive: Archive) -> Archive:
+    """Return it; raises TypeError where a field has a wrong type or a value out of range."""
+    texts = (archive.collection, archive.model, archive.fingerprint)
+    numbers = [archive.dim, archive.count]
+    for part in archive.parts:
+        texts += (part.name, part.sha256)
+        numbers += [part.items, part.bytes]
+    if not all(type(text) is str for text in texts):
+        raise TypeError("a text is none")
+    if not all(type(number) is int and number >= 0 for number in numbers) or not archive.dim:
+        raise TypeError("a number is none")
+    if archive.precision not in PRECISIONS or archive.dim > 65_536:
+        raise TypeError("the vectors cannot be")
+    return archive
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,222 @@
+"""Export a collection to one file, and import it somewhere else: the same answers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from triptych.errors import InvalidInput, NotAvailable, NotFound
+from triptych.index.lock import WriterLock
+from triptych.index.meta import peek
+from triptych.index.snapshot import Snapshots, sync_folder
+from triptych.index.store import Store
+from triptych.index.view import View
+from triptych.retrieval.archive import (
+    MANIFEST,
+    Archive,
+    ArchiveReader,
+    Part,
+    as_table,
+    manifest_bytes,
+    schema,
+)
+from triptych.retrieval.builder import build_index
+from triptych.retrieval.folder import (
+    INDEX,
+    STORE,
+    check_not_gutted,
+    make_folder,
+    open_store,
+    put_store,
+)
+
+Progress = Callable[[int, int], object]
+"""Called with how many items are done, and how many there are."""
+
+_PART_BYTES = 64 << 20
+_SCRATCH = "import.tmp"
+_LOCK = "importing"
+
+
+def export_collection(
+    store: Store, path: Path, *, replace: bool = False, progress: Progress | None = None
+) -> Archive:
+    """Write one state of the store to `path`, whole or not at all; it may be written to meanwhile.
+
+    The model's own files are not in it. Raises InvalidInput where `path` exists, unless
+    `replace`, CollectionDamaged naming a damaged item, NotAvailable where the disk is full.
+    """
+    if path.exists() and (not replace or not path.is_file()):
+        raise InvalidInput(f"{path} exists already.", hint="Name another file, or say --force.")
+    if not path.parent.is_dir():
+        raise NotFound(f"There is no folder {path.parent}.")
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with scratch.open("xb") as file:
+            with store.view() as view, tarfile.open(fileobj=file, mode="w") as tar:
+                archive = _written(store, view, tar, progress)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.rename(path)
+        sync_folder(path.parent)
+        return archive
+    except OSError as error:
+        raise NotAvailable(f"{path} cannot be written: {error.strerror}.") from None
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def import_collection(path: Path, folder: Path, *, progress: Progress | None = None) -> Archive:
+    """Make the collection in `folder` from the archive at `path`, whole or not at all.
+
+    Raises InvalidInput where the file is no archive or the folder's collection has items,
+    CollectionDamaged where a hash is wrong, CollectionBusy, NotAvailable, NotFound.
+    """
+    with _reading(path) as reader:
+        _check_empty(folder)
+        reader.verify()
+        with _scratch(folder) as scratch:
+            _fill(scratch, reader, progress)
+            _publish(scratch, folder)
+        return reader.archive
+
+
+def _written(store: Store, view: View, tar: tarfile.TarFile, progress: Progress | None) -> Archive:
+    parts = []
+    done = 0
+    for number, (raw, items) in enumerate(_parts(view)):
+        name = f"items-{number:05}.parquet"
+        _add(tar, name, raw)
+        sha256 = hashlib.sha256(raw).hexdigest()
+        parts.append(Part(name=name, items=items, bytes=len(raw), sha256=sha256))
+        done += items
+        if progress is not None:
+            progress(done, view.count)
+    space, meta = view.space, store.meta
+    archive = Archive(
+        collection=meta.collection,
+        model=space.model,
+        fingerprint=space.fingerprint,
+        dim=space.dim,
+        precision=space.precision,
+        count=done,
+        created=meta.created,
+        parts=tuple(parts),
+    )
+    _add(tar, MANIFEST, manifest_bytes(archive))
+    return archive
+
+
+def _parts(view: View) -> Iterator[tuple[bytes, int]]:
+    """Yield Parquet files and the number of items in each, never more than one in memory."""
+    columns = schema(view.space.dim, view.space.precision)
+    # float compression gains little, and codes of a dictionary nothing
+    settings = {"compression": "zstd", "use_dictionary": ["modality", "root"]}
+    batches = view.entries()
+    entries = next(batches, None)
+    while entries is not None:
+        buffer, items = BytesIO(), 0
+        with pq.ParquetWriter(buffer, columns, **settings) as writer:
+            while entries is not None and buffer.tell() < _PART_BYTES:
+                writer.write_table(as_table(entries, columns))
+                items += len(entries)
+                entries = next(batches, None)
+        yield buffer.getvalue(), items
+
+
+def _add(tar: tarfile.TarFile, name: str, raw: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(raw)
+    tar.addfile(member, BytesIO(raw))
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[ArchiveReader]:
+    try:
+        with tarfile.open(path, mode="r:") as tar:
+            yield ArchiveReader(path, tar)
+    except FileNotFoundError:
+        raise NotFound(f"There is no file {path}.") from None
+    except tarfile.TarError:
+        raise InvalidInput(f"{path} is no archive of a collection.") from None
+    except OSError as error:
+        raise NotAvailable(f"{path} cannot be imported: {error.strerror}.") from None
+
+
+def _check_empty(folder: Path) -> None:
+    check_not_gutted(folder)
+    if peek(folder / STORE) is None:
+        return
+    store = open_store(folder)
+    count = len(store)
+    store.close()
+    if count:
+        raise InvalidInput(
+            f"The collection in {folder} has {count:,} items.",
+            hint="Import into a new one: triptych import FILE -c NAME",
+        )
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Yield a folder beside, or within one that exists already; what a kill left there goes."""
+    beside = folder.with_name(f".{folder.name}.{_SCRATCH}")
+    scratch = folder / _SCRATCH if folder.exists() else beside
+    make_folder(scratch)
+    lock = WriterLock(scratch / _LOCK)
+    lock.acquire()
+    try:
+        for path in scratch.iterdir():
+            if path != lock.path:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        lock.release()
+
+
+def _fill(scratch: Path, reader: ArchiveReader, progress: Progress | None) -> None:
+    archive = reader.archive
+    store = Store.open(
+        scratch / STORE,
+        model=archive.model,
+        fingerprint=archive.fingerprint,
+        dim=archive.dim,
+        precision=archive.precision,
+    )
+    try:
+        store.lock()
+        for entries in reader.entries():
+            store.write(entries, replace=False)
+            if progress is not None:
+                progress(len(store), archive.count)
+        # an approximate index takes long, and is built in the background once it is opened
+        build_index(store, Snapshots(scratch / INDEX), ("flat",))
+    finally:
+        store.close()
+
+
+def _publish(scratch: Path, folder: Path) -> None:
+    if scratch.parent != folder:
+        (scratch / _LOCK).unlink()
+        scratch.rename(folder)
+        sync_folder(folder.parent)
+        return
+    lock = WriterLock(folder / "lock")
+    lock.acquire()
+    try:
+        _check_empty(folder)
+        put_store(scratch / STORE, folder)
+        (scratch / INDEX).rename(folder / INDEX)
+        sync_folder(folder)
+    finally:
+        lock.release()
