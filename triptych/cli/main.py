@@ -23,6 +23,7 @@ COMMANDS = Registry(
         "embed": "triptych.cli.embed:Embed",
         "eval": "triptych.cli.eval:Eval",
         "verify": "triptych.cli.verify:Verify",
+        "dedup": "triptych.cli.dedup:Dedup",
         "export": "triptych.cli.export:Export",
         "import": "triptych.cli.import_:Import",
         "demo": "triptych.cli.demo:Demo",
@@ -48,6 +49,7 @@ commands:
   embed        print vectors of texts and pictures
   eval         measure a model on a Parquet file of pictures with texts
   verify       hash everything, and repair it where it is damaged
+  dedup        show what is there twice, or nearly
   export       write a collection to one file
   import       make a collection from such a file
   demo         get sample pictures, index them, search them, draw a contact sheet
