@@ -55,12 +55,8 @@ class Dedup:
 
 def _print(title: str, groups: Sequence[Group], *, scored: bool) -> None:
     num = sum(len(group.members) for group in groups)
-    more = num - len(groups)
-    print(
-        f"{title}: {len(groups):,} groups of {num:,} items, {more:,} more than needed"
-        if groups
-        else f"{title}: none"
-    )
+    said = f"{len(groups):,} of {num:,} items ({num - len(groups):,} to spare)"
+    print(f"{title}, in groups: {said if groups else 'none'}")
     for group in groups:
         print()
         for member in group.members:

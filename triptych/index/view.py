@@ -62,7 +62,11 @@ class View:
         Raises CollectionDamaged naming the first item of which a checksum is wrong.
         """
         row = 0
-        while found := self.connection.execute(_ITEM, (row, size)).fetchall():
+        while True:
+            query = self.connection.execute(_ITEM, (row, size))
+            found: list[tuple[Any, ...]] = query.fetchall()
+            if not found:
+                return
             rows = [columns[0] for columns in found]
             loaded = load_rows(self.connection, self.space, rows)
             vectors = dict(zip(loaded.rows_N.tolist(), loaded.vectors_NM, strict=True))

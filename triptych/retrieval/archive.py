@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 
 from triptych.errors import CollectionDamaged, InvalidInput, NotAvailable, TriptychError
 from triptych.index.base import halved, unit_rows
-from triptych.index.meta import PRECISIONS, Precision
+from triptych.index.meta import PRECISIONS
 from triptych.index.records import Entry, FileState, metadata_json
+from triptych.types import Precision
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -85,9 +86,8 @@ def as_table(entries: Sequence[Entry], columns: pa.Schema) -> pa.Table:
     """Return the entries as columns, their vectors as they are stored."""
     rows = [_fields(entry) for entry in entries]
     vectors = columns.field("vector").type
-    numbers_NM = np.stack([entry.vector for entry in entries])
-    if vectors.value_type == pa.float16():
-        numbers_NM = halved(numbers_NM)
+    vectors_NM = np.stack([entry.vector for entry in entries])
+    numbers_NM = halved(vectors_NM) if vectors.value_type == pa.float16() else vectors_NM
     flat = pa.array(np.ascontiguousarray(numbers_NM).reshape(-1), vectors.value_type)
     arrays = [
         pa.FixedSizeListArray.from_arrays(flat, type=vectors)
@@ -259,10 +259,10 @@ def _entry(row: Mapping[str, Any], vector_M: Any) -> Entry:
 
 def _typed(archive: Archive) -> Archive:
     """Return it; raises TypeError where a field has a wrong type or a value out of range."""
-    texts = (archive.collection, archive.model, archive.fingerprint)
+    texts = [archive.collection, archive.model, archive.fingerprint]
     numbers = [archive.dim, archive.count]
     for part in archive.parts:
-        texts += (part.name, part.sha256)
+        texts += [part.name, part.sha256]
         numbers += [part.items, part.bytes]
     if not all(type(text) is str for text in texts):
         raise TypeError("a text is none")

@@ -15,9 +15,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from triptych.errors import InvalidInput, NotAvailable, NotFound
+from triptych.index.disk import sync_folder
 from triptych.index.lock import WriterLock
 from triptych.index.meta import peek
-from triptych.index.snapshot import Snapshots, sync_folder
+from triptych.index.snapshot import Snapshots
 from triptych.index.store import Store
 from triptych.index.view import View
 from triptych.retrieval.archive import (
