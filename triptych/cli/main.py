@@ -41,7 +41,7 @@ triptych: find pictures and text with either, or with both at once
   triptych search "red shoe" + ./photo.jpg - "heels"
 
 commands:
-  index        index folders of pictures
+  index        index folders, pictures, manifests (JSONL, CSV, Parquet) and tars
   search       find by words, pictures, stored ids, or all at once
   collections  list, create and drop collections
   info         what a collection holds
@@ -57,7 +57,7 @@ commands:
   version      say which version this is
 
 `triptych <command> --help` says more. The environment: TRIPTYCH_DATA, TRIPTYCH_MODEL,
-TRIPTYCH_REDIS_URL, TRIPTYCH_THREADS.
+TRIPTYCH_REDIS_URL, TRIPTYCH_THREADS, TRIPTYCH_RECALL, TRIPTYCH_MEMORY.
 """
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import shorten
 
 from triptych.cli.command import add_collection_option, collection_folder, whole_number
 from triptych.cli.sheets import sheet_row
@@ -25,6 +26,8 @@ a query is terms joined by + and - (whole arguments):
   2:snow                  any term with a weight
   text:+                  escapes: what follows text: is words
 """
+
+_EXCERPT = 80
 
 
 class Search:
@@ -107,7 +110,8 @@ def print_hits(hits: Sequence[Hit], *, as_json: bool = False, paths_only: bool =
         return
     for hit in hits:
         where = printable(hit.uri or hit.id)
-        print(where if paths_only else f"{hit.score:.3f}  {where}")
+        said = f"  {shorten(printable(hit.text), _EXCERPT, placeholder=' …')}" if hit.text else ""
+        print(where if paths_only else f"{hit.score:.3f}  {where}{said}")
 
 
 def printable(name: str) -> str:
