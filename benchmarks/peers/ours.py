@@ -50,7 +50,7 @@ class OurStore:
     knobs = (None,)
 
     def open(self, folder: Path) -> None:
-        self._collection = triptych.open(folder, model=MODEL, recall=0.95)
+        self._collection = triptych.open(folder, model=MODEL)
 
     def add(self, ids: Sequence[int], vectors_NM: Floats) -> None:
         self._collection.upsert(
@@ -59,7 +59,7 @@ class OurStore:
         )
 
     def settle(self) -> None:
-        self._collection.compact()
+        self._collection.optimize()
 
     def tune(self, knob: None) -> None:
         pass
