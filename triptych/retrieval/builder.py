@@ -10,8 +10,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 from triptych.errors import TriptychError
@@ -20,6 +20,7 @@ from triptych.index.snapshot import Manifest, Snapshots, State
 from triptych.index.store import Store
 from triptych.index.tuning import fit
 from triptych.retrieval.live import LiveIndex, identity_of
+from triptych.types import Matrix, Rows
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +71,23 @@ class Builder:
             self._thread = threading.Thread(target=self._in_background, daemon=True, name="build")
             self._thread.start()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """End what is built in the background, and begin nothing: it would hold the store's log."""
+        self._stopped.set()
+        if (thread := self._thread) is not None:
+            thread.join()
+        try:
+            yield
+        finally:
+            self._stopped.clear()
+
     def build(self) -> None:
-        """Build now and serve from it; the caller holds the write lock."""
-        self._build(self._wanted(len(self._live)))
+        """Build now and serve from it, unless nothing is missing; the caller holds the lock."""
+        wanted = self._wanted(len(self._live))
+        saved = self._live.manifest
+        if saved is None or self._live.pending or not _fits(saved, wanted):
+            self._build(wanted)
 
     def build_if_due(self) -> None:
         """Build now what would be built in the background."""
@@ -118,7 +133,8 @@ class Builder:
             while time.monotonic() - self._written < _QUIET and self._live.pending < _MANY:
                 if self._stopped.wait(_QUIET / 4):
                     return
-            self._build(self._wanted(len(self._live)), threads=1)
+            if self._is_due():
+                self._build(self._wanted(len(self._live)), threads=1)
         except TriptychError as error:
             logger.warning("%s: the index could not be built: %s", self._store.path, error)
         finally:
@@ -128,11 +144,17 @@ class Builder:
         if self._snapshots is None:
             return
         with self._one_at_a_time:
-            with self._store.view() as view:
+            with ExitStack() as stack:
+                view = stack.enter_context(self._store.view())
                 if not view.count:
                     return
+
+                def chunks() -> Iterator[tuple[Rows, Matrix]]:
+                    yield from ((part.rows_N, part.vectors_NM) for part in view.chunks())
+                    stack.close()  # what follows takes minutes, and reads the row file alone
+
                 staged = self._snapshots.build(
-                    ((part.rows_N, part.vectors_NM) for part in view.chunks()),
+                    chunks(),
                     kinds=wanted,
                     tune=partial(fit, recall=self._budget.recall, cancelled=self._stopped.is_set),
                     identity=self._live.identity(),
@@ -177,3 +199,8 @@ def build_index(
         )
     assert staged is not None, "nobody can cancel it"
     return snapshots.publish(staged)
+
+
+def _fits(saved: Manifest, wanted: Sequence[str]) -> bool:
+    """Whether it is of a kind that would be built again."""
+    return saved.kind in wanted and (saved.kind not in _EXACT or wanted[0] in _EXACT)

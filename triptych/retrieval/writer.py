@@ -85,7 +85,9 @@ class Writer:
             other.compact()
             return False
 
-        if self._do(here, there):
+        with self._builder.paused():
+            done_here = self._do(here, there)
+        if done_here:
             self._builder.build()  # not under the mutex, which a build in the background waits for
 
     def optimize(self) -> None:
