@@ -33,10 +33,8 @@ class Verify:
     def run(self, args: argparse.Namespace, settings: Settings) -> int:
         folder = collection_folder(args, settings)
         found = verify(folder)
-        mended = None
-        if args.repair and (not found.ok or found.checked.get("index") == "none is saved"):
-            mended = repair(found, threads=settings.num_threads)
-        now = found if mended is None else verify(folder)
+        mended = repair(found, threads=settings.num_threads) if args.repair else None
+        now = verify(folder) if mended is not None and mended.done else found
         if args.json:
             print(json.dumps(_as_json(found, mended, now), indent=1))
         else:

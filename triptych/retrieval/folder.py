@@ -85,9 +85,10 @@ def put_store(new: Path, folder: Path) -> None:
         # of the old store, and poison to the new one
         for path in (log, old.with_name(f"{STORE}-shm"), folder / GENERATION):
             path.unlink(missing_ok=True)
-        shutil.rmtree(folder / INDEX, ignore_errors=True)
         new.rename(old)
         new.with_name(GENERATION).rename(folder / GENERATION)
         sync_folder(folder)
+        # not before: a vector that the old store has lost may be in it
+        shutil.rmtree(folder / INDEX, ignore_errors=True)
     except OSError as error:
         raise NotAvailable(f"{old} cannot be replaced: {error.strerror}.") from None

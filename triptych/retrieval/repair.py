@@ -58,6 +58,8 @@ def repair(found: Verification, *, threads: int = 1) -> Repair:
     for finding in found.findings:
         if finding.part in BEYOND_REPAIR:
             raise CollectionDamaged(finding.message, hint=BEYOND_REPAIR[finding.part])
+    if (folder / _SCRATCH).exists():
+        _sweep(folder)
     kinds = _kinds(folder)
     done.lost_writes = "log" in wrong
     if wrong - _FOLLOWING - {"log", "index"}:
@@ -67,6 +69,14 @@ def repair(found: Verification, *, threads: int = 1) -> Repair:
     if wrong or not (folder / INDEX).is_dir():
         _build(folder, kinds, threads, done)
     return done
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a repair that was killed has left."""
+    lock = WriterLock(folder / "lock")
+    lock.acquire()
+    shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
+    lock.release()
 
 
 def _mend(folder: Path, following: set[str], done: Repair) -> None:
@@ -90,7 +100,6 @@ def _salvage(folder: Path, done: Repair) -> None:
     lock = WriterLock(folder / "lock")
     lock.acquire()
     try:
-        shutil.rmtree(scratch, ignore_errors=True)
         _read_around(path, scratch, done)
         done.kept = _keep(path)
         put_store(scratch / STORE, folder)
