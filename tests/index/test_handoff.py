@@ -229,7 +229,7 @@ def test_a_damaged_message_is_refused_by_type(data: st.DataObject) -> None:
 SENT = {
     "operation": "write", "replace": True, "fingerprint": "f", "dim": 2, "ids": ["a"],
     "modalities": ["text"], "texts": [None], "uris": [None], "metadata": [{}],
-    "contents": [None], "files": [None], "thumbnails": [None],
+    "contents": [None], "files": [None], "thumbnails": [None], "tokens": [None],
 }  # fmt: skip
 UNIT = np.array([1, 0], dtype="<f4").tobytes()
 
@@ -247,6 +247,7 @@ LIES: list[dict[str, Any]] = [
     {"contents": [{}]}, {"files": [["r", 1]]}, {"files": [["r", -1, 1]]}, {"files": [["r", 1, 2**63]]},
     {"files": [[None, 1, 1]]}, {"files": [["r", 2**63, 1]]}, {"thumbnails": [-1]},
     {"thumbnails": [1]}, {"thumbnails": [2**62]}, {"thumbnails": [1.5]}, {"operation": None},
+    {"tokens": [[1]]}, {"tokens": [[0, 2**62]]}, {"tokens": [[1, 3]]},
     {"operation": "drop"}, {"operation": ["write"]}, {"operation": "delete", "ids": [None]},
     {"operation": "touch", "rows": [-1], "files": [["r", 1, 1]]},
     {"operation": "touch", "rows": [1], "files": []},

@@ -24,7 +24,7 @@ class TokenStates(NamedTuple, Generic[Array]):
 
 
 class TokenEncoder(Protocol[Array]):
-    """Texts or pictures to token states, for cross-modal attention and late interaction."""
+    """Texts or pictures to token states of the towers, for cross-modal attention."""
 
     def encode_texts(self, texts: Sequence[str]) -> TokenStates[Array]: ...
 
@@ -51,6 +51,24 @@ class EmbeddingModel(Protocol):
 
     def embed(self, items: Sequence[Item]) -> Matrix:
         """Return emb_NM, float32 unit rows, in the order of `items`.
+
+        Raises PictureError for a picture that cannot be read.
+        """
+
+
+@runtime_checkable
+class LateInteraction(Protocol):
+    """Items to states of their tokens, all in one space, that answer each other one by one.
+
+    An `EmbeddingModel` may offer it beside; its fingerprint covers both.
+    """
+
+    @property
+    def token_width(self) -> int:
+        """W, the same for texts and pictures; raises NotAvailable where there are no states."""
+
+    def token_states(self, items: Sequence[Item]) -> list[Matrix]:
+        """Return states_TW of each item, float32 unit rows, T >= 1; alone equals in a batch.
 
         Raises PictureError for a picture that cannot be read.
         """

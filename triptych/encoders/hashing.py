@@ -21,6 +21,7 @@ from PIL.Image import Image, Resampling
 
 from triptych.encoders.base import TokenStates, unit_rows
 from triptych.encoders.dual import DualEncoder
+from triptych.encoders.late import DualStates
 from triptych.errors import InvalidInput
 from triptych.types import Matrix
 
@@ -46,7 +47,7 @@ _HUES = (
 COLOURS = ("black", "white", "gray", "brown", *dict.fromkeys(name for _, name in _HUES))
 
 
-class HashingEncoder(DualEncoder):
+class HashingEncoder(DualEncoder, DualStates):
     """Deterministic texts and pictures to vectors; also a TokenEncoder over numpy arrays."""
 
     languages = ("und",)
@@ -79,6 +80,18 @@ class HashingEncoder(DualEncoder):
     def encode_pictures(self, pictures: Sequence[Image]) -> TokenStates[NDArray[Any]]:
         """Return 16 states per picture, row by row."""
         return self._padded([_picture_tokens(picture, self.dim) for picture in pictures])
+
+    @property
+    def token_width(self) -> int:
+        return self.dim
+
+    def text_states(self, texts: Sequence[str]) -> list[Matrix]:
+        """Return a unit row per word."""
+        return [unit_rows(_text_tokens(text, self.dim)) for text in texts]
+
+    def picture_states(self, pictures: Sequence[Image]) -> list[Matrix]:
+        """Return 16 unit rows per picture, row by row."""
+        return [unit_rows(_picture_tokens(picture, self.dim)) for picture in pictures]
 
     def _pooled(self, states: list[Vector]) -> Matrix:
         emb_NM = np.zeros((len(states), self.dim))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from triptych.encoders.base import TokenStates, unit_rows
 from triptych.encoders.dual import DualEncoder
+from triptych.encoders.late import DualStates
 from triptych.encoders.open_clip_recipe import OpenClipRecipe, recipe_of
 from triptych.encoders.open_clip_tokenizer import tokenizer_of
 from triptych.encoders.torchvision_guard import guarded_import
@@ -31,8 +32,8 @@ _TEXTS = 64  # texts in one run of the tower
 _MANY_LANGUAGES = ("siglip2", "i18n", "xlm", "mt5", "nllb")
 
 
-class OpenClipModel(DualEncoder):
-    """An EmbeddingModel, and a TokenEncoder over torch tensors."""
+class OpenClipModel(DualEncoder, DualStates):
+    """An EmbeddingModel with token states, and a TokenEncoder over torch tensors."""
 
     def __init__(self, name: str, *, recipe: OpenClipRecipe) -> None:
         self._tokenizer = tokenizer_of(recipe.text_config, beside=recipe.local_file)
@@ -96,6 +97,48 @@ class OpenClipModel(DualEncoder):
         map_BDHW = self._last_states("image", image=image, image_indices=1)
         tokens_BTD = map_BDHW.flatten(2).transpose(1, 2).contiguous()
         return TokenStates(tokens_BTD, torch.ones(tokens_BTD.shape[:2], dtype=torch.bool))
+
+    @property
+    def token_width(self) -> int:
+        """M: the projections of the towers serve their tokens as well."""
+        for side in ("text", "image"):
+            self._projection(side)
+        return self.dim
+
+    @torch.inference_mode()
+    def text_states(self, texts: Sequence[str]) -> list[Matrix]:
+        """Return the projected states of each text's tokens, padding left out."""
+        return [
+            row
+            for at in range(0, len(texts), _TEXTS)
+            for row in self._projected("text", self.encode_texts(texts[at : at + _TEXTS]))
+        ]
+
+    @torch.inference_mode()
+    def picture_states(self, pictures: Sequence[Image]) -> list[Matrix]:
+        """Return the projected states of each picture's patches."""
+        return self._projected("image", self.encode_pictures(pictures)) if pictures else []
+
+    def _projected(self, side: str, states: TokenStates[Tensor]) -> list[Matrix]:
+        tokens_BTM = (states.tokens_BTD @ self._projection(side)).numpy()
+        both = zip(tokens_BTM, states.mask_BT.numpy(), strict=True)
+        return [unit_rows(tokens_TM[mask_T]) for tokens_TM, mask_T in both]
+
+    def _projection(self, side: str) -> Tensor:
+        """Return projection_DM of a tower; raises NotAvailable where it is no plain matrix."""
+        if side == "image":
+            found = getattr(self._model.visual, "proj", None)
+        else:
+            tower = getattr(self._model, "text", self._model)
+            found = getattr(tower, "text_projection", None)
+        if isinstance(found, torch.nn.Linear) and found.bias is None:
+            found = found.weight.T
+        if not isinstance(found, Tensor):
+            raise NotAvailable(
+                f"{self.name} has no plain projection of {side}s, so it gives no token states.",
+                hint="Take a ViT of CLIP's own kind, or do without tokens.",
+            )
+        return found
 
     def _last_states(self, side: str, **inputs: Any) -> Tensor:
         try:

@@ -12,9 +12,9 @@ import apsw
 import numpy as np
 
 from triptych.errors import CollectionDamaged
-from triptych.index import facts, words
+from triptych.index import facts, tokens, words
 from triptych.index.database import Database
-from triptych.index.meta import Space, current_space, read_spaces, read_state
+from triptych.index.meta import Space, current_space, read_spaces, read_state, read_token_width
 from triptych.index.pages import damaged_pages
 from triptych.index.records import bound_checksum, record_from, shown
 from triptych.index.spaces import load_after
@@ -25,7 +25,7 @@ _WRITES_SETTLE = 0.05  # seconds
 class Finding(NamedTuple):
     """Something that is wrong."""
 
-    part: str  # pages, structure, items, vectors, thumbnails, counts, facts or words
+    part: str  # pages, structure, items, vectors, thumbnails, tokens, counts, facts or words
     message: str
     id: str | None = None  # of the item, where it is one
 
@@ -34,7 +34,7 @@ def check(database: Database) -> list[Finding]:
     """Return all that is wrong with a store; it may be read and written meanwhile."""
     found = _pages(database.path) if database.path else []
     with database.own_reading() as connection:
-        for part in (_structure, _items, _vectors, _thumbnails, _counts, _facts, _words):
+        for part in (_structure, _items, _vectors, _thumbnails, _tokens, _counts, _facts, _words):
             try:
                 found.extend(part(connection))
             except (CollectionDamaged, apsw.CorruptError) as error:
@@ -97,6 +97,15 @@ def _thumbnails(connection: apsw.Connection) -> Iterator[Finding]:
             yield Finding("thumbnails", "A thumbnail belongs to no item.")
         elif bound_checksum(item, jpeg) != expected:
             yield _wrong("thumbnails", "thumbnail of", shown(id))
+
+
+def _tokens(connection: apsw.Connection) -> Iterator[Finding]:
+    width = read_token_width(connection)
+    for id in tokens.damaged(connection, width) if width else ():
+        if id is None:
+            yield Finding("tokens", "Token states belong to no item.")
+        else:
+            yield _wrong("tokens", "token states of", id)
 
 
 def _counts(connection: apsw.Connection) -> Iterator[Finding]:

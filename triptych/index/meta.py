@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from triptych.errors import CollectionDamaged, NotAvailable
-from triptych.index import facts, words
+from triptych.index import facts, tokens, words
 from triptych.index.database import Database, transaction, translated
 from triptych.types import Precision
 
@@ -62,6 +62,7 @@ class Meta(NamedTuple):
     created: float
     precision: Precision
     space: int
+    token_width: int = 0  # of the token states kept beside the vectors; 0: none are
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class State:
     floor: int  # changes after this sequence can be replayed
 
 
-def create(connection: apsw.Connection, space: Space) -> None:
+def create(connection: apsw.Connection, space: Space, token_width: int = 0) -> None:
     """Make the tables, unless another process was faster."""
     with transaction(connection, "IMMEDIATE"):
         if not is_blank(connection):
@@ -83,11 +84,17 @@ def create(connection: apsw.Connection, space: Space) -> None:
         connection.execute(facts.SCHEMA)
         connection.execute(words.SCHEMA)
         number = add_space(connection, space)
-        rows = {"format": FORMAT, "collection": uuid.uuid4().hex, "created": time.time()}
-        state = asdict(State(0, 0, 0, 0))
-        connection.executemany(
-            "INSERT INTO meta VALUES (?, ?)", {**rows, "space": number, **state}.items()
-        )
+        rows = {
+            "format": FORMAT,
+            "collection": uuid.uuid4().hex,
+            "created": time.time(),
+            "space": number,
+            **asdict(State(0, 0, 0, 0)),
+        }
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
+        if token_width:
+            connection.execute(tokens.SCHEMA)
+            connection.execute("INSERT INTO meta VALUES ('token_width', ?)", (token_width,))
 
 
 def add_space(connection: apsw.Connection, space: Space) -> int:
@@ -136,6 +143,7 @@ def read_meta(connection: apsw.Connection, path: Path | None) -> Meta:
         created=created,
         precision=space.precision,
         space=space.space,
+        token_width=read_token_width(connection),
     )
 
 
@@ -172,6 +180,11 @@ def read_history(connection: apsw.Connection) -> dict[str, tuple[int, int]]:
     found: list[tuple[Any, ...]] = connection.execute(query).fetchall()
     ends = [*(first for first, _ in found[1:]), read_state(connection).sequence]
     return {epoch: (first, end) for (first, epoch), end in zip(found, ends, strict=False)}
+
+
+def read_token_width(connection: apsw.Connection) -> int:
+    """Return the width of the token states that are kept, 0 where none are."""
+    return int(connection.execute("SELECT value FROM meta WHERE key = 'token_width'").get or 0)
 
 
 def write_state(connection: apsw.Connection, old: State, new: State) -> None:

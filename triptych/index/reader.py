@@ -11,7 +11,7 @@ import numpy as np
 
 from triptych.errors import CollectionDamaged
 from triptych.filters import Filter, Scalar
-from triptych.index import facts, words
+from triptych.index import facts, tokens, words
 from triptych.index.check import Finding, check
 from triptych.index.database import Database
 from triptych.index.meta import (
@@ -22,6 +22,7 @@ from triptych.index.meta import (
     read_meta,
     read_spaces,
     read_state,
+    read_token_width,
 )
 from triptych.index.records import (
     FileState,
@@ -224,6 +225,16 @@ class Reader:
         if bound_checksum(item, jpeg) != expected:
             raise _damaged(id)
         return bytes(jpeg)
+
+    def token_states(self, rows: Sequence[int]) -> tokens.LoadedTokens:
+        """Return the verified token states of those rows that have some."""
+        with self._database.reading() as connection:
+            return tokens.load(connection, rows, self.meta.token_width)
+
+    def token_size(self) -> tuple[int, int]:
+        """Return how many items have token states, and the bytes that these take."""
+        with self._database.reading() as connection:
+            return tokens.size(connection) if read_token_width(connection) else (0, 0)
 
     def check(self) -> list[Finding]:
         """Return all that is wrong: pages, checksums, counts, what filters and words need."""

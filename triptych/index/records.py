@@ -10,12 +10,17 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from triptych.errors import InvalidInput
 from triptych.types import Modality, Vector
 
 Packed = str | bytes | None
+Tokens: TypeAlias = NDArray[np.int8]
+"""T rows of width W, see tokens.py."""
 
 LONGEST_ID = 10_000
 """Bytes in UTF-8."""
@@ -47,6 +52,7 @@ class Entry:
     content: str | None = None  # hash of the picture file
     file: FileState | None = None
     thumbnail: bytes | None = None  # JPEG
+    tokens: Tokens | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

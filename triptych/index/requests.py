@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -21,7 +22,7 @@ from triptych.errors import (
     TriptychError,
 )
 from triptych.index.base import checked_dim, checked_vectors
-from triptych.index.records import Entry, FileState, metadata_json
+from triptych.index.records import Entry, FileState, Tokens, metadata_json
 from triptych.index.wire import ERROR, REPLY, REQUEST, Buffer, Frame, write_frame
 from triptych.types import Matrix, Modality
 
@@ -176,10 +177,13 @@ def _encode_write(request: Write) -> list[Buffer]:
         "contents": [entry.content for entry in entries],
         "files": [None if e.file is None else _state(e.file) for e in entries],
         "thumbnails": [None if e.thumbnail is None else len(e.thumbnail) for e in entries],
+        "tokens": [None if e.tokens is None else e.tokens.shape for e in entries],
     }
-    pictures = b"".join(entry.thumbnail for entry in entries if entry.thumbnail is not None)
+    parts = [entry.thumbnail for entry in entries if entry.thumbnail is not None]
+    parts += [entry.tokens.tobytes() for entry in entries if entry.tokens is not None]
+    vectors = vectors_NM.reshape(-1).view(np.uint8).data
     try:
-        return write_frame(REQUEST, header, [vectors_NM.reshape(-1).view(np.uint8).data, pictures])
+        return write_frame(REQUEST, header, [vectors, b"".join(parts)])
     except InvalidInput:
         for entry in entries:
             metadata_json(entry.id, entry.metadata)  # names the one that is no JSON
@@ -192,7 +196,7 @@ def _decode_write(header: dict[str, Any], body: memoryview) -> Write:
     modalities = _column(header, "modalities", str, count=count)
     if unknown := set(modalities).difference(_MODALITIES):
         raise InvalidInput(f"Got the modalities {unknown}, expected some of {_MODALITIES}.")
-    vectors_NM, thumbnails = _body(header, body, count)
+    vectors_NM, thumbnails, tokens = _body(header, body, count)
     columns = zip(
         ids,
         modalities,
@@ -203,6 +207,7 @@ def _decode_write(header: dict[str, Any], body: memoryview) -> Write:
         _column(header, "contents", str, NoneType, count=count),
         _column(header, "files", list, NoneType, count=count),
         thumbnails,
+        tokens,
         strict=True,
     )
     entries = [
@@ -216,8 +221,9 @@ def _decode_write(header: dict[str, Any], body: memoryview) -> Write:
             content=content,
             file=None if file is None else _file(file),
             thumbnail=thumbnail,
+            tokens=tokens,
         )
-        for id, modality, vector_M, text, uri, metadata, content, file, thumbnail in columns
+        for id, modality, vector_M, text, uri, metadata, content, file, thumbnail, tokens in columns
     ]
     return Write(
         entries=entries,
@@ -228,19 +234,35 @@ def _decode_write(header: dict[str, Any], body: memoryview) -> Write:
 
 def _body(
     header: dict[str, Any], body: memoryview, count: int
-) -> tuple[Matrix, list[bytes | None]]:
+) -> tuple[Matrix, list[bytes | None], list[Tokens | None]]:
     dim = checked_dim(_whole(header.get("dim"), "dim")) if count else 0
     lengths = _column(header, "thumbnails", int, NoneType, count=count)
+    shapes = _column(header, "tokens", list, NoneType, count=count)
     sizes = [0 if length is None else _whole(length, "length") for length in lengths]
+    sizes += [0 if shape is None else _area(shape) for shape in shapes]
     ends = list(accumulate(sizes, initial=4 * count * dim))
     if ends[-1] != len(body):
         raise InvalidInput(f"Got {len(body)} bytes of vectors and thumbnails, expected {ends[-1]}.")
     vectors_NM = np.frombuffer(body[: ends[0]], dtype="<f4").reshape(count, dim)
+    parts = [body[start:end] for start, end in pairwise(ends)]
     thumbnails = [
-        None if length is None else bytes(body[start:end])
-        for length, (start, end) in zip(lengths, pairwise(ends), strict=True)
+        None if length is None else bytes(part)
+        for length, part in zip(lengths, parts[:count], strict=True)
     ]
-    return checked_vectors(vectors_NM, dim) if count else vectors_NM, thumbnails
+    tokens = [
+        None if shape is None else np.frombuffer(part, dtype=np.int8).reshape(shape)
+        for shape, part in zip(shapes, parts[count:], strict=True)
+    ]
+    return checked_vectors(vectors_NM, dim) if count else vectors_NM, thumbnails, tokens
+
+
+def _area(shape: list[Any]) -> int:
+    if len(shape) != 2:
+        raise InvalidInput(f"Got {len(shape)} sides of token states, expected 2.")
+    area = math.prod(_whole(side, "side") for side in shape)
+    if not area:
+        raise InvalidInput(f"Got empty token states, of shape {shape!r:.40}.")
+    return area
 
 
 def _error(frame: Frame) -> TriptychError:

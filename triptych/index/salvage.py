@@ -25,6 +25,7 @@ from triptych.index.pages import MENDING
 from triptych.index.records import (
     Entry,
     Record,
+    Tokens,
     bound_checksum,
     entry_from,
     record_from,
@@ -32,6 +33,7 @@ from triptych.index.records import (
     unpack,
 )
 from triptych.index.spaces import load_rows
+from triptych.index.tokens import verified
 from triptych.types import Vector
 
 _AT_ONCE = 1024
@@ -63,6 +65,7 @@ class Salvage:
     spare: Callable[[list[int]], dict[int, Vector]] = field(default=lambda rows: {})
     lost: list[Lost] = field(default_factory=list)
     without_thumbnail: list[str] = field(default_factory=list)
+    without_tokens: list[str] = field(default_factory=list)
 
     def entries(self) -> Iterator[list[Entry]]:
         """Yield every item whose checksums hold, rows ascending, some hundreds at a time."""
@@ -83,7 +86,8 @@ class Salvage:
                     self.lost.append(Lost(row, id, record_from(columns[:8])))
                 else:
                     jpeg = self._thumbnail(entry.id, row, columns[1])
-                    whole.append(replace(entry, thumbnail=jpeg))
+                    tokens_TW = self._tokens(entry.id, row, columns[1])
+                    whole.append(replace(entry, thumbnail=jpeg, tokens=tokens_TW))
             yield whole
         self.lost += [Lost(row, names[row], None) for row in sorted(names.keys() - met)]
 
@@ -119,6 +123,22 @@ class Salvage:
             if bound_checksum(item, jpeg) == expected:
                 return bytes(jpeg)
             self.without_thumbnail.append(id)
+        return None
+
+    def _tokens(self, id: str, row: int, item: bytes) -> Tokens | None:
+        if not self.meta.token_width:
+            return None
+        query = "SELECT states, checksum FROM tokens WHERE row = ?"
+        try:
+            found: list[tuple[Any, ...]] = self.connection.execute(query, (row,)).fetchall()
+        except _DAMAGE:
+            self.without_tokens.append(id)
+            return None
+        for raw, expected in found:
+            tokens_TW = verified(item, raw, expected, self.meta.token_width)
+            if tokens_TW is not None:
+                return tokens_TW
+            self.without_tokens.append(id)
         return None
 
 

@@ -33,6 +33,7 @@ from triptych.index.meta import (
     is_blank,
     read_spaces,
     read_state,
+    read_token_width,
     write_state,
 )
 from triptych.index.reader import Change, Reader, as_rows
@@ -63,12 +64,13 @@ class Store(Reader):
         fingerprint: str,
         dim: int,
         precision: Precision = "fp32",
+        token_width: int = 0,
     ) -> Self:
         """Return the store at `path`, created where there is none; None keeps it in memory.
 
-        An existing one keeps its own model and precision: compare `meta`. Raises
-        CollectionDamaged, CollectionBusy while another process creates it, NotAvailable for
-        another format, InvalidInput.
+        A new one takes token states of `token_width`, unless that is 0. An existing one keeps its
+        own model, precision and width: compare `meta`. Raises CollectionDamaged, CollectionBusy
+        while another process creates it, NotAvailable for another format, InvalidInput.
         """
         if precision not in PRECISIONS:
             raise InvalidInput(f"Got the precision {precision!r}, expected fp32 or fp16.")
@@ -83,7 +85,7 @@ class Store(Reader):
                     hint="Restore it from a backup, or delete the folder and index again.",
                 )
             if blank:
-                _begin(database, Space(0, model, fingerprint, dim, precision))
+                _begin(database, Space(0, model, fingerprint, dim, precision), token_width)
             store = cls(database)
             store.check_generation(seen)
             return store
@@ -162,10 +164,13 @@ class Store(Reader):
     def adopt(
         self, *, model: str, fingerprint: str, dim: int, precision: Precision | None = None
     ) -> None:
-        """Change the model of a store without items; raises InvalidInput where there are some."""
+        """Change the model of a store without items; raises InvalidInput where there are some.
+
+        Nor can a store that takes token states: their width is the model's.
+        """
         with self._changing() as connection:
-            if read_state(connection).count:
-                raise InvalidInput("Only an empty collection can change its model.")
+            if read_state(connection).count or read_token_width(connection):
+                raise InvalidInput("Only an empty collection without tokens can change its model.")
             space = current_space(connection)
             connection.execute(
                 "UPDATE spaces SET model = ?, fingerprint = ?, dim = ?, precision = ? "
@@ -177,9 +182,17 @@ class Store(Reader):
     def begin_space(
         self, *, model: str, fingerprint: str, dim: int, precision: Precision = "fp32"
     ) -> Space:
-        """Return an empty space for another model's vectors, or the one begun before for it."""
+        """Return an empty space for another model's vectors, or the one begun before for it.
+
+        Raises NotAvailable where token states of the present model are kept.
+        """
         wanted = Space(0, model, fingerprint, dim, precision)
         with self._changing() as connection:
+            if read_token_width(connection):
+                raise NotAvailable(
+                    f"{self.path} keeps token states of {self.meta.model}, which do not migrate.",
+                    hint="Index again, into a new collection.",
+                )
             current = current_space(connection)
             for space in read_spaces(connection):
                 if space[2:] == wanted[2:] and space != current:
@@ -278,13 +291,13 @@ class Store(Reader):
             return _changed(connection, list(rows_by_id(connection, ids).values()), [])
 
 
-def _begin(database: Database, space: Space) -> None:
+def _begin(database: Database, space: Space, token_width: int) -> None:
     lock = WriterLock(database.path.with_name("lock")) if database.path else None
     if lock is not None:
         lock.acquire()
     try:
         with database.creating() as connection:
-            create(connection, space)
+            create(connection, space, token_width)
     finally:
         if lock is not None:
             lock.release()

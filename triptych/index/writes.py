@@ -11,8 +11,8 @@ import apsw
 import numpy as np
 
 from triptych.errors import InvalidInput
-from triptych.index import facts, words
-from triptych.index.meta import Space, read_spaces, read_state, write_state
+from triptych.index import facts, tokens, words
+from triptych.index.meta import Space, read_spaces, read_state, read_token_width, write_state
 from triptych.index.records import (
     Entry,
     Packed,
@@ -31,7 +31,8 @@ def insert_items(
     connection: apsw.Connection, space: Space, first: int, entries: Sequence[Entry]
 ) -> Matrix:
     """Write new items to rows from `first` on; return their vectors as they are stored."""
-    items, checksums, thumbnails, texts, values = [], [], [], [], []
+    items, checksums, thumbnails, texts, values, states = [], [], [], [], [], []
+    width = read_token_width(connection)
     for row, entry in enumerate(entries, first):
         payload = payload_of(entry)
         item = checksum(row, payload)
@@ -45,10 +46,14 @@ def insert_items(
         if entry.thumbnail is not None:
             jpeg = entry.thumbnail
             thumbnails.append((row, jpeg, bound_checksum(item, jpeg)))
+        if entry.tokens is not None:
+            states.append((row, item, tokens.checked_tokens(entry.id, entry.tokens, width)))
     stored_NM = rounded(space, _stacked(space, entries))
     connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", items)
     insert_vectors(connection, space, range(first, first + len(items)), checksums, stored_NM)
     connection.executemany("INSERT INTO thumbnails VALUES (?, ?, ?)", thumbnails)
+    if states:
+        tokens.insert(connection, states)
     facts.insert(connection, values)
     words.insert(connection, texts)
     return read_back(stored_NM)
@@ -69,6 +74,8 @@ def drop_items(connection: apsw.Connection, rows: Sequence[int]) -> None:
     connection.executemany("DELETE FROM facts WHERE row = ?", unreadable)
     words.drop(connection, rows)
     tables = [f"vectors_{space.space}" for space in read_spaces(connection)]
+    if read_token_width(connection):
+        tables.append("tokens")
     for table in ("items", "thumbnails", *tables):
         connection.executemany(f"DELETE FROM {table} WHERE row = ?", ids)  # noqa: S608
 
