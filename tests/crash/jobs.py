@@ -11,14 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from tests.crash import bugs
-from tests.crash.oracle import QUERIES, Call, Log, State, item, next_call
+from tests.crash.oracle import LARGE, QUERIES, SMALL, Call, Log, State, item, next_call
 from tests.crash.product import answers, check, files, open_collection, perform
 from tests.crash.shim import Mode, Shim
 from triptych.errors import TriptychError
 from triptych.retrieval.collection import Collection
 
 # how often each happens; verbs that the collection does not have are left out
-VERBS = {"add": 30, "upsert": 25, "delete": 25, "search": 4, "compact": 6, "reopen": 8}
+VERBS = {
+    "add": 30,
+    "upsert": 25,
+    "delete": 25,
+    "search": 4,
+    "compact": 6,
+    "reopen": 8,
+    "optimize": 2,
+}
 
 _SMALL = tuple((number, 1) for number in range(6))
 REFERENCE = (
@@ -41,7 +49,7 @@ _LEFT_OPEN: list[Collection] = []
 
 def warm_up() -> None:
     """Do everything once, so that no child has to: imports, first calls."""
-    for kind in ("flat", "faiss"):
+    for kind in ("flat", "faiss", "hnsw"):
         with open_collection(Path(":memory:"), kind) as collection:
             collection.add([item(1, 1), item(2, 1)])
             check(collection, [{1: 1, 2: 1}])
@@ -84,7 +92,7 @@ def stream(
     path = Path(folder)
     collection = open_collection(path, kind)
     for _ in range(calls):
-        call = next_call(rng, state, verbs=verbs or VERBS)
+        call = next_call(rng, state, verbs=verbs or VERBS, most=LARGE if kind == "hnsw" else SMALL)
         lines.line(call.line())
         collection = _do(collection, call, path, kind)
         lines.line("done")

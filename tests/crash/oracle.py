@@ -18,7 +18,8 @@ import numpy as np
 from triptych.types import Matrix, Vector
 
 DIM = 8
-MOST = 512  # numbers in use: the state stays small, ids come back
+MOST = 512  # numbers there can be
+SMALL, LARGE = 200, 400  # numbers in use: ids come back; a graph needs more than a few hundred
 State = dict[int, int]
 
 _WORDS = ("amber", "birch", "coral", "dune", "ember", "fjord", "grove")
@@ -134,18 +135,21 @@ class Log:
         self.path.write_text(f"{whole.line()}\ndone\n")
 
 
-def next_call(rng: random.Random, state: State, *, verbs: dict[str, int], most: int = 200) -> Call:
+def next_call(
+    rng: random.Random, state: State, *, verbs: dict[str, int], most: int = SMALL
+) -> Call:
     """Return a call that suits `state`."""
     verb = rng.choices(list(verbs), list(verbs.values()))[0]
     free = [number for number in range(most) if number not in state]
     held = sorted(state)
-    size = rng.choice((1, 1, 2, 5, 20, 60))
+    few = rng.choice((1, 1, 2, 5, 20, 60))
+    size = few if len(state) > 0.7 * most else most // 2
     if verb == "add" and free:
         return Call("add", _fresh(rng, rng.sample(free, min(size, len(free)))))
     if verb == "upsert":
         return Call("upsert", _fresh(rng, rng.sample(range(most), size)))
     if verb in ("add", "delete"):
-        chosen = rng.sample(held, min(size, len(held)))
+        chosen = rng.sample(held, min(few, len(held)))
         return Call("delete", numbers=tuple(chosen))
     return Call(verb)
 

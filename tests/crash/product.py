@@ -12,6 +12,7 @@ import numpy as np
 
 from tests.crash.oracle import (
     DIM,
+    LARGE,
     QUERIES,
     Call,
     State,
@@ -86,7 +87,9 @@ def observed(collection: Collection, numbers: Sequence[int], wrong: Wrong) -> St
     return state
 
 
-def check(collection: Collection, possible: Sequence[State], *, most: int = 200) -> dict[str, Any]:
+def check(
+    collection: Collection, possible: Sequence[State], *, most: int = LARGE
+) -> dict[str, Any]:
     """Return which state it is in and all that contradicts that; every way to ask must agree."""
     wrong = Wrong()
     known = sorted({number for state in possible for number in state} | set(range(most)))
