@@ -106,5 +106,5 @@ class Hit:
     uri: str | None
     text: str | None = None
     modality: Modality = "image"
-    found: str = "flat"  # the kind of index that proposed it, "+words" where its words did too
+    found: str = "flat"  # the kind of index; "+words" where words found it too, "+rerank"
     words: float | None = None  # its BM25 score, in a hybrid search

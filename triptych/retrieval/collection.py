@@ -33,10 +33,12 @@ from triptych.index.plan import Budget
 from triptych.index.records import FileState, KnownFile, Record
 from triptych.index.snapshot import Snapshots
 from triptych.index.store import Store
+from triptych.retrieval import late
 from triptych.retrieval.arguments import as_ids, cosine, one_limit, share, whole
 from triptych.retrieval.builder import Builder
 from triptych.retrieval.folder import STORE, check_not_gutted, make_folder
 from triptych.retrieval.live import LiveIndex
+from triptych.retrieval.mismatch import another_model
 from triptych.retrieval.pipeline import Pipeline, Request
 from triptych.retrieval.prepare import AnyItem, Prepared, batches, prepare
 from triptych.retrieval.query import build_query, query_vector, query_words
@@ -93,15 +95,17 @@ class Collection:
         index: str = "auto",
         budget: Budget | None = None,
         precision: Precision = "fp32",
+        tokens: bool = False,
         model_of: Callable[[Meta], EmbeddingModel] | None = None,
         threads: int = 1,
     ) -> Self:
         """Return the collection in the folder `path`, created where there is none.
 
         ":memory:" lives until close. `index` insists on a kind, `budget` chooses one; `precision`
-        (fp32 or fp16) is a new collection's; `model_of` opens another model where a migration has
-        changed it. Raises ModelMismatch where the vectors are another model's, CollectionDamaged,
-        NotAvailable for a newer format.
+        (fp32 or fp16) and `tokens` (whether token states are kept, for `rerank`) are a new
+        collection's; `model_of` opens another model where a migration has changed it. Raises
+        ModelMismatch where the vectors are another model's, CollectionDamaged, NotAvailable for a
+        newer format or a model without token states.
         """
         folder = None if str(path) == ":memory:" else Path(path)
         if folder is not None:
@@ -113,6 +117,7 @@ class Collection:
             fingerprint=embedder.fingerprint,
             dim=embedder.dim,
             precision=precision,
+            token_width=late.token_width(embedder) if tokens else 0,
         )
         try:
             return cls(
@@ -148,8 +153,10 @@ class Collection:
         """Embed and store one prepared batch in one transaction; return how many items."""
         if replace:
             batch = list({one.item.id: one for one in batch}.values())
-        vectors_NM = self._embed([one.item for one in batch])
-        entries = [one.entry(vector) for one, vector in zip(batch, vectors_NM, strict=True)]
+        items = [one.item for one in batch]
+        vectors_NM = self._embed(items)
+        tokens = late.stored_tokens(self.embedder, items, self._store.meta.token_width)
+        entries = [one.entry(*its) for one, *its in zip(batch, vectors_NM, tokens, strict=True)]
         return self._writer.write(entries, replace=replace)
 
     def delete(self, ids: str | Iterable[str]) -> int:
@@ -205,6 +212,7 @@ class Collection:
         filter: AnyFilter | None = None,
         threshold: float | None = None,
         hybrid: bool | float = False,
+        rerank: int = 0,
         diversity: float = 0.0,
         group_by: str | None = None,
         group_size: int = 1,
@@ -213,9 +221,11 @@ class Collection:
 
         `like` are stored ids, which are not found themselves. `filter` is JSON or a string, see
         triptych.filters. `hybrid` fuses the order with that of BM25 over the query's words (True
-        means half and half, a number is the words' share). `diversity` in 0..1 trades closeness
-        for variety (MMR). `group_by` shows at most `group_size` hits of each value of a metadata
-        field. Raises InvalidInput, NotFound for an unknown id, PictureError.
+        means half and half, a number is the words' share). `rerank` orders so many of the first by
+        late interaction (MaxSim), scores staying cosines; it needs tokens=True at the start.
+        `diversity` in 0..1 trades closeness for variety (MMR). `group_by` shows at most
+        `group_size` hits of each value of a metadata field. Raises InvalidInput, NotFound for an
+        unknown id, PictureError.
         """
         asked = build_query(query, image=image, minus=minus, like=like or (), vector=vector)
         request = Request(
@@ -225,6 +235,7 @@ class Collection:
             threshold=cosine(threshold),
             words=query_words(asked) if hybrid else "",
             hybrid=share("hybrid", 0.5 if hybrid is True else hybrid),
+            rerank=late.check_rerank(whole("rerank", rerank, least=0), self._store.meta),
             diversity=share("diversity", diversity),
             group_by=group_by,
             group_size=whole("group_size", group_size, least=1),
@@ -250,6 +261,7 @@ class Collection:
                 "fingerprint": meta.fingerprint,
                 "dim": meta.dim,
                 "precision": meta.precision,
+                **late.info(self._store),
                 **self._live.info(),
                 "sequence": self._live.sequence,
                 "format": meta.format,
@@ -334,12 +346,13 @@ class Collection:
         for try_ in itertools.count():
             if model is not self.embedder:
                 model, vector_M = self.embedder, self._query_vector(asked)
+                tokens_QW = late.query_tokens(asked, model) if request.rerank else None
             # who was overtaken by a writer begins again, in the end holding the writers off
             with self._live.gate if try_ > 2 else nullcontext(), self._store.reading():
                 self._follow()
                 if model is not self.embedder:
                     continue
-                hits = Pipeline(self._store, self._live, request, vector_M).hits()
+                hits = Pipeline(self._store, self._live, request, vector_M, tokens_QW).hits()
                 if self._live.sequence == self._store.sequence:
                     return hits
         raise AssertionError("unreachable")
@@ -381,10 +394,4 @@ class Collection:
         self._store.adopt(model=ours.name, fingerprint=ours.fingerprint, dim=ours.dim)
 
     def _mismatch(self) -> ModelMismatch:
-        meta, ours = self._store.meta, self.embedder
-        return ModelMismatch(
-            f"{self.folder or 'The collection'} holds vectors of the model {meta.model} "
-            f"({meta.fingerprint[:12]}, {meta.dim} numbers), got {ours.name} "
-            f"({ours.fingerprint[:12]}, {ours.dim} numbers).",
-            hint="Open it with its own model, or index it anew: triptych index --rebuild",
-        )
+        return another_model(self.folder, self._store.meta, self.embedder)

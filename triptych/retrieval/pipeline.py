@@ -1,6 +1,7 @@
-"""From a query's vector to hits: candidates, exact cosines, words, diversity, groups, a page.
+"""From a query's vector to hits: candidates, exact cosines, words, tokens, diversity, a page.
 
-    ANN candidates ─► exact cosine ─► fused with BM25 ─► threshold ─► diversity ─► groups ─► page
+    ANN candidates ─► exact cosine ─► fused with BM25 ─► threshold ─► late interaction
+                                                        ─► diversity ─► groups ─► page
 
 Every stage but the first is exact. An approximate index finds more when it is asked for more, so
 a later page is never cut from a deeper list alone: it goes on where the earlier one ended, and no
@@ -10,7 +11,7 @@ hit is shown twice or skipped.
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
@@ -21,14 +22,17 @@ from triptych.filters import Filter
 from triptych.index.reader import as_rows
 from triptych.index.records import Record
 from triptych.index.store import Store
+from triptych.retrieval.late import max_similarities
 from triptych.retrieval.live import LiveIndex
+from triptych.retrieval.prepare import batches
 from triptych.retrieval.ranking import (
     grouped,
     maximal_marginal_relevance,
     reciprocal_rank_fusion,
 )
-from triptych.types import Hit, Vector
+from triptych.types import Hit, Matrix, Vector
 
+_LOADED_AT_ONCE = 64  # token states of so many items in memory
 _CANDIDATES = 10
 """Candidates looked at for each hit, where an order other than the cosine's picks among them."""
 
@@ -43,6 +47,7 @@ class Request:
     threshold: float | None = None
     words: str = ""
     hybrid: float = 0.0  # weight of the words' order against the vector's
+    rerank: int = 0  # how many of the first are ordered by late interaction
     diversity: float = 0.0
     group_by: str | None = None
     group_size: int = 1
@@ -51,7 +56,7 @@ class Request:
     @property
     def by_cosine(self) -> bool:
         """Whether the order is the cosine's alone."""
-        return not (self.hybrid or self.diversity or self.group_by)
+        return not (self.hybrid or self.rerank or self.diversity or self.group_by)
 
 
 class Match(NamedTuple):
@@ -60,16 +65,25 @@ class Match(NamedTuple):
     row: int
     score: float
     words: float | None = None
+    tokens: float | None = None  # by late interaction
 
 
 class Pipeline:
     """One search over one state of the store, of which the caller holds a reading."""
 
-    def __init__(self, store: Store, live: LiveIndex, request: Request, vector_M: Vector) -> None:
+    def __init__(
+        self,
+        store: Store,
+        live: LiveIndex,
+        request: Request,
+        vector_M: Vector,
+        tokens_QW: Matrix | None = None,
+    ) -> None:
         self._store = store
         self._live = live
         self._asked = request
         self._vector_M = vector_M
+        self._tokens_QW = tokens_QW
         self._allowed = None if request.filter is None else store.where(request.filter)
         self._named = frozenset(store.rows_of(request.without).values())
 
@@ -99,7 +113,7 @@ class Pipeline:
     def _order(self, horizon: int) -> tuple[list[Match], bool]:
         """Return the first `horizon` matches, and whether there are no more."""
         asked = self._asked
-        pool = horizon if asked.by_cosine else _CANDIDATES * horizon
+        pool = horizon if asked.by_cosine else max(_CANDIDATES * horizon, asked.rerank)
         found = self._by_cosine(pool)
         is_all = len(found) < pool
         if asked.hybrid:
@@ -107,6 +121,8 @@ class Pipeline:
         if asked.threshold is not None:
             is_all |= not asked.hybrid and bool(found) and found[-1].score < asked.threshold
             found = [match for match in found if match.score >= asked.threshold]
+        if self._tokens_QW is not None:
+            found = self._reranked(found, self._tokens_QW)
         if asked.diversity:
             found = self._diverse(found, horizon)
         if asked.group_by is not None:
@@ -144,11 +160,30 @@ class Pipeline:
         order, _ = reciprocal_rank_fusion(lists, [1 - share, share])
         return [Match(row, cosines[row], bm25.get(row)) for row in order.tolist()]
 
+    def _reranked(self, found: list[Match], tokens_QW: Matrix) -> list[Match]:
+        """Return the first by late interaction; then those without tokens, then the rest."""
+        head, rest = found[: self._asked.rerank], found[self._asked.rerank :]
+        scored: list[Match] = []
+        without: list[Match] = []
+        for part in batches(head, _LOADED_AT_ONCE):
+            loaded = self._store.token_states([match.row for match in part])
+            self._live.set_aside(loaded.damaged)
+            known = [match for match in part if match.row in loaded.states]
+            scores = max_similarities(tokens_QW, [loaded.states[match.row] for match in known])
+            scored += [m._replace(tokens=s) for m, s in zip(known, scores.tolist(), strict=True)]
+            there = loaded.states.keys() | loaded.damaged.keys()
+            without += [match for match in part if match.row not in there]
+        scored.sort(key=lambda match: match.tokens or 0.0, reverse=True)
+        return [*scored, *without, *rest]
+
     def _diverse(self, found: list[Match], limit: int) -> list[Match]:
-        vectors_KM = self._live.vectors(as_rows(match.row for match in found))
-        scores_K = np.array([match.score for match in found], dtype=np.float32)
+        """Return the most various first; only those reranked, where some are."""
+        first = [match for match in found if match.tokens is not None] or found
+        vectors_KM = self._live.vectors(as_rows(match.row for match in first))
+        scores = [match.score if match.tokens is None else match.tokens for match in first]
+        scores_K = np.array(scores, dtype=np.float32)
         chosen = maximal_marginal_relevance(vectors_KM, scores_K, limit, self._asked.diversity)
-        return [found[at] for at in chosen]
+        return [*(first[at] for at in chosen), *found[len(first) :]]
 
     def _grouped(self, found: list[Match], field: str) -> list[Match]:
         records, damaged = self._store.records([match.row for match in found])
@@ -167,9 +202,16 @@ class Pipeline:
             uri=record.uri,
             text=record.text,
             modality=record.modality,
-            found=self._live.kind if match.words is None else f"{self._live.kind}+words",
+            found="+".join(self._ways(match)),
             words=match.words,
         )
+
+    def _ways(self, match: Match) -> Iterator[str]:
+        yield self._live.kind
+        if match.words is not None:
+            yield "words"
+        if match.tokens is not None:
+            yield "rerank"
 
 
 def _group(value: Any) -> Hashable:

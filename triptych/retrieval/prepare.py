@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from triptych.encoders.pictures import load_picture, thumbnail
 from triptych.errors import InvalidInput, PictureError
-from triptych.index.records import Entry, FileState, metadata_json
+from triptych.index.records import Entry, FileState, Tokens, metadata_json
 from triptych.types import ImageSource, Item, Vector
 
 AnyItem: TypeAlias = Item | Mapping[str, Any]
@@ -30,8 +30,8 @@ class Prepared:
     content: str | None = None
     file: FileState | None = None
 
-    def entry(self, vector: Vector) -> Entry:
-        """Return what is stored of it, with its unit vector."""
+    def entry(self, vector: Vector, tokens: Tokens | None = None) -> Entry:
+        """Return what is stored of it, with its unit vector and its token states in eight bits."""
         item = self.item
         return Entry(
             id=item.id,
@@ -43,6 +43,7 @@ class Prepared:
             content=self.content,
             file=self.file,
             thumbnail=self.thumbnail,
+            tokens=tokens,
         )
 
 

@@ -1,0 +1,108 @@
+"""Late interaction: each token of the query looks for its best answer among an item's tokens.
+
+MaxSim of Khattab and Zaharia (2020, ColBERT), over token states that were stored with the items.
+
+Q tokens of a query, T of an item, W their width, K items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from triptych.encoders.base import EmbeddingModel, LateInteraction
+from triptych.errors import InvalidInput, NotAvailable
+from triptych.index.meta import Meta
+from triptych.index.records import Tokens
+from triptych.index.store import Store
+from triptych.index.tokens import in_bytes
+from triptych.types import Item, Matrix, Query, Vector
+
+_DECIMALS = 6  # the last bits of a sum depend on what else is summed, and would break ties
+
+
+def token_width(model: EmbeddingModel) -> int:
+    """Return the width of the model's token states; raises NotAvailable where it gives none."""
+    return _late(model).token_width
+
+
+def check_rerank(number: int, meta: Meta) -> int:
+    """Return `number`; raises InvalidInput where there is nothing to rerank with."""
+    if number and not meta.token_width:
+        raise InvalidInput(
+            "This collection keeps no token states to rerank with.",
+            hint="Index into a new one, opened with tokens=True and a model that gives them.",
+        )
+    return number
+
+
+def stored_tokens(
+    model: EmbeddingModel, items: Sequence[Item], width: int
+) -> Sequence[Tokens | None]:
+    """Return the states of each item in eight bits; None of each where the width is 0."""
+    if not width:
+        return [None] * len(items)
+    return [in_bytes(states_TW) for states_TW in _states(model, items, width)]
+
+
+def info(store: Store) -> dict[str, int]:
+    """Return the width, number and bytes of what is kept; nothing where that is nothing."""
+    width = store.meta.token_width
+    items, num_bytes = store.token_size()
+    return {"token_width": width, "with_tokens": items, "token_bytes": num_bytes} if width else {}
+
+
+def query_tokens(query: Query, model: EmbeddingModel) -> Matrix:
+    """Return tokens_QW of all parts; their lengths are the weights and add up to 1.
+
+    Raises InvalidInput for a part that is no text or picture, or weighs less than nothing.
+    """
+    for part in query.parts:
+        if part.weight < 0 or (part.text is None and part.image is None):
+            raise InvalidInput(
+                "Reranking compares the tokens of words and pictures; the query has another part.",
+                hint="Leave rerank out where a query has minus, like or vector.",
+            )
+    items = [Item(id=f"query:{at}", text=p.text, image=p.image) for at, p in enumerate(query.parts)]
+    states = _states(model, items, token_width(model))
+    # a part counts by its weight, however many tokens it has
+    shares = np.array([part.weight for part in query.parts])
+    shares /= shares.sum()
+    scaled = [one_TW * (share / len(one_TW)) for one_TW, share in zip(states, shares, strict=True)]
+    tokens_QW: Matrix = np.concatenate(scaled).astype(np.float32)
+    return tokens_QW
+
+
+def max_similarities(tokens_QW: Matrix, states: Sequence[Matrix]) -> Vector:
+    """Return scores_K: for each item the sum over Q of the greatest product with one of its T."""
+    if not states:
+        return np.empty(0, dtype=np.float32)
+    starts_K = np.cumsum([0, *(len(states_TW) for states_TW in states[:-1])])
+    products_QT = tokens_QW @ np.concatenate(states).T
+    scores_K: Vector = np.maximum.reduceat(products_QT, starts_K, axis=1).sum(axis=0)
+    return scores_K.round(_DECIMALS)
+
+
+def _late(model: EmbeddingModel) -> LateInteraction:
+    # not isinstance: it would read the width, which may raise
+    if not hasattr(type(model), "token_states"):
+        raise NotAvailable(
+            f"The model {model.name} gives no token states.",
+            hint="Leave tokens out, or take a model that does, such as open_clip:ViT-B-32:openai.",
+        )
+    late: LateInteraction = model  # type: ignore[assignment]
+    return late
+
+
+def _states(model: EmbeddingModel, items: Sequence[Item], width: int) -> list[Matrix]:
+    states = _late(model).token_states(items)
+    if len(states) != len(items) or any(
+        one_TW.ndim != 2 or not len(one_TW) or one_TW.shape[1] != width for one_TW in states
+    ):
+        shapes = [one_TW.shape for one_TW in states[:3]]
+        raise InvalidInput(
+            f"{model.name} gave token states of shapes {shapes}..., expected {len(items)} of "
+            f"(1 or more, {width})."
+        )
+    return states
