@@ -81,7 +81,7 @@ class OurStore:
     def describe(self) -> dict[str, object]:
         """Return the index's kind, and the recall that was measured when it was chosen."""
         info = self._collection.info()
-        return {"kind": info["index"], "recall": info["recall"]}
+        return {"kind": info["index"], "recall": info.get("recall@10")}
 
     def metadata(self, at: int) -> dict[str, object]:
         """Return what is stored of item `at`."""
