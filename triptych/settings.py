@@ -85,11 +85,12 @@ class Settings:
         index: str = "auto",
         budget: Budget | None = None,
         precision: Precision = "fp32",
+        tokens: bool = False,
     ) -> Collection:
         """Return the collection in the folder `path`; one that exists keeps the model it has.
 
-        `index`, `budget` and `precision` as in `Collection.open`. Raises NotFound where it
-        `must_exist` and does not, ModelMismatch for another `model`.
+        `index`, `budget`, `precision` and `tokens` as in `Collection.open`. Raises NotFound
+        where it `must_exist` and does not, ModelMismatch for another `model`.
         """
         known = None if str(path) == ":memory:" else Collection.peek(path)
         if known is None and must_exist:
@@ -107,6 +108,7 @@ class Settings:
             index=index,
             budget=budget or self.budget,
             precision=precision,
+            tokens=tokens,
             model_of=partial(self._model_of, threads=threads),
             threads=threads,
         )
@@ -152,13 +154,15 @@ def open(  # the name that a person types: triptych.open
     memory: str | int | None = None,
     index: str = "auto",
     precision: Precision = "fp32",
+    tokens: bool = False,
 ) -> Collection:
     """Return the collection in the folder `path` (or ":memory:"), or the one called `name`.
 
     It is made where there is none, with `model` (see: triptych models) or TRIPTYCH_MODEL. The
     index is chosen to reach `recall` (of the true ten nearest, 0.97 unless said) within `memory`
     ("2GB", or bytes), or it is the kind that `index` names. A new collection keeps its vectors in
-    `precision` fp32 or fp16.
+    `precision` fp32 or fp16, and with `tokens` the states of its items' tokens too, which
+    `search(rerank=50)` compares one by one; not every model gives them.
     """
     settings = Settings.from_env()
     if (path is None) == (name is None):
@@ -172,6 +176,7 @@ def open(  # the name that a person types: triptych.open
         index=index,
         budget=None if recall is memory is None else Budget.parse(recall, memory),
         precision=precision,
+        tokens=tokens,
     )
 
 

@@ -54,6 +54,10 @@ class Search:
             help="also look for the words themselves (BM25), with this share of the order (0.5)",
         )  # fmt: skip
         parser.add_argument(
+            "--rerank", type=whole_number, default=0, metavar="N",
+            help="order the first N by comparing tokens, in a collection that keeps them",
+        )  # fmt: skip
+        parser.add_argument(
             "--diversity", type=float, default=0.0, metavar="0..1",
             help="trade closeness for variety",
         )  # fmt: skip
@@ -80,6 +84,7 @@ class Search:
                 threshold=args.threshold,
                 filter=args.filter,
                 hybrid=args.hybrid,
+                rerank=args.rerank,
                 diversity=args.diversity,
                 group_by=args.group_by,
             )

@@ -81,9 +81,13 @@ def _print_lost(mended: Repair) -> None:
         print(f"  {_named(lost)}")
     if len(mended.lost) > _NAMED:
         print(f"  ... and {len(mended.lost) - _NAMED:,} more, all of them with --json")
-    if mended.without_thumbnail:
-        ids = ", ".join(printable(id) for id in mended.without_thumbnail[:_NAMED])
-        print(f"lost: the thumbnails of {len(mended.without_thumbnail):,} items: {ids}")
+    for what, names in (
+        ("thumbnails", mended.without_thumbnail),
+        ("token states", mended.without_tokens),
+    ):
+        if names:
+            ids = ", ".join(printable(id) for id in names[:_NAMED])
+            print(f"lost: the {what} of {len(names):,} items: {ids}")
 
 
 def _named(lost: Lost) -> str:
@@ -101,6 +105,7 @@ def _as_json(found: Verification, mended: Repair | None, now: Verification) -> d
         said["repaired"] = mended.done
         said["lost"] = [{"row": lost.row, "id": lost.id} for lost in mended.lost]
         said["without_thumbnail"] = mended.without_thumbnail
+        said["without_tokens"] = mended.without_tokens
         said["damaged_store"] = None if mended.kept is None else str(Path(mended.kept))
         said["still_wrong"] = [finding._asdict() for finding in now.findings]
     return said

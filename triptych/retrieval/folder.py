@@ -54,6 +54,7 @@ def new_store(folder: Path, like: Meta) -> Store:
         fingerprint=like.fingerprint,
         dim=like.dim,
         precision=like.precision,
+        token_width=like.token_width,
     )
 
 
