@@ -124,10 +124,11 @@ class Pipeline:
         if self._tokens_QW is not None:
             found = self._reranked(found, self._tokens_QW)
         if asked.diversity:
+            is_all &= len(found) <= horizon
             found = self._diverse(found, horizon)
         if asked.group_by is not None:
             found = self._grouped(found, asked.group_by)
-        return found[:horizon], is_all
+        return found[:horizon], is_all and len(found) <= horizon
 
     def _by_cosine(self, wanted: int) -> list[Match]:
         rows_K, scores_K = self._live.nearest(
