@@ -269,3 +269,14 @@ def test_two_writers_in_one_process_too(path: Path) -> None:
     first.close()
     second.delete(["a"])
     second.close()
+
+
+def test_rows_may_be_numpy_integers(store: Store) -> None:
+    file = FileState(root="/r", size=3, mtime_ns=4)
+    store.write([entry("a"), entry("b", file=file)], replace=False)
+    rows_N = store.rows()
+    for rows in (rows_N, list(rows_N), rows_N.tolist()):
+        assert [record.id for record in store.records(rows)[0]] == ["a", "b"]
+        assert store.ids_of(rows) == {1: "a", 2: "b"}
+    store.touch({rows_N[1]: FileState(root="/r", size=5, mtime_ns=6)})
+    assert store.files()["b"].state.size == 5

@@ -132,7 +132,7 @@ class Reader:
         """Return the ids of those rows that are there."""
         with self._database.reading() as connection:
             query = "SELECT row, id FROM items WHERE row = ?"
-            found = connection.executemany(query, [(row,) for row in rows])
+            found = connection.executemany(query, [(row,) for row in as_rows(rows).tolist()])
             return {row: str(unpack(id)) for row, id in found}
 
     def load(self, rows_N: Rows) -> Loaded:
@@ -161,7 +161,7 @@ class Reader:
 
         Rows that are gone are left out.
         """
-        return self._records("row", list(rows))
+        return self._records("row", as_rows(rows).tolist())
 
     def records_of(self, ids: Sequence[str]) -> dict[str, Record]:
         """Return the records that are there, by id; raises CollectionDamaged naming the id."""
@@ -255,6 +255,7 @@ class Reader:
 
 
 def as_rows(rows: Iterable[int]) -> Rows:
+    """Return an array; its `tolist` is what SQLite takes: NumPy's integers it binds as blobs."""
     return np.array(list(rows), dtype=np.int64)
 
 
