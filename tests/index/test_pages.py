@@ -37,6 +37,7 @@ def path(tmp_path: Path) -> Path:
                 "INSERT INTO t VALUES (?, ?, ?)", (row, str(row), rng.randbytes(500))
             )
             connection.execute("INSERT INTO w VALUES (?)", (f"word{row} other",))
+    database.trust()
     database.close()
     return path
 

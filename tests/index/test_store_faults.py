@@ -17,8 +17,6 @@ import pytest
 from triptych.errors import CollectionDamaged, NotAvailable
 from triptych.index import pages
 from triptych.index.database import Database
-from triptych.index.generation import NAME as GENERATION
-from triptych.index.generation import read_generation
 from triptych.index.meta import peek
 from triptych.index.records import Entry
 from triptych.index.reserve import SIZE
@@ -327,55 +325,6 @@ def test_a_folder_that_goes_away_is_never_made_again(tmp_path: Path, what: str) 
         other.close()
 
 
-def crash_copy(path: Path, folder: Path) -> Path:
-    """Return a copy as a kill would leave it: most of it in the log."""
-    folder.mkdir()
-    for file in path.parent.iterdir():
-        if file.is_file() and not file.name.endswith("-shm"):
-            (folder / file.name).write_bytes(file.read_bytes())
-    return folder / path.name
-
-
-def test_a_lost_or_damaged_log_is_noticed(path: Path, store: Store, tmp_path: Path) -> None:
-    store.write([entry("last")], replace=False)
-    assert read_generation(path.with_name(GENERATION)) == (2, store.meta.collection)
-    whole = crash_copy(path, tmp_path / "whole")
-    copy = open_store(whole)
-    assert len(copy) == 101
-    copy.close()
-    size = path.with_name("store.sqlite-wal").stat().st_size
-    for at, place in enumerate([40, size // 2, size - 100]):
-        damaged = crash_copy(path, tmp_path / f"damaged{at}")
-        with damaged.with_name("store.sqlite-wal").open("r+b") as file:
-            file.seek(place)
-            file.write(b"\x01\xff")
-        with pytest.raises(CollectionDamaged):
-            open_store(damaged)
-    short = crash_copy(path, tmp_path / "short")
-    os.truncate(short.with_name("store.sqlite-wal"), size - 8192)
-    with pytest.raises(CollectionDamaged, match=r"last 1 writes .* are lost"):
-        open_store(short)
-    missing = crash_copy(path, tmp_path / "missing")
-    missing.with_name("store.sqlite-wal").unlink()
-    with pytest.raises(CollectionDamaged, match="empty"):
-        open_store(missing)
-
-
-def test_another_collections_files_are_noticed(path: Path, store: Store, tmp_path: Path) -> None:
-    store.close()
-    (tmp_path / "other").mkdir()
-    other = open_store(tmp_path / "other" / path.name)
-    other.write([entry("x")], replace=False)
-    other.close()
-    path.write_bytes((tmp_path / "other" / path.name).read_bytes())
-    with pytest.raises(CollectionDamaged, match="another collection"):
-        open_store(path)
-    path.with_name(GENERATION).unlink()  # as the message says
-    store = open_store(path)
-    assert len(store) == 1
-    store.close()
-
-
 def test_a_store_of_the_first_format_is_refused(path: Path) -> None:
     connection = apsw.Connection(str(path))
     connection.execute("PRAGMA page_size = 8192")
@@ -422,3 +371,23 @@ def test_processes_that_create_at_once_agree(path: Path) -> None:
     store = open_store(path)
     assert store.meta.collection in answers
     store.close()
+
+
+def test_a_close_that_fails_leaves_the_log(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> None:
+        raise failure(apsw.SQLITE_IOERR_WRITE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pages._CheckedFile, "xWrite", broken)
+        store.close()
+    assert str(path) in caplog.text
+    store = open_store(path)
+    assert len(store) == 100 and store.check() == []
+    store.close()
+
+
+def test_text_that_cannot_be_decoded_is_damage(store: Store) -> None:
+    with pytest.raises(CollectionDamaged), store._database.reading() as connection:
+        connection.execute("SELECT CAST(x'ff' AS TEXT)").fetchall()

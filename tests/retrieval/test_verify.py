@@ -281,6 +281,16 @@ def test_lost_writes_are_told_and_gone_on_from(folder: Path) -> None:
     check_answers(folder)
 
 
+def test_what_was_seen_of_the_store_is_lost_itself(folder: Path) -> None:
+    (folder / GENERATION).write_bytes(b"?")
+    with pytest.raises(CollectionDamaged, match=r"cannot be told.*verify --repair -c"):
+        Collection.open(folder, embedder=MODEL)
+    assert wrong(folder) == {"log"}
+    repair(verify(folder))
+    assert verify(folder).ok
+    check_answers(folder)
+
+
 def test_a_log_cut_off_is_found(folder: Path) -> None:
     kept = folder.with_name("killed")
     with Collection.open(folder, embedder=MODEL) as collection:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,10 @@ _IDLE = 4  # readers kept for the next one
 _CHECKPOINT_PAGES = 1_000
 _PAGES_AHEAD = 128  # taken at once: each time costs as much as a sync
 _LONG_LOG_PAGES = 32_000
+_DAMAGE = (
+    *(apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.SchemaChangeError),
+    UnicodeDecodeError,  # of text whose page in the log is damaged
+)
 
 
 class Database:
@@ -42,7 +47,7 @@ class Database:
         self._local = threading.local()
         self._idle: list[apsw.Connection] = []
         self._closed = False
-        self._failed = False
+        self._trusted = self._failed = False
         self._log_pages = 0
         self._pages = 0  # of the file, at least
         self._writer: apsw.Connection | None = None
@@ -174,6 +179,13 @@ class Database:
             f"{self.path} was removed or replaced while it was open.", hint="Open it again."
         )
 
+    def trust(self) -> None:
+        """Let the log be moved to its place at the end, now that it is known to be of this file.
+
+        Before that a look at files that do not belong together would mix them for good.
+        """
+        self._trusted = True
+
     def close(self) -> None:
         """Close every connection, those in use when they are given back; twice is harmless."""
         with self._mutex:
@@ -181,7 +193,7 @@ class Database:
             open_ones = [*self._idle, *([self._writer] if self._writer else [])]
             self._idle, self._writer = [], None
             for connection in open_ones:
-                _close(connection)
+                self._close_one(connection)
 
     def _open_writer(self) -> apsw.Connection:
         if self._failed:
@@ -219,12 +231,11 @@ class Database:
                 size = ctypes.c_int64(wanted * PAGE)
                 pointer = ctypes.addressof(size)
                 connection.file_control("main", apsw.SQLITE_FCNTL_SIZE_HINT, pointer)
+                self._pages = wanted
+                return
             except (apsw.FullError, apsw.IOError):
                 if wanted == pages:
                     raise
-            else:
-                self._pages = wanted
-                return
 
     def _note_log(self, connection: apsw.Connection, name: str, pages: int) -> int:
         self._log_pages = pages
@@ -241,9 +252,18 @@ class Database:
 
     def _give(self, connection: apsw.Connection) -> None:
         if self._closed or len(self._idle) >= _IDLE:
-            _close(connection)
+            self._close_one(connection)
         else:
             self._idle.append(connection)
+
+    def _close_one(self, connection: apsw.Connection) -> None:
+        # the last one moves the log to its place; what cannot be moved stays in the log
+        name = connection.filename  # which a closed one does not say
+        try:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(not self._trusted))
+            connection.close()
+        except (apsw.Error, CollectionDamaged) as error:
+            logger.warning("%s: %s", name, error)
 
 
 @contextmanager
@@ -265,11 +285,11 @@ def translated(path: Path | None) -> Iterator[None]:
     where = "The collection in memory" if path is None else str(path)
     try:
         yield
-    except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.SchemaChangeError):
+    except _DAMAGE:
         raise CollectionDamaged(
             f"{where} is damaged: SQLite cannot read it.", hint=repair(path) if path else None
         ) from None
-    except (apsw.BusyError, apsw.LockedError):
+    except (apsw.BusyError, apsw.LockedError, apsw.ProtocolError):
         raise CollectionBusy(f"{where} is locked by another process.", hint="Try again.") from None
     except apsw.ConnectionClosedError:
         raise NotAvailable(f"{where} is closed.", hint="Open it again.") from None
@@ -286,7 +306,7 @@ def translated(path: Path | None) -> Iterator[None]:
 
 def is_full(error: apsw.Error) -> bool:
     """Whether the disk, a quota or a limit on the size of files left no room."""
-    # SQLite calls a full disk FULL, and whatever else keeps it from writing IOERR_WRITE
+    # FULL is a full disk, IOERR_WRITE whatever else keeps SQLite from writing
     no_room = (apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE)
     return isinstance(error, apsw.FullError) or _extended(error) in no_room
 
@@ -326,12 +346,19 @@ def _create(path: Path) -> None:
     try:
         if path.exists() and path.stat().st_size:
             return
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists() and log.stat().st_size:
+            raise CollectionDamaged(
+                f"{path} is missing or empty, but its log is there.",
+                hint="Restore it from a backup, or delete the folder and index again.",
+            )
         scratch = path.with_name(f"{path.name}.new")
         scratch.unlink(missing_ok=True)
-        connection = apsw.Connection(_uri(scratch), _FLAGS["rw"] | apsw.SQLITE_OPEN_CREATE, CHECKED)
+        connection = apsw.Connection(_uri(scratch), _flags("rw") | apsw.SQLITE_OPEN_CREATE, CHECKED)
         try:
             reserve_sums(connection)
             connection.execute(f"PRAGMA page_size = {PAGE}")
+            connection.execute(f"PRAGMA application_id = {1 + secrets.randbelow(2**31 - 1)}")
             connection.execute("PRAGMA journal_mode = WAL").fetchall()
         finally:
             connection.close()
@@ -342,11 +369,9 @@ def _create(path: Path) -> None:
         lock.release()
 
 
-_FLAGS = {
-    "rw": apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_READWRITE,
-    "ro": apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_READONLY,
-    "immutable": apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_READONLY,
-}
+def _flags(mode: str) -> int:
+    access = apsw.SQLITE_OPEN_READWRITE if mode == "rw" else apsw.SQLITE_OPEN_READONLY
+    return apsw.SQLITE_OPEN_URI | access
 
 
 def _uri(path: Path, mode: str = "rw") -> str:
@@ -356,12 +381,13 @@ def _uri(path: Path, mode: str = "rw") -> str:
 def _connect(path: Path, mode: str, vfs: str, cache_kb: int) -> apsw.Connection:
     if not has_sums(path):
         vfs = ""  # an older format, or no store: `read_meta` says which
-    return _settled(apsw.Connection(_uri(path, mode), _FLAGS[mode], vfs or None), cache_kb)
+    return _settled(apsw.Connection(_uri(path, mode), _flags(mode), vfs or None), cache_kb)
 
 
 def _settled(connection: apsw.Connection, cache_kb: int) -> apsw.Connection:
     """Synced at every commit, deleted content overwritten."""
     try:
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # see `trust`
         connection.set_busy_timeout(_PATIENCE_MS)
         connection.wal_autocheckpoint(0)
         connection.execute(f"PRAGMA cache_size = {-cache_kb}")
@@ -372,11 +398,3 @@ def _settled(connection: apsw.Connection, cache_kb: int) -> apsw.Connection:
         connection.close()
         raise
     return connection
-
-
-def _close(connection: apsw.Connection) -> None:
-    # the last one moves the log to its place; what cannot be moved stays in the log
-    try:
-        connection.close()
-    except (apsw.Error, CollectionDamaged) as error:
-        logger.warning("%s: %s", connection.filename, error)

@@ -10,16 +10,23 @@ from __future__ import annotations
 
 import os
 import struct
+import time
+import zlib
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from triptych.errors import CollectionDamaged
+from triptych.errors import CollectionDamaged, NotAvailable
+from triptych.index.disk import sync_file
 from triptych.index.pages import repair
 
 NAME = "generation"
 
 _LAYOUT = struct.Struct("<q32s")  # the counter stands first, at an address that is a multiple of 8
+_SUM = struct.Struct("<I")
+_SLOT = 64  # two of them, written in turns: one is whole whenever the power fails
+_TRIES = 3  # while another process writes
+_PAUSE = 0.002  # seconds
 
 
 class Seen(NamedTuple):
@@ -30,20 +37,39 @@ class Seen(NamedTuple):
 
 
 def read_generation(path: Path) -> Seen | None:
-    """Return what the file says, None where there is none."""
-    try:
-        sequence, collection = _LAYOUT.unpack(path.read_bytes())
-    except (OSError, struct.error):
-        return None
-    return Seen(sequence, collection.decode("ascii", "replace"))
+    """Return what the file says, None where there is none.
+
+    Raises CollectionDamaged where it says nothing: what was lost of the store, if anything, would
+    not be noticed. Raises NotAvailable where it cannot be read.
+    """
+    for _ in range(_TRIES):
+        try:
+            body = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise NotAvailable(f"{path} cannot be read: {error.strerror}.") from None
+        whole = [seen for at in (0, _SLOT) if (seen := _unpacked(body[at:])) is not None]
+        if whole:
+            return max(whole)
+        time.sleep(_PAUSE)
+    raise CollectionDamaged(
+        f"{path} is damaged: whether the last writes are all there cannot be told.",
+        hint=repair(path),
+    )
 
 
 def write_generation(path: Path, seen: Seen) -> None:
     """Note how far the store is; what cannot be written is left out."""
     with suppress(OSError):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        body = _packed(seen)
         try:
-            os.pwrite(file, _LAYOUT.pack(seen.sequence, seen.collection.encode("ascii")), 0)
+            file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            _create(path, body)
+            return
+        try:
+            os.pwrite(file, body, seen.sequence % 2 * _SLOT)
         finally:
             os.close(file)
 
@@ -65,3 +91,24 @@ def check_generation(path: Path, seen: Seen | None, found: Seen) -> None:
             f"The last {lost:,} writes to {store} are lost: its log is damaged or missing.",
             hint=f"Restore a backup, or go on with what is left. {repair(path)}",
         )
+
+
+def _create(path: Path, body: bytes) -> None:
+    """Make the file under another name first: it is there whole or not at all."""
+    scratch = path.with_name(f"{path.name}.new")
+    scratch.write_bytes(body.ljust(_SLOT, b"\0") + body)
+    sync_file(scratch)
+    scratch.rename(path)
+
+
+def _packed(seen: Seen) -> bytes:
+    said = _LAYOUT.pack(seen.sequence, seen.collection.encode("ascii"))
+    return said + _SUM.pack(zlib.crc32(said))
+
+
+def _unpacked(body: bytes) -> Seen | None:
+    said = body[: _LAYOUT.size]
+    if body[_LAYOUT.size :][: _SUM.size] != _SUM.pack(zlib.crc32(said)):
+        return None
+    sequence, collection = _LAYOUT.unpack(said)
+    return Seen(sequence, collection.decode("ascii", "replace"))

@@ -13,9 +13,11 @@ import apsw
 from triptych.errors import CollectionDamaged, NotAvailable
 from triptych.index import facts, tokens, words
 from triptych.index.database import Database, transaction, translated
+from triptych.index.pages import mark_of
 from triptych.types import Precision
 
 FORMAT = 2
+_MARK = 8  # hexadecimal digits
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
 
@@ -86,7 +88,7 @@ def create(connection: apsw.Connection, space: Space, token_width: int = 0) -> N
         number = add_space(connection, space)
         rows = {
             "format": FORMAT,
-            "collection": uuid.uuid4().hex,
+            "collection": _new_id(connection),
             "created": time.time(),
             "space": number,
             **asdict(State(0, 0, 0, 0)),
@@ -134,9 +136,11 @@ def read_meta(connection: apsw.Connection, path: Path | None) -> Meta:
             raise CollectionDamaged(f"{path} does not say which model it belongs to.")
         space = current_space(connection)
         read_state(connection)
+        collection = str(found.get("collection"))
+        _check_mark(collection, path)
     return Meta(
         format=FORMAT,
-        collection=str(found.get("collection")),
+        collection=collection,
         model=space.model,
         fingerprint=space.fingerprint,
         dim=space.dim,
@@ -194,6 +198,21 @@ def write_state(connection: apsw.Connection, old: State, new: State) -> None:
         "UPDATE meta SET value = ? WHERE key = ?",
         [(value, key) for key, value in after.items() if value != before[key]],
     )
+
+
+def _new_id(connection: apsw.Connection) -> str:
+    """Return an id that begins with the mark of the file, so that file and log are tied."""
+    mark = int(connection.execute("PRAGMA application_id").get)
+    return f"{mark:08x}{uuid.uuid4().hex[_MARK:]}"
+
+
+def _check_mark(collection: str, path: Path | None) -> None:
+    """Raise CollectionDamaged where the id, which may stand in the log, is not of this file."""
+    if path is not None and f"{mark_of(path):08x}" != collection[:_MARK]:
+        raise CollectionDamaged(
+            f"{path} and its log belong to two collections.",
+            hint="Put its own files back, or restore a backup.",
+        )
 
 
 def peek(path: Path) -> Meta | None:

@@ -29,6 +29,7 @@ _SUM = 8
 _HALF = PAGE // 2
 _HEADER = 100  # SQLite reads this much before it knows the size of a page
 _RESERVED_AT = 20
+_MARK = slice(68, 72)  # SQLite's application_id
 # at this offset SQLite takes its locks; the page there is never written
 _LOCKED_PAGE = 0x40000000 // PAGE + 1
 
@@ -87,13 +88,25 @@ def reserve_sums(connection: apsw.Connection) -> None:
     connection.reserve_bytes("main", _SUM)
 
 
+def mark_of(path: Path) -> int:
+    """Return the application_id in the file itself, whatever its log says."""
+    first = _first_page(path)
+    if not intact(first):
+        first = mended(first) or first
+    return int.from_bytes(first[_MARK], "big")
+
+
 def has_sums(path: Path) -> bool:
     """Whether the file says that its pages carry sums, or said so before a bit of it changed."""
-    with _raw(path) as file:
-        first = file.xRead(PAGE, 0)
+    first = _first_page(path)
     if len(first) <= _RESERVED_AT or first[_RESERVED_AT] == _SUM:
         return True
     return intact(first[:_RESERVED_AT] + bytes([_SUM]) + first[_RESERVED_AT + 1 :])
+
+
+def _first_page(path: Path) -> bytes:
+    with _raw(path) as file:
+        return file.xRead(PAGE, 0)
 
 
 @contextmanager

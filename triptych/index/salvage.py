@@ -151,7 +151,9 @@ def salvaging(path: Path) -> Iterator[Salvage]:
     database = Database(path, vfs=MENDING)
     try:
         with database.own_reading() as connection:
-            yield Salvage(meta=read_meta(connection, path), connection=connection)
+            meta = read_meta(connection, path)
+            database.trust()
+            yield Salvage(meta=meta, connection=connection)
     finally:
         database.close()
 

@@ -88,6 +88,7 @@ class Store(Reader):
                 _begin(database, Space(0, model, fingerprint, dim, precision), token_width)
             store = cls(database)
             store.check_generation(seen)
+            database.trust()
             return store
         except BaseException:
             database.close()
@@ -150,7 +151,7 @@ class Store(Reader):
         with self._changing() as connection:
             connection.executemany(
                 "UPDATE items SET root = ?, size = ?, mtime_ns = ? WHERE row = ?",
-                [(pack(s.root), s.size, s.mtime_ns, row) for row, s in states.items()],
+                [(pack(s.root), s.size, s.mtime_ns, int(row)) for row, s in states.items()],
             )
 
     def forget(self, sequence: int) -> None:

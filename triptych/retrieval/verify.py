@@ -60,7 +60,7 @@ def verify(folder: Path) -> Verification:
     """
     found = Verification(folder=folder)
     path = folder / STORE
-    seen = read_generation(folder / GENERATION)  # before the store: it may be written to
+    seen = _seen(folder, found)  # before the store: it may be written to
     try:
         if peek(path) is None:
             if seen is None and not (folder / INDEX).is_dir():
@@ -83,6 +83,14 @@ def verify(folder: Path) -> Verification:
     finally:
         store.close()
     return found
+
+
+def _seen(folder: Path, found: Verification) -> Seen | None:
+    try:
+        return read_generation(folder / GENERATION)
+    except CollectionDamaged as error:
+        found.findings.append(Finding("log", error.message))
+        return None
 
 
 def _opened(path: Path) -> Store:
