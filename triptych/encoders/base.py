@@ -77,11 +77,13 @@ class LateInteraction(Protocol):
 def unit_rows(emb_NM: np.ndarray[Any, Any]) -> Matrix:
     """Rows scaled to unit length, as float32; raises InvalidInput on a zero or non-finite row."""
     emb_NM = np.ascontiguousarray(emb_NM, dtype=np.float32)
-    if not np.isfinite(emb_NM).all():
-        raise InvalidInput("A vector holds NaN or infinity, expected finite numbers.")
     # float64 for the norm: a row of 1e38 would overflow its own square
-    norm_N1 = np.linalg.norm(emb_NM.astype(np.float64), axis=1, keepdims=True)
+    squares_NM = np.square(emb_NM, dtype=np.float64)
+    norm_N1 = np.sqrt(np.add.reduce(squares_NM, axis=1, keepdims=True))
+    if not np.isfinite(norm_N1).all():
+        raise InvalidInput("A vector holds NaN or infinity, expected finite numbers.")
     if (norm_N1 < 1e-30).any():
         raise InvalidInput("A vector is zero: it points nowhere, so it has no cosine.")
-    unit_NM: Matrix = (emb_NM / norm_N1).astype(np.float32)
+    unit_NM: Matrix = np.empty_like(emb_NM)
+    np.divide(emb_NM, norm_N1, out=unit_NM, casting="same_kind")
     return unit_NM

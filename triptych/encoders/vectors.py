@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,15 +41,18 @@ class CallerVectors:
         """Return the items' own vectors as unit rows, emb_NM."""
         if not items:
             return np.empty((0, self.dim), dtype=np.float32)
-        return unit_rows(np.stack([self._checked(item) for item in items]))
+        vectors = [self._checked(item) for item in items]
+        return unit_rows(np.concatenate(vectors).reshape(-1, self.dim))
 
-    def _checked(self, item: Item) -> NDArray[np.float64]:
+    def _checked(self, item: Item) -> NDArray[Any]:
         if item.vector is None:
             raise InvalidInput(
                 f"{item.id!r} has no vector, and this collection holds vectors of your own.",
                 hint=f"Give a vector of {self.dim} numbers, or use a collection with a model.",
             )
-        vector = np.asarray(item.vector, dtype=np.float64)
+        vector = np.asarray(item.vector)
+        if vector.dtype != np.float32:  # what is float32 already need not be copied
+            vector = vector.astype(np.float64)
         if vector.shape != (self.dim,):
             raise InvalidInput(
                 f"The vector of {item.id!r} has shape {vector.shape}, expected ({self.dim},)."

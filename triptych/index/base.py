@@ -203,6 +203,8 @@ def checked_k(k: int, count: int) -> int:
 
 def last_of_each(rows_N: Rows) -> NDArray[np.intp]:
     """Return the positions of the last occurrence of each row."""
+    if (rows_N[1:] > rows_N[:-1]).all():
+        return np.arange(len(rows_N))
     _, first_of_reversed = np.unique(rows_N[::-1], return_index=True)
     return np.sort(len(rows_N) - 1 - first_of_reversed)
 

@@ -54,7 +54,10 @@ class FlatIndex:
 
     def add(self, rows_N: Rows, vectors_NM: NDArray[Any]) -> None:
         vectors_NM = checked_vectors(vectors_NM, self.dim)
-        rows_N = checked_rows(rows_N, len(vectors_NM))
+        self.put(checked_rows(rows_N, len(vectors_NM)), vectors_NM)
+
+    def put(self, rows_N: Rows, vectors_NM: Matrix) -> None:
+        """Add or replace, what was checked before."""
         last = last_of_each(rows_N)
         self._make_room(len(self) + len(last))
         # a row that is held is written over, where it is
@@ -81,7 +84,7 @@ class FlatIndex:
         vectors_QM = checked_vectors(vectors_QM, self.dim)
         k = checked_k(k, len(self))
         ids_QK, scores_QK = nothing_found(len(vectors_QM), k)
-        rows_N, vectors_NM = self._candidates(allowed)
+        rows_N, vectors_NM = self.candidates(allowed)
         for at, query_M in enumerate(vectors_QM):
             found_K, found_scores_K = best_of(rows_N, vectors_NM, query_M, k)
             ids_QK[at, : len(found_K)] = found_K
@@ -107,7 +110,8 @@ class FlatIndex:
         index._place = {row: place for place, row in enumerate(rows_N.tolist())}
         return index
 
-    def _candidates(self, allowed: Rows | None) -> tuple[Rows, Matrix]:
+    def candidates(self, allowed: Rows | None) -> tuple[Rows, Matrix]:
+        """Return the rows that may be found, in any order, and their vectors."""
         rows_N, vectors_NM = self._rows_N[: len(self)], self._vectors_NM[: len(self)]
         if allowed is None:
             return rows_N, vectors_NM

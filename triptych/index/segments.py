@@ -17,6 +17,7 @@ from triptych.errors import NotFound
 from triptych.index.base import (
     Ann,
     Positions,
+    best_of,
     checked_dim,
     checked_k,
     checked_rows,
@@ -154,10 +155,12 @@ class SegmentedIndex:
         vectors_NM = checked_vectors(vectors_NM, self._dim)
         rows_N = checked_rows(rows_N, len(vectors_NM))
         self._mark_removed(rows_N)
-        self._delta.add(rows_N, vectors_NM)
+        self._delta.put(rows_N, vectors_NM)
 
     def remove(self, rows_N: Rows) -> int:
         rows_N = np.asarray(rows_N, dtype=np.int64)
+        if not len(rows_N):
+            return 0
         return self._mark_removed(rows_N) + self._delta.remove(rows_N)
 
     def search(
@@ -172,13 +175,13 @@ class SegmentedIndex:
         if allowed is not None:
             allowed = _ascending(np.asarray(allowed, dtype=np.int64))
             at = self._positions(allowed)
-        new = self._delta.search(vectors_QM, k, allowed=allowed) if len(self._delta) else None
+        new = self._delta.candidates(allowed) if len(self._delta) else None
         for q, query_M in enumerate(vectors_QM):
             rows_K, found_K = self._best_of_base(query_M, k, at)
             if new is not None:
-                here_K = new[0][q] >= 0
-                rows_K = np.concatenate([rows_K, new[0][q][here_K]])
-                found_K = np.concatenate([found_K, new[1][q][here_K]])
+                new_rows_K, new_found_K = best_of(*new, query_M, k)
+                rows_K = np.concatenate([rows_K, new_rows_K])
+                found_K = np.concatenate([found_K, new_found_K])
                 rows_K, found_K = ranked(rows_K, found_K, k)
             ids_QK[q, : len(rows_K)], scores_QK[q, : len(rows_K)] = rows_K, found_K
         return ids_QK, scores_QK

@@ -64,11 +64,7 @@ def as_item(given: AnyItem) -> Item:
 
 def check_item(item: Item) -> None:
     """Raise InvalidInput for a text, uri or metadata that cannot be stored."""
-    for name in ("text", "uri"):
-        if not isinstance(getattr(item, name), str | None):
-            raise InvalidInput(f"The {name} of {item.id!r} is no string: {getattr(item, name)!r}.")
-    if item.text is not None and not item.text.strip():
-        raise InvalidInput(f"The text of {item.id!r} is empty.", hint="Leave it out.")
+    _check_words(item)
     metadata_json(item.id, item.metadata)
 
 
@@ -90,6 +86,9 @@ def prepare(given: AnyItem, *, size_hint: int | None = None) -> Prepared:
     Raises InvalidInput or PictureError, naming the item.
     """
     item = as_item(given)
+    if item.vector is not None and item.image is None:
+        _check_words(item)  # the store checks the metadata: here nothing is computed in between
+        return Prepared(item=item)
     check_item(item)
     if item.image is None:
         return Prepared(item=item)
@@ -106,6 +105,14 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def _check_words(item: Item) -> None:
+    for name, value in (("text", item.text), ("uri", item.uri)):
+        if value is not None and not isinstance(value, str):
+            raise InvalidInput(f"The {name} of {item.id!r} is no string: {value!r}.")
+    if item.text is not None and not item.text.strip():
+        raise InvalidInput(f"The text of {item.id!r} is empty.", hint="Leave it out.")
 
 
 def _address(image: ImageSource) -> str | None:
