@@ -12,9 +12,10 @@ SQLite gives those of one field. Each function reads more than once: call it in 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import apsw
@@ -75,6 +76,10 @@ class Kind(IntEnum):
     HUGE = 3  # a number that int64 cannot hold
     TEXT = 4
     PRESENT = 5  # an object or an empty list: no value, but there
+
+
+# to ask an enum for a member takes longer than all else that is done with a value
+_NUMBER, _TEXT = Kind.NUMBER, Kind.TEXT
 
 
 class Disagreement(NamedTuple):
@@ -183,15 +188,15 @@ def stored(leaf: Leaf) -> tuple[Kind, Stored]:
     """Return a value's kind and the form in which it compares rightly inside SQLite."""
     if isinstance(leaf, str):
         try:
-            return Kind.TEXT, leaf.encode()
+            return _TEXT, leaf.encode()
         except UnicodeEncodeError:
             return Kind.TEXT, joined(leaf).encode("utf-8", "surrogatepass")
     if isinstance(leaf, bool):
         return Kind.BOOL, int(leaf)
-    if isinstance(leaf, int | float):
+    if isinstance(leaf, (int, float)):
         if not -(2**63) <= leaf < 2**63:
             return Kind.HUGE, _huge(int(leaf))
-        return Kind.NUMBER, whole(leaf) if isinstance(leaf, float) else leaf
+        return _NUMBER, whole(leaf) if isinstance(leaf, float) else leaf
     return (Kind.NULL, 0) if leaf is None else (Kind.PRESENT, 0)
 
 
@@ -220,16 +225,17 @@ def _numbered(
     connection: apsw.Connection, items: Iterable[Given], *, create: bool
 ) -> list[tuple[int, Stored, int]]:
     """Return (field, value, row), each once, in the order of the table: neighbours share a page."""
-    fields: dict[tuple[str, Kind], int] = {}
-    facts = set()
+    found: defaultdict[tuple[str, Kind], list[tuple[Any, int]]] = defaultdict(list)
     for row, modality, metadata in items:
         for name, leaf in fields_of(metadata, modality):
             kind, value = stored(leaf)
-            field = fields.get((name, kind))
-            if field is None:
-                field = fields[name, kind] = _field(connection, name, kind, create=create)
-            facts.add((field, value, row))
-    return sorted(facts)
+            found[name, kind].append((value, row))
+    facts = []
+    for (name, kind), pairs in found.items():
+        field = _field(connection, name, kind, create=create)
+        # one field at a time: most are in order by themselves
+        facts.append([(field, value, row) for value, row in dict.fromkeys(sorted(pairs))])
+    return list(chain.from_iterable(sorted(facts)))
 
 
 def _batches(items: Iterable[Given]) -> Iterator[list[Given]]:

@@ -193,10 +193,10 @@ def read_token_width(connection: apsw.Connection) -> int:
 
 def write_state(connection: apsw.Connection, old: State, new: State) -> None:
     """Note the new state, where it differs."""
-    before, after = asdict(old), asdict(new)
+    pairs = [(key, getattr(new, key)) for key in State.__slots__]
     connection.executemany(
         "UPDATE meta SET value = ? WHERE key = ?",
-        [(value, key) for key, value in after.items() if value != before[key]],
+        [(value, key) for key, value in pairs if value != getattr(old, key)],
     )
 
 

@@ -9,6 +9,7 @@ log has SQLite's own checksums. A CRC32 over so few bytes tells which single bit
 
 from __future__ import annotations
 
+import ctypes
 import shlex
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ CHECKED = "triptych"
 MENDING = "triptych-mending"
 """Names of the two VFS: the second mends a single wrong bit while it reads."""
 
+_MOST_ZEROS = 1 << 16  # SQLite writes less than 128 KB at once
 _SUM = 8
 _HALF = PAGE // 2
 _HEADER = 100  # SQLite reads this much before it knows the size of a page
@@ -157,9 +159,23 @@ class _CheckedFile(apsw.VFSFile):
     def xWrite(self, data: bytes, offset: int) -> None:
         super().xWrite(summed(data) if len(data) == PAGE else data, offset)
 
+    def xFileControl(self, op: int, pointer: int) -> bool:
+        if op != apsw.SQLITE_FCNTL_SIZE_HINT:
+            return super().xFileControl(op, pointer)
+        self._grow(ctypes.c_int64.from_address(pointer).value)
+        return True
+
     def xDeviceCharacteristics(self) -> int:
         # else SQLite reads parts of pages, which have no sum
         return super().xDeviceCharacteristics() & ~apsw.SQLITE_IOCAP_SUBPAGE_READ
+
+    def _grow(self, wanted: int) -> None:
+        """Take room on the disk; SQLite would write a byte to each block of it, one by one."""
+        size = self.xFileSize()
+        while size < wanted:
+            zeros = bytes(min(wanted - size, _MOST_ZEROS))
+            super().xWrite(zeros, size)
+            size += len(zeros)
 
     def repaired(self, data: bytes, offset: int) -> bytes:
         raise CollectionDamaged(

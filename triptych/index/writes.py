@@ -61,6 +61,8 @@ def insert_items(
 
 def drop_items(connection: apsw.Connection, rows: Sequence[int]) -> None:
     """Remove these rows from every table and every space."""
+    if not rows:
+        return
     ids = [(row,) for row in rows]
     old, unreadable = [], []
     query = "SELECT row, modality, metadata FROM items WHERE row = ?"
