@@ -8,6 +8,7 @@ B batch, T tokens or patches, D model width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +80,7 @@ class Part:
             raise InvalidInput(
                 f"A part of a query has exactly one of text, image, id or vector, got {given}."
             )
-        if not np.isfinite(self.weight) or self.weight == 0:
+        if not math.isfinite(self.weight) or self.weight == 0:
             raise InvalidInput(f"A weight is a finite number other than 0, got {self.weight!r}.")
 
 

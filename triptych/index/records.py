@@ -28,6 +28,7 @@ DEEPEST = 32
 """Objects and lists inside of each other, in metadata."""
 
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+_decode = json.JSONDecoder().raw_decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +164,7 @@ def record_from(columns: tuple[Any, ...]) -> Record | None:
             modality=modality,
             text=unpack(text),
             uri=unpack(uri),
-            metadata=json.loads(metadata),
+            metadata=_decode(metadata)[0],
             content=content,
         )
     # a value of another type, or text that is no UTF-8

@@ -241,7 +241,7 @@ class Collection:
             group_size=whole("group_size", group_size, least=1),
             without=tuple(part.id for part in asked.parts if part.id is not None),
         )
-        if self.count() == 0:
+        if not len(self._live) and not self.count():
             return []
         return self._hits(asked, request)
 
@@ -324,20 +324,24 @@ class Collection:
             written += self.put([prepare(one, size_hint=hint) for one in batch], replace=replace)
         return written
 
-    def _follow(self) -> None:
-        """Show what the store holds now, whoever wrote; inside of a reading."""
-        if self._store.sequence == self._live.sequence:
-            return
+    def _follow(self) -> int:
+        """Show what the store holds now, whoever wrote, and return its sequence; in a reading."""
+        sequence = self._store.sequence
+        if sequence == self._live.sequence:
+            return sequence
         meta = self._store.refreshed_meta()
         if meta.fingerprint != self.embedder.fingerprint:
             if self._model_of is None:
                 raise self._mismatch()
             self.embedder = self._model_of(meta)
         self._live.refresh()
+        return sequence
 
     def _embed(self, items: Sequence[Item]) -> Matrix:
+        own = self._holds_own_vectors
         for item in items:
-            self._check_origin(item)
+            if (item.vector is not None) != own:
+                raise self._wrong_origin(item)
         return checked_vectors(self.embedder.embed(items), self.embedder.dim)
 
     def _hits(self, asked: Query, request: Request) -> list[Hit]:
@@ -349,11 +353,11 @@ class Collection:
                 tokens_QW = late.query_tokens(asked, model) if request.rerank else None
             # who was overtaken by a writer begins again, in the end holding the writers off
             with self._live.gate if try_ > 2 else nullcontext(), self._store.reading():
-                self._follow()
+                sequence = self._follow()
                 if model is not self.embedder:
                     continue
                 hits = Pipeline(self._store, self._live, request, vector_M, tokens_QW).hits()
-                if self._live.sequence == self._store.sequence:
+                if self._live.sequence == sequence:
                     return hits
         raise AssertionError("unreachable")
 
@@ -377,13 +381,12 @@ class Collection:
     def _holds_own_vectors(self) -> bool:
         return self.embedder.fingerprint.startswith("vectors:")
 
-    def _check_origin(self, item: Item) -> None:
-        if (item.vector is not None) != self._holds_own_vectors:
-            got = "brings no vector" if item.vector is None else "brings a vector of its own"
-            raise ModelMismatch(
-                f"{item.id!r} {got}, expected vectors of {self.embedder.name} only.",
-                hint="Use another collection, or index this one anew: triptych index --rebuild",
-            )
+    def _wrong_origin(self, item: Item) -> ModelMismatch:
+        got = "brings no vector" if item.vector is None else "brings a vector of its own"
+        return ModelMismatch(
+            f"{item.id!r} {got}, expected vectors of {self.embedder.name} only.",
+            hint="Use another collection, or index this one anew: triptych index --rebuild",
+        )
 
     def _check_model(self) -> None:
         meta, ours = self._store.meta, self.embedder

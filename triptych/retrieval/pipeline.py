@@ -85,7 +85,8 @@ class Pipeline:
         self._vector_M = vector_M
         self._tokens_QW = tokens_QW
         self._allowed = None if request.filter is None else store.where(request.filter)
-        self._named = frozenset(store.rows_of(request.without).values())
+        named = store.rows_of(request.without) if request.without else {}
+        self._named = frozenset(named.values())
 
     def hits(self) -> list[Hit]:
         """Return the page that was asked for; never a damaged record."""

@@ -98,6 +98,8 @@ def query_vector(
 
 
 def _weighted_sum(query: Query, vectors: Sequence[Vector]) -> Vector:
+    if len(vectors) == 1 and query.parts[0].weight > 0:
+        return vectors[0]
     dims = {len(vector) for vector in vectors}
     if len(dims) > 1:
         raise InvalidInput(f"The parts of the query differ in dimension: {sorted(dims)}.")
