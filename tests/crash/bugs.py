@@ -74,6 +74,8 @@ def manifest_first() -> None:
     real, held = Path.rename, []
 
     def rename(self: Path, target: str | Path) -> Path:
+        if Path(target).parent.name != "index":
+            return real(self, target)
         held.append((self, Path(target)))
         if Path(target).name == "manifest.json":
             for pair in reversed(held):

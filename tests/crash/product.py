@@ -29,7 +29,7 @@ from triptych.index import database
 from triptych.retrieval.collection import Collection
 
 # what a store, its log and an index may be made of, scratch files of one kill included
-MOST_FILES = 24
+MOST_FILES = 16
 _TOLERANCE = 2e-6
 
 # the store's file grows ahead of need, by a hundred writes of zeros that are all alike
