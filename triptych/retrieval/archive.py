@@ -32,6 +32,8 @@ _PART = re.compile(r"items-[0-9]{5}\.parquet")
 _LARGEST_MANIFEST = 64 << 20
 _MOST_PARTS = 100_000
 _BATCH = 256
+_WRONG = (ValueError, TypeError, KeyError, AttributeError)
+_LONGER = {4: 1e-5, 2: 1e-2}  # by the bytes of a number: what rounding does to a length of 1
 _MODALITIES = ("text", "image", "both", "vector")
 # those that may hold lone surrogates, which Parquet's text cannot: then `exact` has them as JSON
 _TEXTS = ("id", "text", "uri", "root")
@@ -136,7 +138,7 @@ class ArchiveReader:
                         yield _entries(batch)
             except TriptychError:
                 raise
-            except (OSError, ValueError, TypeError, KeyError, RecursionError, pa.ArrowException):
+            except (*_WRONG, OSError, RecursionError, pa.ArrowException):
                 raise self._damaged(f"{part.name} cannot be read") from None
 
     def _listed(self) -> dict[str, tarfile.TarInfo]:
@@ -150,6 +152,8 @@ class ArchiveReader:
                 if len(found) > _MOST_PARTS:
                     raise self._no_archive("it holds too many files")
                 found[member.name] = member
+        except TriptychError:
+            raise
         except (tarfile.TarError, EOFError, ValueError):
             raise self._no_archive("it is no tar, or a damaged one") from None
         return found
@@ -182,7 +186,7 @@ class ArchiveReader:
             del body["format"]
             parts = tuple(Part(**part) for part in body.pop("parts"))
             return _typed(Archive(**body, parts=parts))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (*_WRONG, RecursionError):
             raise self._damaged("the manifest cannot be read") from None
 
     def _opened(self, name: str) -> IO[bytes]:
@@ -227,8 +231,9 @@ def _entries(batch: pa.RecordBatch) -> list[Entry]:
         raise ValueError("a vector is missing")
     numbers_NM = vectors.flatten().to_numpy(zero_copy_only=False)
     numbers_NM = numbers_NM.reshape(len(batch), vectors.type.list_size)
-    if not np.isfinite(numbers_NM).all():
-        raise ValueError("a vector is not finite")
+    lengths_N = np.linalg.norm(numbers_NM.astype(np.float64), axis=1)
+    if not (np.abs(lengths_N - 1) <= _LONGER[numbers_NM.dtype.itemsize]).all():  # nor NaN
+        raise ValueError("a vector has not the length 1")
     vectors_NM = unit_rows(numbers_NM) if numbers_NM.dtype == np.float16 else numbers_NM
     rows = batch.drop_columns(["vector"]).to_pylist()
     return [_entry(row, vector_M) for row, vector_M in zip(rows, vectors_NM, strict=True)]
@@ -237,6 +242,8 @@ def _entries(batch: pa.RecordBatch) -> list[Entry]:
 def _entry(row: Mapping[str, Any], vector_M: Any) -> Entry:
     exact = json.loads(row["exact"]) if row["exact"] is not None else {}
     id, text, uri, root = (exact.get(name, row[name]) for name in _TEXTS)
+    if not isinstance(id, str) or not all(isinstance(one, str | None) for one in (text, uri, root)):
+        raise ValueError("a text is none")
     metadata = json.loads(row["metadata"])
     modality = row["modality"]
     if modality not in _MODALITIES or not isinstance(metadata, dict):

@@ -127,7 +127,7 @@ def _parts(view: View) -> Iterator[tuple[bytes, int]]:
     while entries is not None:
         buffer, items = BytesIO(), 0
         with pq.ParquetWriter(buffer, columns, **settings) as writer:
-            while entries is not None and buffer.tell() < _PART_BYTES:
+            while entries is not None and (not items or buffer.tell() < _PART_BYTES):
                 writer.write_table(as_table(entries, columns))
                 items += len(entries)
                 entries = next(batches, None)
