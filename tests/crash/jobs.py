@@ -49,7 +49,7 @@ _LEFT_OPEN: list[Collection] = []
 
 def warm_up() -> None:
     """Do everything once, so that no child has to: imports, first calls."""
-    for kind in ("flat", "faiss", "hnsw"):
+    for kind in ("flat", "hnsw"):
         with open_collection(Path(":memory:"), kind) as collection:
             collection.add([item(1, 1), item(2, 1)])
             check(collection, [{1: 1, 2: 1}])

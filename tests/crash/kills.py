@@ -12,7 +12,7 @@ from tests.crash.oracle import Log
 from tests.crash.product import MOST_FILES
 from tests.crash.server import ForkServer, Outcome
 
-KINDS = ("faiss", "flat", "hnsw")
+KINDS = ("flat", "hnsw")
 _PER_FOLDER = 25
 
 

@@ -33,7 +33,7 @@ def references(
     closed, and left by a kill with a log."""
     pairs = []
     for at, (kind, state) in enumerate(
-        (k, s) for k in ("faiss", "flat") for s in ("closed", "killed")
+        (k, s) for k in ("hnsw", "flat") for s in ("closed", "killed")
     ):
         pair = []
         for which in range(2):

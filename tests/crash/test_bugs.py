@@ -14,7 +14,7 @@ from tests.crash.references import damage_often
 from tests.crash.server import ForkServer
 from tests.crash.shim import Mode
 
-KIND = "faiss"
+KIND = "flat"
 MOST_KILLS = 150
 MOST_DAMAGED = 300
 

@@ -15,7 +15,7 @@ from tests.crash.server import ForkServer
 from tests.crash.shim import Mode
 
 # the vectors' index differs by kind, the calls of the disk hardly
-KIND = "faiss"
+KIND = "flat"
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from tests.index.clusters import DIM, NUM, clustered, recall, truth
 from triptych.errors import CollectionDamaged
 from triptych.index import ANNS
 from triptych.index.base import Ann, Cancelled
+from triptych.index.holdout import Holdout
 from triptych.types import Matrix
 
 MATRIX = clustered()
@@ -86,6 +87,21 @@ def test_threads_do_not_disturb_each_other(ann: Ann) -> None:
     alone = [run(job) for job in jobs]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(run, jobs)) == alone
+
+
+def test_one_that_is_not_whole_lacks_what_is_held_back_until_it_is_completed(ann: Ann) -> None:
+    held = Holdout(NUM).positions_H
+    young: Ann = ANNS.resolve(ann.kind).build(
+        ann.kind, Held(MATRIX), threads=1, cancelled=lambda: False, whole=False
+    )
+    most = ann.efforts()[-1]
+    assert len(young) == NUM - len(held) and young.efforts() == ann.efforts()
+    found = [young.search(MATRIX[position], 20, effort=most) for position in held[:20]]
+    assert not np.isin(np.concatenate(found), held).any()
+    young.complete(Held(MATRIX))
+    assert len(young) == NUM
+    found = [young.search(MATRIX[position], 20, effort=most) for position in held[:20]]
+    assert np.mean([p in f for p, f in zip(held[:20], found, strict=True)]) > 0.9
 
 
 @pytest.mark.parametrize("mapped", [False, True])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +103,8 @@ def test_full_effort_finds_the_best_of_all(kind: str) -> None:
 
 
 def test_without_an_ann_the_base_is_scanned() -> None:
-    index = SegmentedIndex(
-        DIM, replace(based(ROWS, MATRIX, "flat", "fp32", Knobs(1, 1)), kind="faiss")
-    )
-    assert (index.kind, index.exact) == ("faiss", True)
+    index = SegmentedIndex(DIM, based(ROWS, MATRIX, "flat", "fp32", Knobs(1, 1)))
+    assert (index.kind, index.exact) == ("flat", True)
     assert reached(index, (ROWS, MATRIX)) == 1
 
 

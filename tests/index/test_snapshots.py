@@ -250,8 +250,8 @@ def test_refuses_a_newer_manifest_by_its_format(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     snapshots = published(folder, "flat")
-    edit(folder, format=2, unknown="field")
-    assert "format 2, this program reads 1" in refused(snapshots, caplog)
+    edit(folder, format=3, unknown="field")
+    assert "format 3, this program reads 2" in refused(snapshots, caplog)
 
 
 @pytest.mark.parametrize("field", ["sequence", "count", "kind", "folder", "recall", "checksum"])
@@ -290,7 +290,7 @@ def test_refuses_a_forged_manifest(
     assert "manifest cannot be read" in refused(snapshots, caplog)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", "7", '{"format": 1}', "\xff", "[" * 9_000])
+@pytest.mark.parametrize("content", ["", "[]", "{}", "7", '{"format": 2}', "\xff", "[" * 9_000])
 def test_refuses_a_garbled_manifest(
     folder: Path, caplog: pytest.LogCaptureFixture, content: str
 ) -> None:

@@ -18,7 +18,7 @@ from triptych.index.snapshot import Manifest, Snapshots
 from triptych.retrieval.collection import Collection
 
 NUM = 300
-KINDS = ["auto", "faiss", "hnsw", "ivf_sq8"]
+KINDS = ["auto", "flat", "hnsw", "ivf_sq8"]
 
 
 def open_own(path: Path, *, index: str = "auto") -> Collection:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from triptych.registry import Registry
 
-INDEXES = Registry(
-    "index",
-    {"flat": "triptych.index.flat:FlatIndex", "faiss": "triptych.index.faiss:FaissIndex"},
-)
+INDEXES = Registry("index", {"flat": "triptych.index.flat:FlatIndex"})
 """Exact kinds: every vector is looked at."""
 
 ANNS = Registry(

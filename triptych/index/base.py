@@ -97,9 +97,21 @@ class Ann(Protocol):
 
     @classmethod
     def build(
-        cls, kind: str, source: Source, *, threads: int, cancelled: Callable[[], bool]
+        cls,
+        kind: str,
+        source: Source,
+        *,
+        threads: int,
+        cancelled: Callable[[], bool],
+        whole: bool = True,
     ) -> Self:
-        """Train and fill an index; raises Cancelled soon after `cancelled()` says so."""
+        """Train and fill an index; raises Cancelled soon after `cancelled()` says so.
+
+        One that is not `whole` lacks what a Holdout holds back of them, until `complete`.
+        """
+
+    def complete(self, source: Source) -> None:
+        """Add what was held back: after that nothing changes any more."""
 
     def __len__(self) -> int: ...
 

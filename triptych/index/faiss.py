@@ -1,7 +1,4 @@
-"""FAISS: approximate neighbours among positions, and its exact index with ids.
-
-The only file that knows FAISS.
-"""
+"""FAISS: approximate neighbours among positions. The only file that knows it."""
 
 from __future__ import annotations
 
@@ -16,30 +13,11 @@ from typing import Any, Self
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
 from triptych.errors import CollectionDamaged
-from triptych.index.base import (
-    NOTHING,
-    Cancelled,
-    Positions,
-    Source,
-    checked_dim,
-    checked_k,
-    checked_rows,
-    checked_vectors,
-    exact_scores,
-    last_of_each,
-    nothing_found,
-    ranked,
-)
-from triptych.types import Matrix, Rows, Vector
-
-# float32 products are off by less than this: whoever is that close to the cut is looked at again
-_DOUBT = 1e-5
-_SPARE = 8
-# up to so many numbers a second thread costs more than it brings: ten times as much on busy cores
-_ONE_THREAD = 50_000_000
+from triptych.index.base import NOTHING, Cancelled, Positions, Source
+from triptych.index.holdout import Holdout
+from triptych.types import Vector
 
 _SAMPLE = 39  # vectors that k-means wants for each list
 _FEWEST_SAMPLES = 4096
@@ -81,14 +59,21 @@ _loading = threading.Lock()  # FAISS's limits for reading are the process's
 class FaissAnn:
     """Positions 0..N-1 by approximate inner product of unit vectors; obeys `Ann`."""
 
-    def __init__(self, kind: str, index: Any) -> None:
+    def __init__(self, kind: str, index: Any, count: int) -> None:
         self.kind = kind
         self._index = index
-        self._most = max(1, int(index.ntotal if _KINDS[kind].graph else index.nlist))
+        self._holdout = Holdout(count)
+        self._most = max(1, count if _KINDS[kind].graph else int(index.nlist))
 
     @classmethod
     def build(
-        cls, kind: str, source: Source, *, threads: int, cancelled: Callable[[], bool]
+        cls,
+        kind: str,
+        source: Source,
+        *,
+        threads: int,
+        cancelled: Callable[[], bool],
+        whole: bool = True,
     ) -> Self:
         count, dim = len(source), source.dim
         index: Any = faiss.index_factory(
@@ -101,16 +86,20 @@ class FaissAnn:
         else:
             for trained in (index, getattr(index, "pq", index)):
                 trained.cp.min_points_per_centroid = 1  # else it warns on the standard error
+        built = cls(kind, index, count)
         with _threads(threads):
             if cancelled():
                 raise Cancelled
             if not index.is_trained:
-                index.train(_sample(source))
-            for start in range(0, count, _ADDED_AT_ONCE):
-                if cancelled():
-                    raise Cancelled
-                index.add(source.gather(np.arange(start, min(start + _ADDED_AT_ONCE, count))))
-        return cls(kind, index)
+                index.train(source.gather(_sample(count, dim)))
+            built._fill(source, built._holdout.num_others, cancelled)
+        if whole:
+            built.complete(source)
+        return built
+
+    def complete(self, source: Source) -> None:
+        with _threads(1):
+            self._fill(source, len(source), lambda: False)
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -130,7 +119,7 @@ class FaissAnn:
         with _threads(1):
             _, found_1K = self._index.search(query_M[None], min(k, len(self)), params=params)
         found_K = found_1K[0]
-        return np.asarray(found_K[found_K != NOTHING])
+        return self._holdout.positions_of(found_K[found_K != NOTHING])
 
     def save(self, path: Path) -> None:
         with path.open("wb") as file:
@@ -149,15 +138,22 @@ class FaissAnn:
         got = (type(index).__name__, codec, index.metric_type)
         if got != (_KINDS[kind].type, _KINDS[kind].codec, faiss.METRIC_INNER_PRODUCT):
             raise CollectionDamaged(f"The index's {path.name} is a FAISS index of another kind.")
-        return cls(kind, index)
+        return cls(kind, index, int(index.ntotal))
+
+    def _fill(self, source: Source, end: int, cancelled: Callable[[], bool]) -> None:
+        """Add, in the order of its numbers, all that is missing before `end`."""
+        for start in range(len(self), end, _ADDED_AT_ONCE):
+            if cancelled():
+                raise Cancelled
+            numbers = np.arange(start, min(start + _ADDED_AT_ONCE, end))
+            self._index.add(source.gather(self._holdout.positions_of(numbers)))
 
     def _parameters(self, effort: int, allowed: Positions | None) -> Any:
         """Return the knobs for one call: other threads' searches have their own."""
         graph, effort = _KINDS[self.kind].graph, min(effort, self._most)
         if allowed is None:
             return _knobs(graph, effort)
-        inside_N = np.zeros(len(self), dtype=bool)
-        inside_N[allowed] = True
+        inside_N = self._holdout.chosen(allowed)
         selector = _api.IDSelectorBitmap(np.packbits(inside_N, bitorder="little"))
         # as a keyword, or FAISS does not keep the selector alive
         return _knobs.__wrapped__(graph, effort, sel=selector)
@@ -182,11 +178,11 @@ def _subspaces(dim: int) -> int:
     return next(num for num in range(max(1, dim // 2), 0, -1) if dim % num == 0)
 
 
-def _sample(source: Source) -> Matrix:
-    count = len(source)
-    wanted = min(count, max(_FEWEST_SAMPLES, _SAMPLE * _lists(count, source.dim)))
+def _sample(count: int, dim: int) -> Positions:
+    """Return the positions to train on; the few that are held back do not matter among them."""
+    wanted = min(count, max(_FEWEST_SAMPLES, _SAMPLE * _lists(count, dim)))
     chosen = np.random.default_rng(0).choice(count, wanted, replace=False, shuffle=False)
-    return source.gather(np.sort(chosen))
+    return np.sort(chosen)
 
 
 @contextmanager
@@ -199,92 +195,6 @@ def _limited(num_bytes: int) -> Iterator[None]:
             yield
         finally:
             faiss.set_deserialization_vector_byte_limit(before)
-
-
-class FaissIndex:
-    """`IndexFlatIP` under `IndexIDMap2`, scores made exact."""
-
-    kind = "faiss"
-
-    def __init__(self, dim: int) -> None:
-        self._index: Any = faiss.IndexIDMap2(faiss.IndexFlatIP(checked_dim(dim)))
-
-    @property
-    def dim(self) -> int:
-        return int(self._index.d)
-
-    def __len__(self) -> int:
-        return int(self._index.ntotal)
-
-    def rows(self) -> Rows:
-        return np.sort(faiss.vector_to_array(self._index.id_map).astype(np.int64))
-
-    def add(self, rows_N: Rows, vectors_NM: NDArray[Any]) -> None:
-        vectors_NM = checked_vectors(vectors_NM, self.dim)
-        rows_N = checked_rows(rows_N, len(vectors_NM))
-        last = last_of_each(rows_N)
-        # FAISS would keep both copies of a row
-        self.remove(rows_N)
-        if len(last):
-            self._index.add_with_ids(vectors_NM[last], rows_N[last])
-
-    def remove(self, rows_N: Rows) -> int:
-        held = np.intersect1d(np.asarray(rows_N, dtype=np.int64), self.rows())
-        # removal moves the whole matrix, even for nothing
-        return int(self._index.remove_ids(held)) if len(held) else 0
-
-    def search(
-        self, vectors_QM: NDArray[Any], k: int, *, allowed: Rows | None = None
-    ) -> tuple[Rows, Matrix]:
-        vectors_QM = checked_vectors(vectors_QM, self.dim)
-        k = checked_k(k, len(self))
-        ids_QK, scores_QK = nothing_found(len(vectors_QM), k)
-        if allowed is not None:
-            allowed = np.intersect1d(np.asarray(allowed, dtype=np.int64), self.rows())
-        reachable = len(self) if allowed is None else len(allowed)
-        if not reachable:
-            return ids_QK, scores_QK
-        with _threads(1 if len(self) * self.dim <= _ONE_THREAD else faiss.omp_get_max_threads()):
-            for at, query_M in enumerate(vectors_QM):
-                found_K, found_scores_K = self._best(query_M, min(k, reachable), reachable, allowed)
-                ids_QK[at, : len(found_K)] = found_K
-                scores_QK[at, : len(found_K)] = found_scores_K
-        return ids_QK, scores_QK
-
-    def save(self, path: Path) -> None:
-        # through Python's file: FAISS's own writer takes no path that is not UTF-8
-        path.write_bytes(faiss.serialize_index(self._index).data)
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        try:
-            inner: Any = faiss.deserialize_index(np.fromfile(path, dtype=np.uint8))
-        except (OSError, RuntimeError, MemoryError):
-            raise CollectionDamaged(f"{path.name} is not a FAISS index.") from None
-        flat = faiss.downcast_index(inner.index) if hasattr(inner, "id_map") else None
-        if not isinstance(flat, faiss.IndexFlat) or inner.metric_type != faiss.METRIC_INNER_PRODUCT:
-            raise CollectionDamaged(f"{path.name} is a FAISS index of another kind.")
-        index = cls(int(inner.d))
-        index._index = inner
-        return index
-
-    def _best(
-        self, query_M: Vector, k: int, reachable: int, allowed: Rows | None
-    ) -> tuple[Rows, Vector]:
-        chosen = None
-        if allowed is not None:
-            # as a keyword, or FAISS does not keep the selector alive
-            chosen = faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed))  # type: ignore[call-arg]
-        wanted = min(k + _SPARE, reachable)
-        while True:
-            rough_1K, rows_1K = self._index.search(query_M[None], wanted, params=chosen)
-            rows_K = rows_1K[0][rows_1K[0] != NOTHING]
-            scores_K = exact_scores(self._index.reconstruct_batch(rows_K), query_M)
-            best_K, best_scores_K = ranked(rows_K, scores_K, k)
-            # beyond what was fetched nobody may still belong above the cut
-            if wanted == reachable or rough_1K[0, -1] < best_scores_K[-1] - _DOUBT:
-                return best_K, best_scores_K
-            wanted = min(4 * wanted, reachable)
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def resident_bytes(kind: str, count: int, dim: int, precision: str = "fp32") -> 
     pages the system may drop at any time, and which are not counted. Building takes the same,
     for the lists besides up to 400 MB for the sample that they are trained on.
     """
-    if kind in ("flat", "faiss"):
+    if kind == "flat":
         return count * dim * (2 if precision == "fp16" else 4)
     lists = 0 if kind.startswith("hnsw") else 1 if kind == "rabitq" else 4 * math.isqrt(count)
     return count * _PER_VECTOR[kind](dim) + lists * dim * 4

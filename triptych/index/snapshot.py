@@ -27,14 +27,17 @@ from triptych.types import Matrix, Precision, Rows
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 _MANIFEST = "manifest.json"
 _ROWS = "rows"
 _ANN = "ann"
 _FEWEST = 256  # vectors that training needs
 
 Tune: TypeAlias = "Callable[[Base], tuple[Knobs, float] | None]"
-"""The cheapest knobs that reach the recall, and the recall measured; None: not with this kind."""
+"""The cheapest knobs that reach the recall, and that recall; None: not with this kind.
+
+The Ann is not whole yet.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,10 +280,13 @@ def _fitted(
             break
         if len(rows) < _FEWEST:
             continue
-        ann: Ann = ANNS.resolve(kind).build(kind, rows, threads=threads, cancelled=cancelled)
+        ann: Ann = ANNS.resolve(kind).build(
+            kind, rows, threads=threads, cancelled=cancelled, whole=False
+        )
         base = Base(kind, rows, ann)
         tuned = tune(base)
         if tuned is not None:
+            ann.complete(rows)
             return replace(base, knobs=tuned[0]), tuned[1]
     return Base(exact, rows), 1.0
 

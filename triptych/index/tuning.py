@@ -1,10 +1,11 @@
-"""The cheapest knobs that reach a recall, measured on queries made of the index's own vectors.
+"""The cheapest knobs that reach a recall, measured on vectors that were held back from the index.
 
 Letters: N vectors, Q queries, K neighbours, M embedding width.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.index.base import Cancelled, Source
+from triptych.index.base import Cancelled, Positions, Source
+from triptych.index.holdout import Holdout
 from triptych.index.segments import Base, Knobs
 from triptych.types import Matrix, Vector
 
@@ -23,8 +25,6 @@ Found = TypeVar("Found")
 K = 10
 """The recall is that of the first ten."""
 
-_NUM_QUERIES = 400
-_SAMPLE = 4_096
 _CHUNK = 8_192
 _REFINES = {
     "hnsw": (1,),
@@ -40,8 +40,8 @@ _ALL: dict[str, None] = {"removed_N": None, "allowed": None}
 # of the hard half: the length of the offset that all share, and of each one's own noise
 _OFFSET = 1.0
 _NOISE = 0.5
-_FIRST_LOOK = 40
-_HOPELESS = 0.1
+_LOOKS = (40, 100, 200, 400)  # after so many queries
+_HOPELESS = 3  # standard errors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +57,8 @@ class Questions:
 class Tuned:
     """Knobs, the recall of the half that they serve worse, and the median seconds of a search.
 
-    Where nothing is `reached`, they are the best that were seen.
+    The recall is what was measured less its standard error: the cheapest knobs of many that were
+    tried are those that had some luck. Where nothing is `reached`, they are the best seen.
     """
 
     knobs: Knobs
@@ -69,13 +70,17 @@ class Tuned:
 def fit(
     base: Base, recall: float, *, cancelled: Callable[[], bool] = lambda: False
 ) -> tuple[Knobs, float] | None:
-    """Return the base's cheapest knobs that reach `recall`, and the recall measured.
+    """Return the base's cheapest knobs that reach `recall`, and the recall to be counted on.
 
-    None where none do, or none in less time than a scan takes. Raises Cancelled.
+    Its Ann is not whole yet: who asks for what it holds already is answered too well. None where
+    no knobs do, or none in less time than a scan takes, or nothing is held back to ask for.
+    Raises Cancelled.
     """
     if base.ann is None:
         return base.knobs, 1.0
     questions = ask(base.rows, cancelled=cancelled)
+    if not len(questions.vectors_QM):
+        return None
 
     def search(query_M: Vector, k: int, knobs: Knobs) -> Vector:
         if cancelled():
@@ -90,38 +95,30 @@ def fit(
     return (tuned.knobs, tuned.recall) if tuned.reached else None
 
 
-def ask(
-    source: Source, *, num: int = _NUM_QUERIES, cancelled: Callable[[], bool] = lambda: False
-) -> Questions:
-    """Return held-out queries with their truth; one pass over all vectors. Raises Cancelled."""
-    vectors_QM, hard_Q = held_out(source, num)
-    truth_QK = best_scores(source, vectors_QM, K, cancelled=cancelled)
+def ask(source: Source, *, cancelled: Callable[[], bool] = lambda: False) -> Questions:
+    """Return queries with their truth among what is not held back; one pass over all vectors.
+
+    Raises Cancelled.
+    """
+    held_H = Holdout(len(source)).positions_H
+    vectors_QM, hard_Q = questions_of(source.gather(held_H))
+    truth_QK = best_scores(source, vectors_QM, K, without=held_H, cancelled=cancelled)
     return Questions(vectors_QM, truth_QK, hard_Q)
 
 
-def held_out(source: Source, num: int, *, seed: int = 0) -> tuple[Matrix, NDArray[np.bool_]]:
-    """Return unit queries_QM that are not stored, and which are of the harder half.
+def questions_of(held_HM: Matrix, *, seed: int = 0) -> tuple[Matrix, NDArray[np.bool_]]:
+    """Return unit queries_QM, and which are of the harder half: two of each vector held back.
 
-    A stored vector finds itself whatever the knobs. The first half lie between a vector and its
-    nearest neighbour (of a sample), as a query does that resembles several items. The others are
-    like words asked of pictures: moved by an offset that all share, and by noise; they need
-    about twice the candidates.
+    The first is the vector as it is: a new one of the same kind as all others. The second is
+    like words asked of pictures: moved by an offset that all share, and by noise; it takes about
+    twice the candidates.
     """
     rng = np.random.default_rng(seed)
-    size = min(len(source), max(num, _SAMPLE))
-    sample_SM = source.gather(np.sort(rng.choice(len(source), size, replace=False)))
-    chosen_Q = rng.choice(size, num, replace=size < num)
-    cosines_QS = sample_SM[chosen_Q] @ sample_SM.T
-    cosines_QS[np.arange(num), chosen_Q] = -np.inf
-    near_QM = sample_SM[cosines_QS.argmax(axis=1)]
-    share_Q1 = rng.uniform(0.2, 0.8, (num, 1))
-    queries_QM = _units((1 - share_Q1) * sample_SM[chosen_Q] + share_Q1 * near_QM)
-    hard_Q = np.arange(num) % 2 == 1
-    offset_M = _units(rng.standard_normal((1, source.dim)))
-    noise_QM = _units(rng.standard_normal((num, source.dim)))
-    moved_QM = _units(queries_QM + _OFFSET * offset_M + _NOISE * noise_QM)
-    queries_QM[hard_Q] = moved_QM[hard_Q]
-    return queries_QM.astype(np.float32), hard_Q
+    offset_M = _units(rng.standard_normal((1, held_HM.shape[1])))
+    noise_HM = _units(rng.standard_normal(held_HM.shape))
+    moved_HM = _units(held_HM + _OFFSET * offset_M + _NOISE * noise_HM).astype(np.float32)
+    both_QM = np.stack([held_HM, moved_HM], axis=1).reshape(-1, held_HM.shape[1])
+    return both_QM, np.arange(len(both_QM)) % 2 == 1
 
 
 def best_scores(
@@ -129,16 +126,19 @@ def best_scores(
     vectors_QM: Matrix,
     k: int,
     *,
+    without: Positions | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Matrix:
-    """Return the k best cosines of each query over the whole source, descending."""
+    """Return the k best cosines of each query over the source, descending, -inf where too few."""
     best_QK = np.full((len(vectors_QM), k), -np.inf, dtype=np.float32)
     for start in range(0, len(source), _CHUNK):
         if cancelled():
             raise Cancelled
         positions = np.arange(start, min(start + _CHUNK, len(source)))
+        if without is not None:
+            positions = np.setdiff1d(positions, without, assume_unique=True)
         both = np.hstack([best_QK, vectors_QM @ source.gather(positions).T])
-        best_QK = -np.partition(-both, k - 1, axis=1)[:, :k]
+        best_QK = np.partition(both, -k, axis=1)[:, -k:]
     return -np.sort(-best_QK, axis=1)
 
 
@@ -151,7 +151,7 @@ def tune(
     *,
     slowest: float = np.inf,
 ) -> Tuned:
-    """Return the knobs of least median time whose recall@10 is reached in both halves.
+    """Return the knobs of least median time that reach the recall@10 in both halves.
 
     `search` returns the exact scores of what it found; efforts and refines ascend, and the recall
     grows with both: so the less is refined, the more effort it takes, and each is tried on the
@@ -182,7 +182,7 @@ def _measured(
     questions: Questions,
     recall: float,
 ) -> Tuned:
-    """Return how the knobs do; after a first look only, where they are hopeless."""
+    """Return how the knobs do; after a few queries only, where they are hopeless."""
     hits_Q: list[float] = []
     seconds_Q: list[float] = []
     for query_M, truth_K in zip(questions.vectors_QM, questions.truth_QK, strict=True):
@@ -191,13 +191,18 @@ def _measured(
         hits = np.count_nonzero(scores_K[: len(there_K)] >= there_K[-1] - _SAME)
         hits_Q.append(hits / len(there_K))
         seconds_Q.append(seconds)
-        if len(hits_Q) == _FIRST_LOOK and np.mean(hits_Q) < recall - _HOPELESS:
+        if len(hits_Q) in _LOOKS and _at_least(np.array(hits_Q), -_HOPELESS) < recall:
             break
     hard_Q = questions.hard_Q[: len(hits_Q)]
     halves = [np.array(hits_Q)[half] for half in (hard_Q, ~hard_Q) if half.any()]
-    worse = min(float(half.mean()) for half in halves)
+    worse = min(_at_least(half, 1) for half in halves)
     complete = len(hits_Q) == len(questions.vectors_QM)
     return Tuned(knobs, worse, float(np.median(seconds_Q)), complete and worse >= recall)
+
+
+def _at_least(hits_Q: NDArray[np.float64], errors: float) -> float:
+    """Return the mean less so many standard errors."""
+    return float(hits_Q.mean() - errors * hits_Q.std() / math.sqrt(len(hits_Q)))
 
 
 def _timed(call: Callable[[], Found]) -> tuple[Found, float]:

@@ -29,7 +29,6 @@ _DEAR = 5_000  # so many rows beside an index double the time of a search
 _QUIET = 1.0  # seconds without a write
 _MANY = 50_000  # rows beside the index that are not waited for any longer
 _POLITE = 15  # nice: what is built in the background leaves the processor to searches
-_EXACT = ("flat", "faiss")
 
 
 class Builder:
@@ -103,7 +102,7 @@ class Builder:
         if self._snapshots is None or not behind or not len(self._live):
             return
         wanted = self._wanted(len(self._live))
-        if self._kind == "auto" and wanted[0] not in _EXACT:
+        if self._kind == "auto" and wanted[0] != "flat":
             if not self._live.exact:
                 return
             wanted = ("flat",)  # the approximate index is built by the next one who has the time
@@ -119,7 +118,7 @@ class Builder:
 
     def _is_due(self) -> bool:
         count = len(self._live)
-        if self._snapshots is None or self._wanted(count)[0] in _EXACT:
+        if self._snapshots is None or self._wanted(count)[0] == "flat":
             return False
         if self._live.exact:
             return self._tried + self._tried // 5 < count
@@ -203,4 +202,4 @@ def build_index(
 
 def _fits(saved: Manifest, wanted: Sequence[str]) -> bool:
     """Whether it is of a kind that would be built again."""
-    return saved.kind in wanted and (saved.kind not in _EXACT or wanted[0] in _EXACT)
+    return saved.kind in wanted and (saved.kind != "flat" or wanted[0] == "flat")
