@@ -19,6 +19,7 @@ from triptych.encoders import open_clip_hub
 from triptych.encoders.open_clip import OpenClipModel, open_clip
 from triptych.encoders.open_clip_recipe import recipe_of
 from triptych.errors import InvalidInput, NotAvailable, NotFound
+from triptych.types import Item
 
 TINY = {
     "embed_dim": 32,
@@ -169,6 +170,23 @@ def test_token_states_are_of_the_tower(model: OpenClipModel) -> None:
     states = model.encode_pictures([Image.new("RGB", (90, 30))] * 3)
     assert states.tokens_BTD.shape == (3, 4, 64)
     assert states.mask_BT.all()
+
+
+def test_token_states_lie_in_one_space(model: OpenClipModel) -> None:
+    image = Image.effect_noise((50, 40), 80).convert("RGB")
+    items = [Item(id="t", text="red " * 30), Item(id="p", image=image, text="red")]
+    together = model.token_states(items)
+    assert model.token_width == 32
+    assert [one_TW.shape for one_TW in together] == [(16, 32), (3 + 4, 32)]
+    for item, one_TW in zip(items, together, strict=True):
+        np.testing.assert_allclose(np.linalg.norm(one_TW, axis=1), 1.0, atol=1e-5)
+        np.testing.assert_allclose(model.token_states([item])[0], one_TW, atol=1e-5)
+
+
+def test_the_state_of_the_end_is_the_vector_of_the_text(model: OpenClipModel) -> None:
+    # what is projected is what the tower itself projects
+    (states_TW,) = model.token_states([Item(id="t", text="a red car")])
+    np.testing.assert_allclose(states_TW[-1], model.embed_texts(["a red car"])[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 20000), (20000, 1)])
