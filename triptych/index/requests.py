@@ -22,9 +22,10 @@ from triptych.errors import (
     TriptychError,
 )
 from triptych.index.base import checked_dim, checked_vectors
+from triptych.index.meta import PRECISIONS, Space
 from triptych.index.records import Entry, FileState, Tokens, metadata_json
 from triptych.index.wire import ERROR, REPLY, REQUEST, Buffer, Frame, write_frame
-from triptych.types import Matrix, Modality
+from triptych.types import Matrix, Modality, Rows
 
 T = TypeVar("T")
 
@@ -74,11 +75,44 @@ class Compact:
 
 
 @dataclass(frozen=True, slots=True)
+class BeginSpace:
+    """Make room for the vectors of another model, or say where it is; its number is the reply."""
+
+    space: Space  # the number is not known yet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PutVectors:
+    """Store vectors in the space of this number."""
+
+    space: int
+    rows_N: Rows
+    vectors_NM: Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchSpace:
+    """Search the space of this number from now on."""
+
+    space: int
+    from_thumbnails: bool  # where a last picture is lost
+
+
+@dataclass(frozen=True, slots=True)
+class DropSpace:
+    """Delete the space of this number."""
+
+    space: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     """Say that you are there; answered by ACCEPTED alone."""
 
 
-Request: TypeAlias = Write | Delete | Touch | Compact | Ping
+Request: TypeAlias = (
+    Write | Delete | Touch | Compact | BeginSpace | PutVectors | SwitchSpace | DropSpace | Ping
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +136,21 @@ def encode_request(request: Request) -> list[Buffer]:
             return write_frame(REQUEST, header)
         case Compact():
             return write_frame(REQUEST, {"operation": "compact"})
+        case BeginSpace():
+            return write_frame(REQUEST, {"operation": "begin", "space": list(request.space[1:])})
+        case PutVectors():
+            return _encode_vectors(request)
+        case SwitchSpace():
+            return write_frame(
+                REQUEST,
+                {
+                    "operation": "switch",
+                    "space": request.space,
+                    "from_thumbnails": request.from_thumbnails,
+                },
+            )
+        case DropSpace():
+            return write_frame(REQUEST, {"operation": "drop", "space": request.space})
         case Ping():
             return write_frame(REQUEST, {"operation": "ping"})
 
@@ -125,6 +174,15 @@ def decode_request(frame: Frame) -> Request:
             return Touch(states=dict(zip(rows, files, strict=True)))
         case "compact":
             return Compact()
+        case "begin":
+            return BeginSpace(_space(_of(list, header.get("space"), "space")))
+        case "vectors":
+            return _decode_vectors(header, frame.body)
+        case "switch":
+            lax = _of(bool, header.get("from_thumbnails"), "from_thumbnails")
+            return SwitchSpace(_whole(header.get("space"), "space"), lax)
+        case "drop":
+            return DropSpace(_whole(header.get("space"), "space"))
         case "ping":
             return Ping()
     raise NotAvailable(
@@ -230,6 +288,38 @@ def _decode_write(header: dict[str, Any], body: memoryview) -> Write:
         replace=_of(bool, header.get("replace"), "replace"),
         fingerprint=_of(str, header.get("fingerprint"), "fingerprint"),
     )
+
+
+def _encode_vectors(request: PutVectors) -> list[Buffer]:
+    vectors_NM = np.ascontiguousarray(request.vectors_NM, dtype="<f4")
+    header = {
+        "operation": "vectors",
+        "space": request.space,
+        "rows": request.rows_N.tolist(),
+        "dim": vectors_NM.shape[1],
+    }
+    return write_frame(REQUEST, header, [vectors_NM.reshape(-1).view(np.uint8).data])
+
+
+def _decode_vectors(header: dict[str, Any], body: memoryview) -> PutVectors:
+    rows = [_whole(row, "row") for row in _column(header, "rows", int)]
+    dim = checked_dim(_whole(header.get("dim"), "dim"))
+    if len(body) != 4 * len(rows) * dim:
+        raise InvalidInput(f"Got {len(body)} bytes of vectors, expected {4 * len(rows) * dim}.")
+    vectors_NM = np.frombuffer(body, dtype="<f4").reshape(len(rows), dim)
+    return PutVectors(
+        space=_whole(header.get("space"), "space"),
+        rows_N=np.array(rows, dtype=np.int64),
+        vectors_NM=checked_vectors(vectors_NM, dim),
+    )
+
+
+def _space(fields: list[Any]) -> Space:
+    if len(fields) != 4 or fields[3] not in PRECISIONS:
+        raise InvalidInput(f"Got {fields!r:.80} as space, expected model, fingerprint, dim, fp32.")
+    model, fingerprint, dim, precision = fields
+    names = _of(str, model, "model"), _of(str, fingerprint, "fingerprint")
+    return Space(0, *names, checked_dim(_whole(dim, "dim")), precision)
 
 
 def _body(

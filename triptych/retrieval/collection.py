@@ -12,6 +12,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -25,9 +26,9 @@ from triptych.errors import (
     ModelMismatch,
     NotAvailable,
     NotFound,
+    TriptychError,
 )
 from triptych.filters import Filter, parse_filter
-from triptych.index.base import checked_vectors
 from triptych.index.meta import Meta, peek
 from triptych.index.plan import Budget
 from triptych.index.records import FileState, KnownFile, Record
@@ -38,10 +39,12 @@ from triptych.retrieval.arguments import as_ids, cosine, one_limit, share, whole
 from triptych.retrieval.builder import Builder
 from triptych.retrieval.folder import STORE, check_not_gutted, make_folder
 from triptych.retrieval.live import LiveIndex
-from triptych.retrieval.mismatch import another_model
+from triptych.retrieval.models import Models, embed_items, embed_query, holds_own_vectors
+from triptych.retrieval.originals import fill_the_rest
 from triptych.retrieval.pipeline import Pipeline, Request
 from triptych.retrieval.prepare import AnyItem, Prepared, batches, prepare
 from triptych.retrieval.query import build_query, query_vector, query_words
+from triptych.retrieval.spaces import Spaces
 from triptych.retrieval.writer import Writer
 from triptych.types import Hit, ImageSource, Item, Matrix, Part, Precision, Query, Vector
 
@@ -66,12 +69,11 @@ class Collection:
         threads: int = 1,
     ) -> None:
         self.folder = folder
-        self.embedder = embedder
         self._store = store
-        self._model_of = model_of
+        self._models = Models(embedder, folder=folder, opener=model_of)
         self._check_model()
         snapshots = Snapshots(folder / "index") if folder else None
-        self._live = LiveIndex(store, snapshots=snapshots)
+        self._live = LiveIndex(store, snapshots=snapshots, before_turn=self._models.of)
         mutex = threading.RLock()  # held by whoever writes
         self._builder = Builder(
             store,
@@ -83,8 +85,15 @@ class Collection:
             threads=threads,
         )
         self._writer = Writer(
-            store, self._live, self._builder, mutex, folder=folder, check=self._check_model
+            store,
+            self._live,
+            self._builder,
+            mutex,
+            folder=folder,
+            check=self._adopt_model,
+            finish=partial(fill_the_rest, store, self._models),
         )
+        self.spaces = Spaces(store, self._models, self._writer)
 
     @classmethod
     def open(
@@ -133,6 +142,11 @@ class Collection:
             store.close()
             raise
 
+    @property
+    def embedder(self) -> EmbeddingModel:
+        """The model whose vectors are searched."""
+        return self._models.of(self._live.meta)
+
     @staticmethod
     def peek(path: str | Path) -> Meta | None:
         """Return format, model, fingerprint and dim of the collection in `path`, None if none."""
@@ -153,11 +167,18 @@ class Collection:
         """Embed and store one prepared batch in one transaction; return how many items."""
         if replace:
             batch = list({one.item.id: one for one in batch}.values())
-        items = [one.item for one in batch]
-        vectors_NM = self._embed(items)
-        tokens = late.stored_tokens(self.embedder, items, self._store.meta.token_width)
-        entries = [one.entry(*its) for one, *its in zip(batch, vectors_NM, tokens, strict=True)]
-        return self._writer.write(entries, replace=replace)
+        while True:
+            model = self.embedder
+            items = [one.item for one in batch]
+            vectors_NM = embed_items(model, items)
+            tokens = late.stored_tokens(model, items, self._store.meta.token_width)
+            entries = [one.entry(*its) for one, *its in zip(batch, vectors_NM, tokens, strict=True)]
+            try:
+                return self._writer.write(entries, replace=replace, fingerprint=model.fingerprint)
+            except ModelMismatch:
+                self._live.refresh()
+                if model is self.embedder:
+                    raise
 
     def delete(self, ids: str | Iterable[str]) -> int:
         """Return how many of the ids were there and are gone."""
@@ -175,13 +196,19 @@ class Collection:
     def vectors(self, ids: Sequence[str]) -> Matrix:
         """Return the stored unit rows of `ids`, in order; raises NotFound for an unknown id."""
         names = as_ids(ids)
-        with self._store.reading():
-            self._follow()
-            rows = self._store.rows_of(names)
-            for name in names:
-                if name not in rows:
-                    raise NotFound(f"There is no item {name!r} in this collection.")
-            return self._live.vectors(np.array([rows[name] for name in names], dtype=np.int64))
+        while True:
+            with self._store.reading():
+                self._live.refresh()
+                rows = self._store.rows_of(names)
+                for name in names:
+                    if name not in rows:
+                        raise NotFound(f"There is no item {name!r} in this collection.")
+                wanted_N = np.array([rows[name] for name in names], dtype=np.int64)
+                try:
+                    return self._live.vectors(wanted_N)
+                except NotFound:  # overtaken by a writer, or damaged
+                    if self._live.sequence == self._store.sequence:
+                        raise
 
     def count(self, filter: AnyFilter | None = None) -> int:
         """Return how many items there are, or how many of them match."""
@@ -251,9 +278,9 @@ class Collection:
 
     def info(self) -> dict[str, Any]:
         """Return what the collection is: model, counts, index and its measured recall, damage."""
-        meta = self._store.meta
         with self._store.reading():
-            self._follow()
+            self._live.refresh()
+            meta = self._live.meta
             return {
                 "path": str(self.folder or ":memory:"),
                 "count": len(self._store),
@@ -261,6 +288,7 @@ class Collection:
                 "fingerprint": meta.fingerprint,
                 "dim": meta.dim,
                 "precision": meta.precision,
+                "spaces": self.spaces.describe(),
                 **late.info(self._store),
                 **self._live.info(),
                 "sequence": self._live.sequence,
@@ -316,7 +344,7 @@ class Collection:
     def _write(self, items: Iterable[AnyItem], *, replace: bool) -> int:
         if isinstance(items, Item | Mapping):
             items = [items]
-        size = _BATCH_VECTORS if self._holds_own_vectors else _BATCH_EMBEDDED
+        size = _BATCH_VECTORS if holds_own_vectors(self.embedder) else _BATCH_EMBEDDED
         # as the model itself would decode it: a picture and its query then give one vector
         hint = getattr(self.embedder, "picture_size", None)
         written = 0
@@ -324,74 +352,54 @@ class Collection:
             written += self.put([prepare(one, size_hint=hint) for one in batch], replace=replace)
         return written
 
-    def _follow(self) -> None:
-        """Show what the store holds now, whoever wrote; inside of a reading."""
-        if self._store.sequence == self._live.sequence:
-            return
-        meta = self._store.refreshed_meta()
-        if meta.fingerprint != self.embedder.fingerprint:
-            if self._model_of is None:
-                raise self._mismatch()
-            self.embedder = self._model_of(meta)
-        self._live.refresh()
-
-    def _embed(self, items: Sequence[Item]) -> Matrix:
-        for item in items:
-            self._check_origin(item)
-        return checked_vectors(self.embedder.embed(items), self.embedder.dim)
-
     def _hits(self, asked: Query, request: Request) -> list[Hit]:
         """Search one state of the collection, while other threads and processes write to it."""
         model = None
         for try_ in itertools.count():
             if model is not self.embedder:
-                model, vector_M = self.embedder, self._query_vector(asked)
+                model = self.embedder
+                try:
+                    vector_M = self._query_vector(asked, model)
+                except (TriptychError, ValueError):
+                    if model is self.embedder:
+                        raise
+                    continue  # a stored vector came of the next model
                 tokens_QW = late.query_tokens(asked, model) if request.rerank else None
             # who was overtaken by a writer begins again, in the end holding the writers off
             with self._live.gate if try_ > 2 else nullcontext(), self._store.reading():
-                self._follow()
+                self._live.refresh()
                 if model is not self.embedder:
                     continue
-                hits = Pipeline(self._store, self._live, request, vector_M, tokens_QW).hits()
-                if self._live.sequence == self._store.sequence:
-                    return hits
+                try:
+                    hits = Pipeline(self._store, self._live, request, vector_M, tokens_QW).hits()
+                except TriptychError:
+                    if not self._is_overtaken(model):
+                        raise
+                else:
+                    if not self._is_overtaken(model):
+                        return hits
         raise AssertionError("unreachable")
 
-    def _query_vector(self, asked: Query) -> Vector:
-        vector_M = query_vector(asked, embed=self._embed_query, stored=self.vectors)
-        if len(vector_M) != self.embedder.dim:
+    def _is_overtaken(self, model: EmbeddingModel) -> bool:
+        return self._live.sequence != self._store.sequence or model is not self.embedder
+
+    def _query_vector(self, asked: Query, model: EmbeddingModel) -> Vector:
+        embed = partial(embed_query, model)
+        vector_M = query_vector(asked, embed=embed, stored=self.vectors)
+        if len(vector_M) != model.dim:
             raise InvalidInput(
-                f"The query's vector has {len(vector_M)} numbers, expected {self.embedder.dim}."
+                f"The query's vector has {len(vector_M)} numbers, expected {model.dim}."
             )
         return vector_M
 
-    def _embed_query(self, items: Sequence[Item]) -> Matrix:
-        if self._holds_own_vectors:
-            raise NotAvailable(
-                f"This collection holds vectors of the caller's own ({self.embedder.name}).",
-                hint="Search it with vector=... or like=...",
-            )
-        return self._embed(items)
-
-    @property
-    def _holds_own_vectors(self) -> bool:
-        return self.embedder.fingerprint.startswith("vectors:")
-
-    def _check_origin(self, item: Item) -> None:
-        if (item.vector is not None) != self._holds_own_vectors:
-            got = "brings no vector" if item.vector is None else "brings a vector of its own"
-            raise ModelMismatch(
-                f"{item.id!r} {got}, expected vectors of {self.embedder.name} only.",
-                hint="Use another collection, or index this one anew: triptych index --rebuild",
-            )
-
     def _check_model(self) -> None:
-        meta, ours = self._store.meta, self.embedder
-        if (meta.fingerprint, meta.dim) == (ours.fingerprint, ours.dim):
-            return
-        if len(self._store):
-            raise self._mismatch()
-        self._store.adopt(model=ours.name, fingerprint=ours.fingerprint, dim=ours.dim)
+        meta, ours = self._store.meta, self._models.first
+        if len(self._store) and (meta.fingerprint, meta.dim) != (ours.fingerprint, ours.dim):
+            raise self._models.mismatch(meta, ours)
+        self._adopt_model(ours)
 
-    def _mismatch(self) -> ModelMismatch:
-        return another_model(self.folder, self._store.meta, self.embedder)
+    def _adopt_model(self, model: EmbeddingModel | None = None) -> None:
+        """Give our model to a collection that has no items yet."""
+        meta, ours = self._store.meta, model or self.embedder
+        if (meta.fingerprint, meta.dim) != (ours.fingerprint, ours.dim) and not len(self._store):
+            self._store.adopt(model=ours.name, fingerprint=ours.fingerprint, dim=ours.dim)
