@@ -20,7 +20,7 @@ import platformdirs
 
 from triptych.encoders.base import EmbeddingModel
 from triptych.errors import InvalidInput, NotFound
-from triptych.index.meta import Meta
+from triptych.index.meta import Meta, Space
 from triptych.index.plan import Budget
 from triptych.registry import Registry
 from triptych.retrieval.collection import Collection
@@ -101,7 +101,7 @@ class Settings:
         if known is None or model is not None:
             embedder = self.open_model(model, threads=threads)
         else:
-            embedder = self._model_of(known, threads=threads)
+            embedder = self.model_of(known, threads=threads)
         collection = Collection.open(
             path,
             embedder=embedder,
@@ -109,11 +109,11 @@ class Settings:
             budget=budget or self.budget,
             precision=precision,
             tokens=tokens,
-            model_of=partial(self._model_of, threads=threads),
+            model_of=partial(self.model_of, threads=threads),
             threads=threads,
         )
         if known is None and collection.folder is not None:
-            self._keep(embedder)
+            self.keep(embedder)
         return collection
 
     def create_collection(self, name: str, *, model: str | None = None) -> Collection:
@@ -121,8 +121,8 @@ class Settings:
         folder = self.library().create(name)
         return self.open_collection(folder, model=model, threads=self.num_threads)
 
-    def _model_of(self, known: Meta, *, threads: int) -> EmbeddingModel:
-        """Return the model of an existing collection: the copy kept for it, or the one it names."""
+    def model_of(self, known: Meta | Space, *, threads: int) -> EmbeddingModel:
+        """Return the model of stored vectors: the copy kept for them, or the one they name."""
         kept = model_folder(self.data, known.fingerprint)
         if kept.is_dir():
             return self.open_model(f"default:{kept}", threads=threads)
@@ -130,7 +130,7 @@ class Settings:
         name = known.model if family in MODELS.names() else "default"
         return self.open_model(name, threads=threads)
 
-    def _keep(self, model: EmbeddingModel) -> None:
+    def keep(self, model: EmbeddingModel) -> None:
         """Copy a model that is files beside the collections, so an upgrade never strands them."""
         folder = getattr(model, "folder", None)
         if folder is not None:

@@ -97,7 +97,8 @@ def test_a_sheet_is_drawn(run: Run, photos: Path, tmp_path: Path) -> None:
         (["search", "id:unknown"], "unknown"),
         (["search", "dog", "--filter", "year >>> 3"], "at character 7"),
         (["search", "dog", "--model", "open_klip:x"], "Unknown model"),
-        (["search", "dog", "--model", "vectors:mine:8"], "triptych index --rebuild"),
+        (["search", "dog", "--model", "vectors:mine:8"], "use another collection"),
+        (["search", "dog", "--model", "hashing:64"], "triptych migrate --model NAME"),
         (["embed", "dog", "--model", "vectors:mine"], "vectors:<name>:<dim>"),
         (["eval", "/nowhere.parquet"], "/nowhere.parquet"),
         (["info", "-c", "nowhere"], "nowhere"),
@@ -133,15 +134,6 @@ def test_a_collection_keeps_its_model(
     run("index", str(photos))
     monkeypatch.setenv("TRIPTYCH_MODEL", "vectors:mine:8")
     assert run("search", "red")[0] == 0
-
-
-def test_rebuild_changes_the_model(run: Run, photos: Path) -> None:
-    run("index", str(photos))
-    code, out, _ = run("index", "--rebuild", "--model", "hashing:64")
-    assert code == 0
-    assert "4 added" in out
-    assert json.loads(run("info", "--json")[1])["dim"] == 64
-    assert "red.png" in run("search", "red", "-n", "1")[1]
 
 
 def test_embed_prints_a_line_each(run: Run, photos: Path) -> None:

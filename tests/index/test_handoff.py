@@ -36,23 +36,17 @@ from triptych.errors import (
 )
 from triptych.index import wire
 from triptych.index.channel import receive
-from triptych.index.handoff import RemoteWriter, WriteServer
-from triptych.index.lock import WriterLock
-from triptych.index.records import Entry, FileState
-from triptych.index.requests import (
-    Compact,
-    Delete,
-    Ping,
-    Reply,
-    Request,
-    Touch,
-    Write,
+from triptych.index.codec import (
     decode_reply,
     decode_request,
     encode_error,
     encode_reply,
     encode_request,
 )
+from triptych.index.handoff import RemoteWriter, WriteServer
+from triptych.index.lock import WriterLock
+from triptych.index.records import Entry, FileState
+from triptych.index.requests import Compact, Delete, Ping, Reply, Request, Touch, Write
 
 FINGERPRINT = "f" * 64
 FORK = multiprocessing.get_context("fork")

@@ -222,9 +222,7 @@ def test_equal_scores_come_by_id_even_at_the_cut(tmp_path: Path, index: str) -> 
 def test_another_model_is_refused_by_name(tmp_path: Path) -> None:
     with Collection.open(tmp_path, embedder=CountingModel()) as collection:
         collection.add(WORDS)
-    with pytest.raises(
-        ModelMismatch, match=r"hashing:32.*got hashing:64.*triptych index --rebuild"
-    ):
+    with pytest.raises(ModelMismatch, match=r"hashing:32.*got hashing:64.*triptych migrate"):
         Collection.open(tmp_path, embedder=CountingModel(dim=64))
     with pytest.raises(ModelMismatch):
         open_own(tmp_path)
@@ -240,7 +238,7 @@ def test_an_empty_collection_takes_another_model(tmp_path: Path) -> None:
 
 
 def test_a_vector_never_enters_a_models_collection(collection: Collection) -> None:
-    with pytest.raises(ModelMismatch, match=r"'v' brings a vector.*hashing:32.*--rebuild"):
+    with pytest.raises(ModelMismatch, match=r"'v' brings a vector.*hashing:32.*another collection"):
         collection.add([{"id": "v", "vector": unit_vectors(1)[0]}])
 
 

@@ -19,7 +19,6 @@ from triptych.retrieval.collection import Collection
 from triptych.retrieval.ingest.columns import Wanted
 from triptych.retrieval.ingest.run import IngestOptions, IngestReport, index_source
 from triptych.retrieval.ingest.sources import Folder, Source, sources_of
-from triptych.retrieval.rebuild import rebuilding, roots_of
 from triptych.settings import Settings
 
 _LANES = 8  # each holds some decoded pictures
@@ -55,9 +54,6 @@ class Index:
             "--prune", action="store_true", help="drop what vanished from a folder, however much"
         )
         parser.add_argument(
-            "--rebuild", action="store_true", help="embed all of it again, with --model"
-        )
-        parser.add_argument(
             "--max-megapixels", type=whole_number, default=50, metavar="N",
             help="larger pictures are left out (50); a large JPEG is decoded smaller",
         )  # fmt: skip
@@ -77,11 +73,8 @@ class Index:
 
     def run(self, args: argparse.Namespace, settings: Settings) -> int:
         folder = collection_folder(args, settings)
-        names: list[str] = args.sources
-        if args.rebuild and not names:
-            names = [str(root) for root in roots_of(folder)]
         wanted = Wanted(id=args.id_column, image=args.image_column, text=args.text_column)
-        sources = sources_of(names, wanted)
+        sources = sources_of(args.sources, wanted)
         if not sources:
             raise InvalidInput(
                 "Got nothing to index.", hint="For example: triptych index ~/Pictures"
@@ -93,13 +86,7 @@ class Index:
                 limits=PictureLimits(max_pixels=args.max_megapixels * 1_000_000),
                 on_failure=log,
             )
-            if args.rebuild:
-                model = args.model or settings.model
-                fingerprint = settings.open_model(model).fingerprint
-                with rebuilding(folder, fingerprint=fingerprint) as target:
-                    failed = _index(settings, target, sources, options, model=model)
-            else:
-                failed = _index(settings, folder, sources, options, model=args.model)
+            failed = _index(settings, folder, sources, options, model=args.model)
         return 1 if failed and args.strict else 0
 
 

@@ -28,6 +28,10 @@ class Info:
         info["created"] = datetime.fromtimestamp(info["created"], UTC).isoformat(timespec="seconds")
         info["bytes"] = f"{info['bytes'] / 2**20:.1f} MB"
         info["damaged"] = ", ".join(info["damaged"]) or "none"
+        info["spaces"] = ", ".join(
+            f"{space['model']} ({space['vectors']:,} vectors{', searched' * space['searched']})"
+            for space in info["spaces"]
+        )
         for key, value in info.items():
             print(f"{key:12} {value}")
         return 0

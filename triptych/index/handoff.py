@@ -20,22 +20,30 @@ from pathlib import Path
 
 from triptych.errors import CollectionBusy, InvalidInput, NotAvailable, TriptychError
 from triptych.index.channel import SOCKET, address, check_peer, receive, send
-from triptych.index.records import Entry, FileState
-from triptych.index.requests import (
-    Compact,
-    Delete,
-    Ping,
-    Reply,
-    Request,
-    Touch,
-    Write,
+from triptych.index.codec import (
     decode_reply,
     decode_request,
     encode_error,
     encode_reply,
     encode_request,
 )
+from triptych.index.meta import Space
+from triptych.index.records import Entry, FileState
+from triptych.index.requests import (
+    BeginSpace,
+    Compact,
+    Delete,
+    DropSpace,
+    Ping,
+    PutVectors,
+    Reply,
+    Request,
+    SwitchSpace,
+    Touch,
+    Write,
+)
 from triptych.index.wire import ACCEPTED, Buffer, Frame, write_frame
+from triptych.types import Matrix, Rows
 
 logger = logging.getLogger(__name__)
 
@@ -286,6 +294,23 @@ class RemoteWriter:
     def compact(self) -> None:
         """Give space back, however long it takes."""
         self._ask(Compact(), None)
+
+    def begin_space(self, space: Space) -> int:
+        """Return the number of the space begun for this model."""
+        return self._ask(BeginSpace(space), self._patience).number
+
+    def put_vectors(self, space: int, rows_N: Rows, vectors_NM: Matrix) -> None:
+        """Store vectors of a space."""
+        request = PutVectors(space=space, rows_N=rows_N, vectors_NM=vectors_NM)
+        self._ask(request, self._patience)
+
+    def switch(self, space: int, *, from_thumbnails: bool) -> None:
+        """Have this space searched, and its index built, however long it takes."""
+        self._ask(SwitchSpace(space, from_thumbnails), None)
+
+    def drop_space(self, space: int) -> None:
+        """Delete a space."""
+        self._ask(DropSpace(space), self._patience)
 
     def _ask(self, request: Request, patience: float | None) -> Reply:
         parts = encode_request(request)

@@ -82,10 +82,14 @@ class Reader:
             return read_history(connection)
 
     def refreshed_meta(self) -> Meta:
-        """Return the meta as it is on disk now."""
-        with self._database.reading() as connection:
-            self.meta = read_meta(connection, self.path)
+        """Return the meta as it is on disk now, and keep it."""
+        self.meta = self.read_meta()
         return self.meta
+
+    def read_meta(self) -> Meta:
+        """Return the meta of the state that this thread reads."""
+        with self._database.reading() as connection:
+            return read_meta(connection, self.path)
 
     @contextmanager
     def reading(self) -> Iterator[None]:

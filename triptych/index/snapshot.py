@@ -204,6 +204,13 @@ class Snapshots:
         self.sweep()
         return staged.manifest
 
+    def withdraw(self) -> None:
+        """Leave nothing published; the caller holds the write lock."""
+        try:
+            (self.folder / _MANIFEST).unlink(missing_ok=True)
+        except OSError as error:
+            raise NotAvailable(f"The index cannot be withdrawn: {error.strerror}.") from None
+
     def sweep(self) -> None:
         """Remove what a crash or an older base left; the caller holds the write lock."""
         if not self.folder.is_dir():

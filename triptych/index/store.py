@@ -17,7 +17,7 @@ from typing import Self
 import apsw
 import numpy as np
 
-from triptych.errors import CollectionDamaged, InvalidInput, NotAvailable
+from triptych.errors import CollectionDamaged, InvalidInput, ModelMismatch, NotAvailable
 from triptych.index import words
 from triptych.index.database import Database, is_full, translated
 from triptych.index.generation import NAME as GENERATION
@@ -116,16 +116,20 @@ class Store(Reader):
         if self._reserve is not None:
             self._reserve.make()
 
-    def write(self, entries: Sequence[Entry], *, replace: bool) -> Change:
+    def write(
+        self, entries: Sequence[Entry], *, replace: bool, fingerprint: str | None = None
+    ) -> Change:
         """Store a batch, all of it or nothing; of an id given twice the last stays if `replace`.
 
         Raises InvalidInput naming the ids that exist already, unless `replace`, or an item that
-        cannot be stored.
+        cannot be stored; ModelMismatch where another model than that of `fingerprint` is searched.
         """
         batch = {entry.id: entry for entry in entries}
         if len(batch) < len(entries) and not replace:
             raise InvalidInput("An id comes twice in one batch.", hint="upsert keeps the last one.")
         with self._changing() as connection:
+            if fingerprint is not None:
+                _check_fingerprint(connection, fingerprint)
             known = rows_by_id(connection, batch)
             if known and not replace:
                 names = ", ".join(repr(id) for id in list(known)[:3])
@@ -302,6 +306,17 @@ def _begin(database: Database, space: Space, token_width: int) -> None:
     finally:
         if lock is not None:
             lock.release()
+
+
+def _check_fingerprint(connection: apsw.Connection, fingerprint: str) -> None:
+    # inside of the transaction: the model may have been switched since the vectors were made
+    space = current_space(connection)
+    if space.fingerprint != fingerprint:
+        raise ModelMismatch(
+            f"Got vectors of the model {fingerprint[:12]}, the collection holds those of "
+            f"{space.model} ({space.fingerprint[:12]}).",
+            hint="Open the collection again.",
+        )
 
 
 def _changed(connection: apsw.Connection, gone: Sequence[int], new: Sequence[Entry]) -> Change:

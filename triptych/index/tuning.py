@@ -68,13 +68,17 @@ class Tuned:
 
 
 def fit(
-    base: Base, recall: float, *, cancelled: Callable[[], bool] = lambda: False
+    base: Base,
+    recall: float,
+    *,
+    insist: bool = False,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> tuple[Knobs, float] | None:
     """Return the base's cheapest knobs that reach `recall`, and the recall to be counted on.
 
     Its Ann is not whole yet: who asks for what it holds already is answered too well. None where
-    no knobs do, or none in less time than a scan takes, or nothing is held back to ask for.
-    Raises Cancelled.
+    no knobs do, or none in less time than a scan takes, or nothing is held back to ask for; who
+    does `insist` on the kind gets the best knobs all the same. Raises Cancelled.
     """
     if base.ann is None:
         return base.knobs, 1.0
@@ -89,10 +93,10 @@ def fit(
 
     scanned = replace(base, ann=None)
     scans = (partial(scanned.best, query_M, K, **_ALL) for query_M in questions.vectors_QM[:5])
-    slowest = float(np.median([_timed(scan)[1] for scan in scans]))
+    slowest = np.inf if insist else float(np.median([_timed(scan)[1] for scan in scans]))
     refines = _REFINES.get(base.kind, _COARSE_REFINES)
     tuned = tune(search, base.ann.efforts(), refines, questions, recall, slowest=slowest)
-    return (tuned.knobs, tuned.recall) if tuned.reached else None
+    return (tuned.knobs, tuned.recall) if tuned.reached or insist else None
 
 
 def ask(source: Source, *, cancelled: Callable[[], bool] = lambda: False) -> Questions:

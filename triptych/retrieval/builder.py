@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 
 from triptych.errors import TriptychError
@@ -63,6 +64,12 @@ class Builder:
         if self._snapshots is not None:
             self._snapshots.sweep()
 
+    def withdraw(self) -> None:
+        """Let nobody use what is saved: another model's vectors are next; as with `sweep`."""
+        if self._snapshots is not None:
+            self._snapshots.withdraw()
+        self._tried = 0
+
     def poke(self) -> None:
         """Begin to build in the background where that is due; called after each write."""
         self._written = time.monotonic()
@@ -113,7 +120,7 @@ class Builder:
     def _wanted(self, count: int) -> Sequence[str]:
         if self._kind != "auto":
             return (self._kind,)
-        meta = self._store.meta
+        meta = self._live.meta
         return kinds(count, meta.dim, meta.precision, self._budget)
 
     def _is_due(self) -> bool:
@@ -147,6 +154,7 @@ class Builder:
                 view = stack.enter_context(self._store.view())
                 if not view.count:
                     return
+                space = view.space
 
                 def chunks() -> Iterator[tuple[Rows, Matrix]]:
                     yield from ((part.rows_N, part.vectors_NM) for part in view.chunks())
@@ -155,8 +163,19 @@ class Builder:
                 staged = self._snapshots.build(
                     chunks(),
                     kinds=wanted,
-                    tune=partial(fit, recall=self._budget.recall, cancelled=self._stopped.is_set),
-                    identity=self._live.identity(),
+                    tune=partial(
+                        fit,
+                        recall=self._budget.recall,
+                        insist=self._kind != "auto",
+                        cancelled=self._stopped.is_set,
+                    ),
+                    # of the view, whatever is searched by now
+                    identity=replace(
+                        self._live.identity(),
+                        fingerprint=space.fingerprint,
+                        dim=space.dim,
+                        precision=space.precision,
+                    ),
                     state=State(epoch=view.epoch, sequence=view.sequence, last_row=view.last_row),
                     threads=threads or self._threads,
                     cancelled=self._stopped.is_set,
@@ -165,7 +184,7 @@ class Builder:
                 return
             self._tried = view.count
             with self._mutex:
-                if not self._store.writing:
+                if not self._store.writing or self._store.meta.space != space.space:
                     self._snapshots.discard(staged)
                     return
                 manifest = self._snapshots.publish(staged)
@@ -191,7 +210,7 @@ def build_index(
         staged = snapshots.build(
             ((part.rows_N, part.vectors_NM) for part in view.chunks()),
             kinds=wanted or kinds(view.count, meta.dim, meta.precision, budget),
-            tune=partial(fit, recall=budget.recall, cancelled=lambda: False),
+            tune=partial(fit, recall=budget.recall, insist=wanted is not None),
             identity=identity_of(store),
             state=State(epoch=view.epoch, sequence=view.sequence, last_row=view.last_row),
             threads=threads,

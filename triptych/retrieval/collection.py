@@ -12,6 +12,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
@@ -21,13 +22,12 @@ import numpy as np
 from triptych.encoders.base import EmbeddingModel
 from triptych.errors import (
     CollectionBusy,
-    InvalidInput,
     ModelMismatch,
     NotAvailable,
     NotFound,
+    TriptychError,
 )
 from triptych.filters import Filter, parse_filter
-from triptych.index.base import checked_vectors
 from triptych.index.meta import Meta, peek
 from triptych.index.plan import Budget
 from triptych.index.records import FileState, KnownFile, Record
@@ -38,12 +38,14 @@ from triptych.retrieval.arguments import as_ids, cosine, one_limit, share, whole
 from triptych.retrieval.builder import Builder
 from triptych.retrieval.folder import STORE, check_not_gutted, make_folder
 from triptych.retrieval.live import LiveIndex
-from triptych.retrieval.mismatch import another_model
+from triptych.retrieval.models import Models, embed_asked, embed_items, holds_own_vectors
+from triptych.retrieval.originals import fill_the_rest
 from triptych.retrieval.pipeline import Pipeline, Request
 from triptych.retrieval.prepare import AnyItem, Prepared, batches, prepare
-from triptych.retrieval.query import build_query, query_vector, query_words
+from triptych.retrieval.query import build_query, query_words
+from triptych.retrieval.spaces import Spaces
 from triptych.retrieval.writer import Writer
-from triptych.types import Hit, ImageSource, Item, Matrix, Part, Precision, Query, Vector
+from triptych.types import Hit, ImageSource, Item, Matrix, Part, Precision, Query
 
 AnyFilter: TypeAlias = Filter | Mapping[str, Any] | str
 
@@ -66,12 +68,12 @@ class Collection:
         threads: int = 1,
     ) -> None:
         self.folder = folder
-        self.embedder = embedder
         self._store = store
-        self._model_of = model_of
-        self._check_model()
+        self._models = Models(embedder, folder=folder, opener=model_of)
+        self._models.check(store)
+        self._adopt(embedder)
         snapshots = Snapshots(folder / "index") if folder else None
-        self._live = LiveIndex(store, snapshots=snapshots)
+        self._live = LiveIndex(store, snapshots=snapshots, before_turn=self._models.of)
         mutex = threading.RLock()  # held by whoever writes
         self._builder = Builder(
             store,
@@ -83,8 +85,15 @@ class Collection:
             threads=threads,
         )
         self._writer = Writer(
-            store, self._live, self._builder, mutex, folder=folder, check=self._check_model
+            store,
+            self._live,
+            self._builder,
+            mutex,
+            folder=folder,
+            check=lambda: self._adopt(self.embedder),
+            finish=partial(fill_the_rest, store, self._models),
         )
+        self.spaces = Spaces(store, self._models, self._writer)
 
     @classmethod
     def open(
@@ -133,6 +142,11 @@ class Collection:
             store.close()
             raise
 
+    @property
+    def embedder(self) -> EmbeddingModel:
+        """The model whose vectors are searched."""
+        return self._models.of(self._live.meta)
+
     @staticmethod
     def peek(path: str | Path) -> Meta | None:
         """Return format, model, fingerprint and dim of the collection in `path`, None if none."""
@@ -153,11 +167,18 @@ class Collection:
         """Embed and store one prepared batch in one transaction; return how many items."""
         if replace:
             batch = list({one.item.id: one for one in batch}.values())
-        items = [one.item for one in batch]
-        vectors_NM = self._embed(items)
-        tokens = late.stored_tokens(self.embedder, items, self._store.meta.token_width)
-        entries = [one.entry(*its) for one, *its in zip(batch, vectors_NM, tokens, strict=True)]
-        return self._writer.write(entries, replace=replace)
+        while True:
+            model = self.embedder
+            items = [one.item for one in batch]
+            vectors_NM = embed_items(model, items)
+            tokens = late.stored_tokens(model, items, self._store.meta.token_width)
+            entries = [one.entry(*its) for one, *its in zip(batch, vectors_NM, tokens, strict=True)]
+            try:
+                return self._writer.write(entries, replace=replace, fingerprint=model.fingerprint)
+            except ModelMismatch:
+                self._live.refresh()
+                if model is self.embedder:
+                    raise
 
     def delete(self, ids: str | Iterable[str]) -> int:
         """Return how many of the ids were there and are gone."""
@@ -175,13 +196,19 @@ class Collection:
     def vectors(self, ids: Sequence[str]) -> Matrix:
         """Return the stored unit rows of `ids`, in order; raises NotFound for an unknown id."""
         names = as_ids(ids)
-        with self._store.reading():
-            self._follow()
-            rows = self._store.rows_of(names)
-            for name in names:
-                if name not in rows:
-                    raise NotFound(f"There is no item {name!r} in this collection.")
-            return self._live.vectors(np.array([rows[name] for name in names], dtype=np.int64))
+        while True:
+            with self._store.reading():
+                self._live.refresh()
+                rows = self._store.rows_of(names)
+                for name in names:
+                    if name not in rows:
+                        raise NotFound(f"There is no item {name!r} in this collection.")
+                wanted_N = np.array([rows[name] for name in names], dtype=np.int64)
+                try:
+                    return self._live.vectors(wanted_N)
+                except NotFound:  # overtaken by a writer, or damaged
+                    if self._live.sequence == self._store.sequence:
+                        raise
 
     def count(self, filter: AnyFilter | None = None) -> int:
         """Return how many items there are, or how many of them match."""
@@ -251,9 +278,9 @@ class Collection:
 
     def info(self) -> dict[str, Any]:
         """Return what the collection is: model, counts, index and its measured recall, damage."""
-        meta = self._store.meta
         with self._store.reading():
-            self._follow()
+            self._live.refresh()
+            meta = self._live.meta
             return {
                 "path": str(self.folder or ":memory:"),
                 "count": len(self._store),
@@ -261,6 +288,7 @@ class Collection:
                 "fingerprint": meta.fingerprint,
                 "dim": meta.dim,
                 "precision": meta.precision,
+                "spaces": self.spaces.describe(),
                 **late.info(self._store),
                 **self._live.info(),
                 "sequence": self._live.sequence,
@@ -316,7 +344,7 @@ class Collection:
     def _write(self, items: Iterable[AnyItem], *, replace: bool) -> int:
         if isinstance(items, Item | Mapping):
             items = [items]
-        size = _BATCH_VECTORS if self._holds_own_vectors else _BATCH_EMBEDDED
+        size = _BATCH_VECTORS if holds_own_vectors(self.embedder) else _BATCH_EMBEDDED
         # as the model itself would decode it: a picture and its query then give one vector
         hint = getattr(self.embedder, "picture_size", None)
         written = 0
@@ -324,77 +352,39 @@ class Collection:
             written += self.put([prepare(one, size_hint=hint) for one in batch], replace=replace)
         return written
 
-    def _follow(self) -> int:
-        """Show what the store holds now, whoever wrote, and return its sequence; in a reading."""
-        sequence = self._store.sequence
-        if sequence == self._live.sequence:
-            return sequence
-        meta = self._store.refreshed_meta()
-        if meta.fingerprint != self.embedder.fingerprint:
-            if self._model_of is None:
-                raise self._mismatch()
-            self.embedder = self._model_of(meta)
-        self._live.refresh()
-        return sequence
-
-    def _embed(self, items: Sequence[Item]) -> Matrix:
-        own = self._holds_own_vectors
-        for item in items:
-            if (item.vector is not None) != own:
-                raise self._wrong_origin(item)
-        return checked_vectors(self.embedder.embed(items), self.embedder.dim)
-
     def _hits(self, asked: Query, request: Request) -> list[Hit]:
         """Search one state of the collection, while other threads and processes write to it."""
         model = None
         for try_ in itertools.count():
             if model is not self.embedder:
-                model, vector_M = self.embedder, self._query_vector(asked)
+                model = self.embedder
+                try:
+                    vector_M = embed_asked(model, asked, self.vectors)
+                except (TriptychError, ValueError):
+                    if model is self.embedder:
+                        raise
+                    continue  # a stored vector came of the next model
                 tokens_QW = late.query_tokens(asked, model) if request.rerank else None
             # who was overtaken by a writer begins again, in the end holding the writers off
             with self._live.gate if try_ > 2 else nullcontext(), self._store.reading():
-                sequence = self._follow()
+                sequence = self._live.refresh()
                 if model is not self.embedder:
                     continue
-                hits = Pipeline(self._store, self._live, request, vector_M, tokens_QW).hits()
-                if self._live.sequence == sequence:
-                    return hits
+                try:
+                    hits = Pipeline(self._store, self._live, request, vector_M, tokens_QW).hits()
+                except TriptychError:
+                    if not self._is_overtaken(model, sequence):
+                        raise
+                else:
+                    if not self._is_overtaken(model, sequence):
+                        return hits
         raise AssertionError("unreachable")
 
-    def _query_vector(self, asked: Query) -> Vector:
-        vector_M = query_vector(asked, embed=self._embed_query, stored=self.vectors)
-        if len(vector_M) != self.embedder.dim:
-            raise InvalidInput(
-                f"The query's vector has {len(vector_M)} numbers, expected {self.embedder.dim}."
-            )
-        return vector_M
+    def _is_overtaken(self, model: EmbeddingModel, sequence: int) -> bool:
+        return self._live.sequence != sequence or model is not self.embedder
 
-    def _embed_query(self, items: Sequence[Item]) -> Matrix:
-        if self._holds_own_vectors:
-            raise NotAvailable(
-                f"This collection holds vectors of the caller's own ({self.embedder.name}).",
-                hint="Search it with vector=... or like=...",
-            )
-        return self._embed(items)
-
-    @property
-    def _holds_own_vectors(self) -> bool:
-        return self.embedder.fingerprint.startswith("vectors:")
-
-    def _wrong_origin(self, item: Item) -> ModelMismatch:
-        got = "brings no vector" if item.vector is None else "brings a vector of its own"
-        return ModelMismatch(
-            f"{item.id!r} {got}, expected vectors of {self.embedder.name} only.",
-            hint="Use another collection, or index this one anew: triptych index --rebuild",
-        )
-
-    def _check_model(self) -> None:
-        meta, ours = self._store.meta, self.embedder
-        if (meta.fingerprint, meta.dim) == (ours.fingerprint, ours.dim):
-            return
-        if len(self._store):
-            raise self._mismatch()
-        self._store.adopt(model=ours.name, fingerprint=ours.fingerprint, dim=ours.dim)
-
-    def _mismatch(self) -> ModelMismatch:
-        return another_model(self.folder, self._store.meta, self.embedder)
+    def _adopt(self, model: EmbeddingModel) -> None:
+        """Give the model to a collection that has no items yet."""
+        meta = self._store.meta
+        if (meta.fingerprint, meta.dim) != (model.fingerprint, model.dim) and not len(self._store):
+            self._store.adopt(model=model.name, fingerprint=model.fingerprint, dim=model.dim)

@@ -11,6 +11,7 @@ import numpy as np
 
 from triptych.errors import CollectionDamaged
 from triptych.index.base import NOTHING, exact_scores
+from triptych.index.meta import Meta
 from triptych.index.reader import Change
 from triptych.index.segments import Base, SegmentedIndex
 from triptych.index.snapshot import Identity, Manifest, Snapshots
@@ -25,18 +26,26 @@ T = TypeVar("T")
 class LiveIndex:
     """Exactly the rows of the store, as of `sequence`. Any thread may call.
 
-    `gate` guards the rows and the sequence that they show, together.
+    `gate` guards the rows, the sequence that they show and `meta`, the model they are of.
     """
 
-    def __init__(self, store: Store, snapshots: Snapshots | None) -> None:
+    meta: Meta
+
+    def __init__(
+        self,
+        store: Store,
+        snapshots: Snapshots | None,
+        *,
+        before_turn: Callable[[Meta], object] = lambda meta: None,
+    ) -> None:
         self.gate = threading.RLock()
         self.manifest: Manifest | None = None  # of the saved index in use
         self.damaged: dict[int, str] = {}
         self.sequence = -1
         self._store = store
         self._snapshots = snapshots
+        self._before_turn = before_turn
         self._last_row = 0
-        self._index = SegmentedIndex(store.meta.dim)
         self.reload()
 
     def __len__(self) -> int:
@@ -78,11 +87,11 @@ class LiveIndex:
 
     def reload(self) -> None:
         """Begin anew: with the saved index where it can be used, then what came after it."""
-        with self.gate:
+        with self.gate, self._store.reading():
+            self._turn_to(self._store.read_meta())
             opened = self._snapshots.open(self.identity) if self._snapshots else None
-            with self._store.reading():
-                if opened is None or not self._resumed(*opened):
-                    self._read_all()
+            if opened is None or not self._resumed(*opened):
+                self._read_all()
 
     def adopt(self, base: Base, manifest: Manifest) -> None:
         """Serve from a saved index that was just published."""
@@ -90,15 +99,19 @@ class LiveIndex:
             if not self._resumed(base, manifest):
                 self._read_all()
 
-    def refresh(self) -> None:
-        """Follow the store, whoever wrote; inside of one reading of it.
+    def refresh(self) -> int:
+        """Follow the store, whoever wrote, and return its sequence; inside of one reading of it.
 
         A row never changes, so equal rows mean equal vectors. A crash or an interrupt between
-        store and index is mended here too.
+        store and index is mended here too. A reading that is older than what is shown changes
+        nothing. Raises ModelMismatch where the model was switched to one that is not to be had.
         """
-        with self.gate, self._store.reading():
-            if self._store.sequence != self.sequence and not self._caught_up():
-                self.reload()
+        with self._store.reading():
+            sequence = self._store.sequence
+            with self.gate:
+                if sequence > self.sequence and not self._caught_up():
+                    self.reload()
+            return sequence
 
     def follow(self, change: Change) -> None:
         """Take over a transaction of our own, unless a search was faster."""
@@ -136,8 +149,12 @@ class LiveIndex:
             self._index.remove(np.array(list(damaged), dtype=np.int64))
             self.damaged |= damaged
 
+    def _turn_to(self, meta: Meta) -> None:
+        self._before_turn(meta)  # may refuse a model
+        self.meta = meta
+
     def _resumed(self, base: Base, manifest: Manifest) -> bool:
-        self._index = SegmentedIndex(self._store.meta.dim, base)
+        self._index = SegmentedIndex(self.meta.dim, base)
         self.sequence, self._last_row = manifest.sequence, manifest.last_row
         self.manifest, self.damaged = manifest, {}
         return self._caught_up()
@@ -153,8 +170,9 @@ class LiveIndex:
     def _read_all(self) -> None:
         with self._store.reading():
             change = self._store.changes(self._store.sequence, 0)
+            self._turn_to(self._store.read_meta())
         assert change is not None, "the present can always be replayed"
-        self._index = SegmentedIndex(self._store.meta.dim)
+        self._index = SegmentedIndex(self.meta.dim)
         self.manifest, self.damaged = None, {}
         self._apply(change)
 
@@ -189,7 +207,7 @@ class LiveIndex:
 
 def identity_of(store: Store) -> Identity:
     """Return what a saved index of this store must belong to."""
-    meta = store.meta
+    meta = store.read_meta()
     return Identity(
         collection=meta.collection,
         fingerprint=meta.fingerprint,

@@ -8,17 +8,32 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
-from triptych.errors import CollectionBusy, ModelMismatch
+from triptych.errors import CollectionBusy, NotFound
 from triptych.index.handoff import RemoteWriter, WriteServer
+from triptych.index.meta import Space
 from triptych.index.records import Entry, FileState
-from triptych.index.requests import Compact, Delete, Ping, Reply, Request, Touch, Write
+from triptych.index.requests import (
+    BeginSpace,
+    Compact,
+    Delete,
+    DropSpace,
+    Ping,
+    PutVectors,
+    Reply,
+    Request,
+    SwitchSpace,
+    Touch,
+    Write,
+)
 from triptych.index.store import Store
 from triptych.retrieval.builder import Builder
 from triptych.retrieval.live import LiveIndex
+from triptych.types import Matrix, Rows
 
 T = TypeVar("T")
 
@@ -38,24 +53,29 @@ class Writer:
         *,
         folder: Path | None,
         check: Callable[[], None],
+        finish: Callable[[Space, bool], None],
     ) -> None:
         self._store = store
         self._live = live
         self._builder = builder
         self._folder = folder
         self._check = check
+        self._finish = finish
         self._mutex = mutex
         self._server = WriteServer(folder, self._serve) if folder else None
         self._ready = False  # this process holds the lock and serves the others
 
-    def write(self, entries: Sequence[Entry], *, replace: bool) -> int:
-        """Return how many items are stored now."""
+    def write(self, entries: Sequence[Entry], *, replace: bool, fingerprint: str) -> int:
+        """Return how many items are stored now.
+
+        Raises ModelMismatch where another model than that of `fingerprint` is searched by now.
+        """
 
         def here() -> int:
-            self._live.follow(self._store.write(entries, replace=replace))
+            change = self._store.write(entries, replace=replace, fingerprint=fingerprint)
+            self._live.follow(change)
             return len(entries)
 
-        fingerprint = self._store.meta.fingerprint
         return self._do(
             here, lambda other: other.write(entries, replace=replace, fingerprint=fingerprint)
         )
@@ -90,6 +110,62 @@ class Writer:
         if done_here:
             self._builder.build()  # not under the mutex, which a build in the background waits for
 
+    def begin_space(self, wanted: Space) -> Space:
+        """Return the space begun for this model before, or a new one."""
+
+        def here() -> int:
+            begun = self._store.begin_space(
+                model=wanted.model,
+                fingerprint=wanted.fingerprint,
+                dim=wanted.dim,
+                precision=wanted.precision,
+            )
+            return begun.space
+
+        return self._known(self._do(here, lambda other: other.begin_space(wanted)))
+
+    def put_vectors(self, space: Space, rows_N: Rows, vectors_NM: Matrix) -> None:
+        """Store vectors of a space; rows that are gone are skipped."""
+        self._do(
+            lambda: self._store.put_vectors(self._known(space.space), rows_N, vectors_NM),
+            lambda other: other.put_vectors(space.space, rows_N, vectors_NM),
+        )
+
+    def switch(self, space: Space, *, from_thumbnails: bool) -> None:
+        """Search this space from now on, and build its index.
+
+        The last few vectors are made here, `from_thumbnails` where a picture is lost. Raises
+        InvalidInput while an item has no vector in it, ModelMismatch without its model.
+        """
+
+        def here() -> bool:
+            self._finish(self._known(space.space), from_thumbnails)
+            if len(self._store.missing(space, limit=1)) == 0:
+                self._builder.withdraw()
+            self._store.switch(space)
+            self._live.refresh()
+            return True
+
+        def there(other: RemoteWriter) -> bool:
+            other.switch(space.space, from_thumbnails=from_thumbnails)
+            return False
+
+        if self._do(here, there, poke=False):
+            self._builder.build()
+
+    def drop_space(self, space: Space) -> None:
+        """Delete a space that is not searched."""
+        self._do(
+            lambda: self._store.drop_space(self._known(space.space)),
+            lambda other: other.drop_space(space.space),
+        )
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Let nobody else write meanwhile; nothing where another process writes."""
+        with self._mutex if self._ready else nullcontext():
+            yield
+
     def optimize(self) -> None:
         """Build the index now if it has fallen behind; nothing where another process writes."""
         if self._do(lambda: True, lambda other: False):
@@ -105,7 +181,9 @@ class Writer:
             self._server.stop()
         self._builder.close()
 
-    def _do(self, here: Callable[[], T], there: Callable[[RemoteWriter], T]) -> T:
+    def _do(
+        self, here: Callable[[], T], there: Callable[[RemoteWriter], T], *, poke: bool = True
+    ) -> T:
         until = time.monotonic() + _PATIENCE
         while True:
             with self._mutex:
@@ -116,7 +194,8 @@ class Writer:
                         raise
                 else:
                     done = here()
-                    self._builder.poke()
+                    if poke:
+                        self._builder.poke()
                     return done
             try:
                 return there(RemoteWriter(self._folder))
@@ -141,8 +220,9 @@ class Writer:
     def _serve(self, request: Request) -> Reply:
         match request:
             case Write():
-                self._check_fingerprint(request.fingerprint)
-                number = self.write(request.entries, replace=request.replace)
+                number = self.write(
+                    request.entries, replace=request.replace, fingerprint=request.fingerprint
+                )
             case Delete():
                 number = self.delete(request.ids)
             case Touch():
@@ -151,14 +231,26 @@ class Writer:
             case Compact():
                 self.compact()
                 number = 0
+            case BeginSpace():
+                number = self.begin_space(request.space).space
+            case PutVectors():
+                self.put_vectors(self._known(request.space), request.rows_N, request.vectors_NM)
+                number = len(request.rows_N)
+            case SwitchSpace():
+                space = self._known(request.space)
+                self.switch(space, from_thumbnails=request.from_thumbnails)
+                number = request.space
+            case DropSpace():
+                self.drop_space(self._known(request.space))
+                number = request.space
             case Ping():
                 number = 0
         return Reply(number=number, sequence=self._store.sequence)
 
-    def _check_fingerprint(self, fingerprint: str) -> None:
-        if fingerprint != self._store.meta.fingerprint:
-            raise ModelMismatch(
-                f"Got vectors of the model {fingerprint[:12]}, the collection holds those of "
-                f"{self._store.meta.fingerprint[:12]}.",
-                hint="Open the collection again.",
-            )
+    def _known(self, number: int) -> Space:
+        for space in self._store.spaces():
+            if space.space == number:
+                return space
+        raise NotFound(
+            f"The vectors with the number {number} are gone.", hint="Run the migration again."
+        )
