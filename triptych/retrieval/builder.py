@@ -158,6 +158,7 @@ class Builder:
                     tune=partial(fit, recall=self._budget.recall, cancelled=self._stopped.is_set),
                     identity=self._live.identity(),
                     state=State(epoch=view.epoch, sequence=view.sequence, last_row=view.last_row),
+                    count=view.count,
                     threads=threads or self._threads,
                     cancelled=self._stopped.is_set,
                 )
@@ -194,6 +195,7 @@ def build_index(
             tune=partial(fit, recall=budget.recall, cancelled=lambda: False),
             identity=identity_of(store),
             state=State(epoch=view.epoch, sequence=view.sequence, last_row=view.last_row),
+            count=view.count,
             threads=threads,
         )
     assert staged is not None, "nobody can cancel it"
