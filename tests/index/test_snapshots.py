@@ -380,3 +380,16 @@ def same_json(torn: bytes, whole: bytes) -> bool:
         return bool(json.loads(torn) == json.loads(whole))
     except ValueError:
         return False
+
+
+def test_a_disk_without_the_room_is_not_filled_up(folder: Path) -> None:
+    read: list[int] = []
+
+    def counted() -> Iterator[Any]:
+        for chunk in chunks():
+            read.append(len(chunk[0]))
+            yield chunk
+
+    with pytest.raises(NotAvailable, match="No space left"):
+        build(Snapshots(folder), "flat", chunks=counted(), count=10**12)
+    assert not read and not list(folder.iterdir())

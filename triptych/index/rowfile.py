@@ -175,6 +175,11 @@ class RowFile:
             os.fsync(file.fileno())
         return len(rows_N)
 
+    @staticmethod
+    def bytes_for(count: int, dim: int, precision: Precision) -> int:
+        """Return the size of a file of so many rows."""
+        return _Header(count, dim, _NUMBERS[precision].itemsize, 0).size
+
     def __len__(self) -> int:
         return self._header.count
 

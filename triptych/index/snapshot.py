@@ -5,6 +5,7 @@ A copy (law 5): whatever is wrong with it, it is not used, and the store has eve
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -148,18 +149,24 @@ class Snapshots:
         tune: Tune,
         identity: Identity,
         state: State,
+        count: int = 0,
         threads: int = 1,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> Staged | None:
         """Write a base beside what is published; None where it was cancelled.
 
         The first of `kinds` that `tune` can bring to its recall is taken; after the last, or where
-        there are too few vectors to train on, everything is scanned. Raises NotAvailable where
-        the disk is full or cannot be written.
+        there are too few vectors to train on, everything is scanned. `count` vectors are expected.
+        Raises NotAvailable where the disk is full or cannot be written, at once where it has no
+        room for the vectors alone.
         """
         folder = self.folder / f"{secrets.token_hex(8)}.tmp"
         try:
             folder.mkdir(parents=True)
+            if shutil.disk_usage(folder).free < RowFile.bytes_for(
+                count, identity.dim, identity.precision
+            ):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             RowFile.write(
                 folder / _ROWS,
                 _until(cancelled, chunks),

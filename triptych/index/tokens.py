@@ -14,7 +14,6 @@ import apsw
 import numpy as np
 
 from triptych.errors import InvalidInput
-from triptych.index.base import unit_rows
 from triptych.index.records import Tokens, bound_checksum, shown
 from triptych.types import Matrix
 
@@ -39,7 +38,9 @@ def in_bytes(states_TW: Matrix) -> Tokens:
 
 def from_bytes(tokens_TW: Tokens) -> Matrix:
     """Return float32 unit rows."""
-    return unit_rows(tokens_TW.astype(np.float32))
+    states_TW: Matrix = tokens_TW.astype(np.float32)
+    states_TW /= np.sqrt(np.einsum("tw,tw->t", states_TW, states_TW))[:, None]
+    return states_TW
 
 
 def checked_tokens(id: str, tokens: Tokens, width: int) -> Tokens:

@@ -177,6 +177,7 @@ class Builder:
                         precision=space.precision,
                     ),
                     state=State(epoch=view.epoch, sequence=view.sequence, last_row=view.last_row),
+                    count=view.count,
                     threads=threads or self._threads,
                     cancelled=self._stopped.is_set,
                 )
@@ -213,6 +214,7 @@ def build_index(
             tune=partial(fit, recall=budget.recall, insist=wanted is not None),
             identity=identity_of(store),
             state=State(epoch=view.epoch, sequence=view.sequence, last_row=view.last_row),
+            count=view.count,
             threads=threads,
         )
     assert staged is not None, "nobody can cancel it"
