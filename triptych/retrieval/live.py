@@ -87,15 +87,16 @@ class LiveIndex:
 
     def reload(self) -> None:
         """Begin anew: with the saved index where it can be used, then what came after it."""
-        with self.gate, self._store.reading():
+        opened = self._snapshots.open(self.identity) if self._snapshots else None
+        with self._store.reading(), self.gate:
             self._turn_to(self._store.read_meta())
-            opened = self._snapshots.open(self.identity) if self._snapshots else None
-            if opened is None or not self._resumed(*opened):
+            fits = opened is not None and opened[1].fingerprint == self.meta.fingerprint
+            if opened is None or not fits or not self._resumed(*opened):
                 self._read_all()
 
     def adopt(self, base: Base, manifest: Manifest) -> None:
         """Serve from a saved index that was just published."""
-        with self.gate, self._store.reading():
+        with self._store.reading(), self.gate:
             if not self._resumed(base, manifest):
                 self._read_all()
 
