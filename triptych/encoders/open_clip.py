@@ -126,6 +126,7 @@ class OpenClipModel(DualEncoder, DualStates):
 
     def _projection(self, side: str) -> Tensor:
         """Return projection_DM of a tower; raises NotAvailable where it is no plain matrix."""
+        found: Any
         if side == "image":
             found = getattr(self._model.visual, "proj", None)
         else:
