@@ -126,20 +126,19 @@ class OpenClipModel(DualEncoder, DualStates):
 
     def _projection(self, side: str) -> Tensor:
         """Return projection_DM of a tower; raises NotAvailable where it is no plain matrix."""
-        found: Any
         if side == "image":
             found = getattr(self._model.visual, "proj", None)
         else:
             tower = getattr(self._model, "text", self._model)
             found = getattr(tower, "text_projection", None)
         if isinstance(found, torch.nn.Linear) and found.bias is None:
-            found = found.weight.T
-        if not isinstance(found, Tensor):
-            raise NotAvailable(
-                f"{self.name} has no plain projection of {side}s, so it gives no token states.",
-                hint="Take a ViT of CLIP's own kind, or do without tokens.",
-            )
-        return found
+            return found.weight.T
+        if isinstance(found, Tensor):
+            return found
+        raise NotAvailable(
+            f"{self.name} has no plain projection of {side}s, so it gives no token states.",
+            hint="Take a ViT of CLIP's own kind, or do without tokens.",
+        )
 
     def _last_states(self, side: str, **inputs: Any) -> Tensor:
         try:
