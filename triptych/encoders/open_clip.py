@@ -131,7 +131,7 @@ class OpenClipModel(DualEncoder, DualStates):
         else:
             tower = getattr(self._model, "text", self._model)
             found = getattr(tower, "text_projection", None)
-        if isinstance(found, torch.nn.Linear) and found.bias is None:
+        if isinstance(found, torch.nn.Linear) and getattr(found, "bias", None) is None:
             return found.weight.T
         if isinstance(found, Tensor):
             return found
