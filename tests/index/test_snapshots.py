@@ -206,6 +206,18 @@ def test_sweeping_keeps_what_is_published(folder: Path) -> None:
     Snapshots(folder / "none").sweep()
 
 
+def test_nothing_is_swept_where_the_manifest_cannot_be_read(folder: Path) -> None:
+    snapshots = published(folder, "hnsw")
+    manifest = folder / "manifest.json"
+    whole = manifest.read_bytes()
+    manifest.unlink()
+    manifest.mkdir()  # as unreadable as on a disk that fails
+    snapshots.sweep()
+    manifest.rmdir()
+    manifest.write_bytes(whole)
+    assert opened(snapshots)[1].kind == "hnsw"
+
+
 def test_a_reader_survives_a_writer_that_replaces_the_base(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -131,14 +131,14 @@ class OpenClipModel(DualEncoder, DualStates):
         else:
             tower = getattr(self._model, "text", self._model)
             found = getattr(tower, "text_projection", None)
-        if isinstance(found, torch.nn.Linear) and found.bias is None:
-            found = found.weight.T
-        if not isinstance(found, Tensor):
-            raise NotAvailable(
-                f"{self.name} has no plain projection of {side}s, so it gives no token states.",
-                hint="Take a ViT of CLIP's own kind, or do without tokens.",
-            )
-        return found
+        if isinstance(found, torch.nn.Linear) and getattr(found, "bias", None) is None:
+            return found.weight.T
+        if isinstance(found, Tensor):
+            return found
+        raise NotAvailable(
+            f"{self.name} has no plain projection of {side}s, so it gives no token states.",
+            hint="Take a ViT of CLIP's own kind, or do without tokens.",
+        )
 
     def _last_states(self, side: str, **inputs: Any) -> Tensor:
         try:

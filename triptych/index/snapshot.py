@@ -219,14 +219,17 @@ class Snapshots:
             raise NotAvailable(f"The index cannot be withdrawn: {error.strerror}.") from None
 
     def sweep(self) -> None:
-        """Remove what a crash or an older base left; the caller holds the write lock."""
-        if not self.folder.is_dir():
-            return
-        keep = None
-        with suppress(CollectionDamaged):
+        """Remove what a crash or an older base left; the caller holds the write lock.
+
+        Nothing is removed where it cannot be told what is published.
+        """
+        try:
             manifest = self.manifest()
-            keep = manifest.folder if manifest else None
-        for path in self.folder.iterdir():
+            paths = list(self.folder.iterdir())
+        except (CollectionDamaged, OSError):
+            return
+        keep = manifest.folder if manifest else None
+        for path in paths:
             if path.name in (keep, _MANIFEST):
                 continue
             if path.is_dir():
