@@ -427,7 +427,7 @@ def test_another_process_searches_and_writes_throughout(tmp_path: Path, index: s
         stop.set()
         told = failures.get(timeout=60)
         assert isinstance(told, int), told
-        other.join(60)
+        other.join(240)
         assert len(collection) > 300
         same_as_fresh(collection, CountingModel(dim=64))
 
@@ -455,7 +455,7 @@ def test_a_process_that_does_not_write_migrates_through_the_one_that_does(tmp_pa
         with searching(collection, seen, threads=1):
             other = PROCESSES.Process(target=migrate_there, args=(path, 0.01))
             other.start()
-            other.join(60)
+            other.join(240)
         stop.set()
         writer.join()
         assert other.exitcode == 0
