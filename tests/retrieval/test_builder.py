@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from triptych.index.plan import Budget
 from triptych.retrieval.collection import Collection
 
 DIM = 16
+VECTOR = unit_vectors(1, dim=DIM)[0]
 
 
 @pytest.fixture(autouse=True)
@@ -122,3 +124,20 @@ def test_half_precision_takes_half_the_room(tmp_path: Path) -> None:
     assert sizes["fp16"] < 0.75 * sizes["fp32"]
     with pytest.raises(InvalidInput, match="fp32 or fp16"):
         open_own(tmp_path / "other", precision="int4")
+
+
+def test_a_large_collection_without_an_index_is_read_by_way_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_own(tmp_path / "c") as collection:
+        collection.add(with_vectors(900))
+        collection.delete(["0-00007"])
+        expected = [collection.search(vector=v) for v in unit_vectors(5, dim=DIM, seed=3)]
+    shutil.rmtree(tmp_path / "c" / "index")
+    monkeypatch.setattr("triptych.retrieval.live._MANY", 100)
+    with open_own(tmp_path / "c") as collection:
+        assert [collection.search(vector=v) for v in unit_vectors(5, dim=DIM, seed=3)] == expected
+        assert list((tmp_path / "c" / "index").iterdir()) == []
+        collection.add(with_vectors(5, seed=1))
+        collection.delete(["0-00008"])
+        assert collection.count() == 903 == len(collection.search(vector=VECTOR, limit=9_999))

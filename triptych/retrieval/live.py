@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,6 +16,7 @@ from triptych.errors import CollectionDamaged
 from triptych.index.base import NOTHING, exact_scores
 from triptych.index.meta import Meta
 from triptych.index.reader import Change
+from triptych.index.rowfile import RowFile
 from triptych.index.segments import Base, SegmentedIndex
 from triptych.index.snapshot import Identity, Manifest, Snapshots
 from triptych.index.store import Store
@@ -21,6 +25,9 @@ from triptych.types import Matrix, Rows, Vector
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_MANY = 50_000  # rows that are not held in memory
+_CHUNK = 4_096
 
 
 class LiveIndex:
@@ -169,13 +176,40 @@ class LiveIndex:
         return len(self) + len(self.damaged) == len(self._store)
 
     def _read_all(self) -> None:
+        """Take everything from the store: little into the memory, much by way of the disk."""
         with self._store.reading():
-            change = self._store.changes(self._store.sequence, 0)
             self._turn_to(self._store.read_meta())
+            self._index, self.manifest, self.damaged = SegmentedIndex(self.meta.dim), None, {}
+            self.sequence, self._last_row = self._store.sequence, 0
+            if self._snapshots is not None and len(self._store) > _MANY:
+                self._read_by_disk(self._snapshots.folder)
+            change = self._store.changes(self.sequence, self._last_row)
         assert change is not None, "the present can always be replayed"
-        self._index = SegmentedIndex(self.meta.dim)
-        self.manifest, self.damaged = None, {}
         self._apply(change)
+
+    def _read_by_disk(self, folder: Path) -> None:
+        rows_N = self._store.rows()
+        damaged: dict[int, str] = {}
+
+        def chunks() -> Iterator[tuple[Rows, Matrix]]:
+            for start in range(0, len(rows_N), _CHUNK):
+                part = self._store.load(rows_N[start : start + _CHUNK])
+                damaged.update(part.damaged)
+                yield part.rows_N, part.vectors_NM
+
+        scratch = folder / f"{secrets.token_hex(8)}.tmp"  # where a crash leaves it, it is swept
+        try:
+            folder.mkdir(exist_ok=True)
+            RowFile.write(scratch, chunks(), dim=self.meta.dim, precision=self.meta.precision)
+            base = Base("flat", RowFile.open(scratch))
+        except (OSError, CollectionDamaged):  # a read-only folder, a full disk: into the memory
+            return
+        finally:
+            with suppress(OSError):
+                scratch.unlink(missing_ok=True)  # it lives as long as it is mapped
+        self._index = SegmentedIndex(self.meta.dim, base)
+        self._last_row = int(rows_N[-1])
+        self.set_aside(damaged)
 
     def _apply(self, change: Change) -> None:
         self._index.remove(change.removed_N)
