@@ -20,8 +20,8 @@ import platformdirs
 
 from triptych.encoders.base import EmbeddingModel
 from triptych.errors import InvalidInput, NotFound
-from triptych.index.meta import Meta, Space
 from triptych.index.plan import Budget
+from triptych.index.sqlite.meta import Meta, Space
 from triptych.registry import Registry
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import check_not_gutted

@@ -25,7 +25,7 @@ from tests.crash.oracle import (
 )
 from triptych.encoders.vectors import CallerVectors
 from triptych.errors import NotAvailable
-from triptych.index import database
+from triptych.index.sqlite import database
 from triptych.retrieval.collection import Collection
 
 # what a store, its log and an index may be made of, scratch files of one kill included

@@ -29,8 +29,8 @@ from triptych.filters import (
     matches,
     parse_filter,
 )
-from triptych.index import facts, rowsets
-from triptych.index.facts import Given
+from triptych.index.sqlite import facts, rowsets
+from triptych.index.sqlite.facts import Given
 from triptych.types import Modality
 
 ODD = [

@@ -34,19 +34,19 @@ from triptych.errors import (
     PictureError,
     TriptychError,
 )
-from triptych.index import wire
-from triptych.index.channel import receive
-from triptych.index.codec import (
+from triptych.index.remote import wire
+from triptych.index.remote.channel import receive
+from triptych.index.remote.codec import (
     decode_reply,
     decode_request,
     encode_error,
     encode_reply,
     encode_request,
 )
-from triptych.index.handoff import RemoteWriter, WriteServer
-from triptych.index.lock import WriterLock
-from triptych.index.records import Entry, FileState
-from triptych.index.requests import Compact, Delete, Ping, Reply, Request, Touch, Write
+from triptych.index.remote.handoff import RemoteWriter, WriteServer
+from triptych.index.remote.requests import Compact, Delete, Ping, Reply, Request, Touch, Write
+from triptych.index.sqlite.lock import WriterLock
+from triptych.index.sqlite.records import Entry, FileState
 
 FINGERPRINT = "f" * 64
 FORK = multiprocessing.get_context("fork")
@@ -602,7 +602,7 @@ def test_a_sleeping_client_is_dropped(folder: Path) -> None:
 
 
 def test_a_client_that_dribbles_is_dropped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("triptych.index.handoff._WHOLE", 0.3)
+    monkeypatch.setattr("triptych.index.remote.handoff._WHOLE", 0.3)
     with served(folder), connected(folder) as connection:
         start = time.monotonic()
         with pytest.raises(OSError):

@@ -10,8 +10,8 @@ import apsw
 import pytest
 
 from triptych.errors import CollectionDamaged, NotAvailable
-from triptych.index.database import Database
-from triptych.index.pages import (
+from triptych.index.sqlite.database import Database
+from triptych.index.sqlite.pages import (
     MENDING,
     PAGE,
     damaged_pages,

@@ -18,10 +18,10 @@ from triptych.errors import (
     InvalidInput,
     NotAvailable,
 )
-from triptych.index.meta import peek
-from triptych.index.pages import CHECKED
-from triptych.index.records import Entry, FileState
-from triptych.index.store import Store
+from triptych.index.sqlite.meta import peek
+from triptych.index.sqlite.pages import CHECKED
+from triptych.index.sqlite.records import Entry, FileState
+from triptych.index.sqlite.store import Store
 
 DIM = 4
 
@@ -109,7 +109,7 @@ def test_an_interrupt_in_a_batch_leaves_nothing(
 
     store.write([entry("a")], replace=False)
     with monkeypatch.context() as patch:
-        patch.setattr("triptych.index.writes.checksum", interrupted)
+        patch.setattr("triptych.index.sqlite.writes.checksum", interrupted)
         with pytest.raises(KeyboardInterrupt):
             store.write([entry("a", seed=1), entry("b")], replace=True)
     assert list(store.records_of(["a", "b"])) == ["a"]
@@ -237,7 +237,7 @@ def test_closed_is_a_sentence(path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from triptych.index.store import Store
+from triptych.index.sqlite.store import Store
 store = Store.open(Path(sys.argv[1]), model="m", fingerprint="f" * 64, dim=4)
 store.lock()
 print("held", flush=True)

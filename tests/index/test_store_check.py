@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from triptych.errors import CollectionDamaged
-from triptych.index.pages import CHECKED, PAGE, damaged_pages
-from triptych.index.records import Entry, FileState
-from triptych.index.salvage import salvaging
-from triptych.index.store import Store
+from triptych.index.sqlite.pages import CHECKED, PAGE, damaged_pages
+from triptych.index.sqlite.records import Entry, FileState
+from triptych.index.sqlite.salvage import salvaging
+from triptych.index.sqlite.store import Store
 
 DIM, COUNT = 64, 600
 

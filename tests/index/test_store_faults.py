@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from triptych.errors import CollectionDamaged, NotAvailable
-from triptych.index import pages
-from triptych.index.database import Database
-from triptych.index.meta import peek
-from triptych.index.records import Entry
-from triptych.index.reserve import SIZE
-from triptych.index.store import Store
+from triptych.index.sqlite import pages
+from triptych.index.sqlite.database import Database
+from triptych.index.sqlite.meta import peek
+from triptych.index.sqlite.records import Entry
+from triptych.index.sqlite.reserve import SIZE
+from triptych.index.sqlite.store import Store
 
 DIM = 8
 
@@ -341,7 +341,7 @@ BEGIN = """
 import sys
 from pathlib import Path
 from triptych.errors import CollectionBusy
-from triptych.index.store import Store
+from triptych.index.sqlite.store import Store
 sys.stdin.read()
 try:
     store = Store.open(Path(sys.argv[1]), model="m", fingerprint="f" * 64, dim=8)

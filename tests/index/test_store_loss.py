@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from triptych.errors import CollectionDamaged, NotAvailable
-from triptych.index.generation import NAME as GENERATION
-from triptych.index.generation import Seen, read_generation, write_generation
-from triptych.index.meta import peek
-from triptych.index.pages import mark_of
-from triptych.index.records import Entry
-from triptych.index.salvage import salvaging
-from triptych.index.store import Store
+from triptych.index.sqlite.generation import NAME as GENERATION
+from triptych.index.sqlite.generation import Seen, read_generation, write_generation
+from triptych.index.sqlite.meta import peek
+from triptych.index.sqlite.pages import mark_of
+from triptych.index.sqlite.records import Entry
+from triptych.index.sqlite.salvage import salvaging
+from triptych.index.sqlite.store import Store
 
 DIM = 8
 LOG = "store.sqlite-wal"

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from triptych.errors import InvalidInput
-from triptych.index.reader import Change
-from triptych.index.records import DEEPEST, LONGEST_ID, Entry
-from triptych.index.store import Store
+from triptych.index.sqlite.reader import Change
+from triptych.index.sqlite.records import DEEPEST, LONGEST_ID, Entry
+from triptych.index.sqlite.store import Store
 from triptych.types import Precision
 
 DIM = 3
@@ -262,7 +262,7 @@ def test_changes_that_cannot_be_replayed_are_none() -> None:
 READ = """
 import sys
 from pathlib import Path
-from triptych.index.store import Store
+from triptych.index.sqlite.store import Store
 store = Store.open(Path(sys.argv[1]), model="m", fingerprint="f" * 64, dim=3)
 print(len(store), flush=True)
 for line in sys.stdin:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from triptych.errors import InvalidInput
-from triptych.index.meta import Space
-from triptych.index.records import Entry
-from triptych.index.store import Store
+from triptych.index.sqlite.meta import Space
+from triptych.index.sqlite.records import Entry
+from triptych.index.sqlite.store import Store
 from triptych.types import Matrix
 
 OLD, NEW = 4, 6

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from triptych.errors import InvalidInput
-from triptych.index import words
+from triptych.index.sqlite import words
 
 WORDS = ["cat", "dog", "fish", "红", "色", "bird"]
 DOCUMENT = st.lists(st.sampled_from(WORDS), max_size=6)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from triptych.index.store import Store
+from triptych.index.sqlite.store import Store
 from triptych.retrieval.folder import open_store
 from triptych.retrieval.portable import export_collection, import_collection
 from triptych.retrieval.repair import repair

@@ -12,7 +12,7 @@ import numpy as np
 from tests.retrieval.fakes import CountingModel
 from triptych.encoders.base import unit_rows
 from triptych.errors import InvalidInput
-from triptych.index.meta import Meta, Space
+from triptych.index.sqlite.meta import Meta, Space
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.migrate import migrate
 from triptych.types import Item, Matrix

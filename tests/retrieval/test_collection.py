@@ -24,7 +24,7 @@ from triptych.errors import (
     PictureError,
 )
 from triptych.index import INDEXES
-from triptych.index.pages import CHECKED
+from triptych.index.sqlite.pages import CHECKED
 from triptych.retrieval.collection import Collection
 from triptych.types import Item, Part
 

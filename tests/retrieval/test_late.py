@@ -18,8 +18,8 @@ from triptych.encoders.base import LateInteraction
 from triptych.encoders.hashing import HashingEncoder
 from triptych.encoders.vectors import CallerVectors
 from triptych.errors import InvalidInput, ModelMismatch, NotAvailable
-from triptych.index.pages import CHECKED
-from triptych.index.tokens import from_bytes, in_bytes
+from triptych.index.sqlite.pages import CHECKED
+from triptych.index.sqlite.tokens import from_bytes, in_bytes
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import STORE
 from triptych.retrieval.late import max_similarities, query_tokens, stored_tokens

@@ -30,7 +30,7 @@ from tests.retrieval.migrating import (
 )
 from triptych.encoders.onnx import OnnxModel
 from triptych.errors import InvalidInput, ModelMismatch, NotAvailable, NotFound
-from triptych.index.store import Store
+from triptych.index.sqlite.store import Store
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import STORE
 from triptych.retrieval.ingest.run import index_folder

@@ -19,7 +19,7 @@ import pytest
 from tests.retrieval.fakes import BLUE, DIM, GREEN, RED, CountingModel, encoded, paint, unit_vectors
 from triptych.encoders.vectors import CallerVectors
 from triptych.errors import CollectionDamaged, InvalidInput, NotAvailable, NotFound, TriptychError
-from triptych.index.generation import NAME as GENERATION
+from triptych.index.sqlite.generation import NAME as GENERATION
 from triptych.retrieval import portable
 from triptych.retrieval.archive import MANIFEST
 from triptych.retrieval.collection import Collection

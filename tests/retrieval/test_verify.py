@@ -15,11 +15,11 @@ import pytest
 from tests.retrieval.fakes import DIM, RED, CountingModel, encoded, unit_vectors
 from triptych.encoders.vectors import CallerVectors
 from triptych.errors import CollectionBusy, CollectionDamaged, NotAvailable, NotFound
-from triptych.index.generation import NAME as GENERATION
-from triptych.index.generation import Seen, read_generation, write_generation
-from triptych.index.pages import CHECKED, PAGE
 from triptych.index.segments import Base, Knobs
 from triptych.index.snapshot import Snapshots, State
+from triptych.index.sqlite.generation import NAME as GENERATION
+from triptych.index.sqlite.generation import Seen, read_generation, write_generation
+from triptych.index.sqlite.pages import CHECKED, PAGE
 from triptych.retrieval.builder import build_index
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import INDEX, STORE, open_store

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from triptych.cli.command import add_collection_option, collection_folder
 from triptych.cli.search import printable
-from triptych.index.check import Finding
-from triptych.index.salvage import Lost
+from triptych.index.sqlite.check import Finding
+from triptych.index.sqlite.salvage import Lost
 from triptych.retrieval.repair import Repair, repair
 from triptych.retrieval.verify import BEYOND_REPAIR, Verification, verify
 from triptych.settings import Settings

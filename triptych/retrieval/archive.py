@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 
 from triptych.errors import CollectionDamaged, InvalidInput, NotAvailable, TriptychError
 from triptych.index.base import halved, unit_rows
-from triptych.index.meta import PRECISIONS
-from triptych.index.records import Entry, FileState, metadata_json
+from triptych.index.sqlite.meta import PRECISIONS
+from triptych.index.sqlite.records import Entry, FileState, metadata_json
 from triptych.types import Precision
 
 FORMAT = 1

@@ -18,7 +18,7 @@ from functools import partial
 from triptych.errors import TriptychError
 from triptych.index.plan import Budget, kinds
 from triptych.index.snapshot import Manifest, Snapshots, State
-from triptych.index.store import Store
+from triptych.index.sqlite.store import Store
 from triptych.index.tuning import fit
 from triptych.retrieval.live import LiveIndex, identity_of
 from triptych.types import Matrix, Rows

@@ -28,11 +28,11 @@ from triptych.errors import (
     TriptychError,
 )
 from triptych.filters import Filter, parse_filter
-from triptych.index.meta import Meta, peek
 from triptych.index.plan import Budget
-from triptych.index.records import FileState, KnownFile, Record
 from triptych.index.snapshot import Snapshots
-from triptych.index.store import Store
+from triptych.index.sqlite.meta import Meta, peek
+from triptych.index.sqlite.records import FileState, KnownFile, Record
+from triptych.index.sqlite.store import Store
 from triptych.retrieval import late
 from triptych.retrieval.arguments import as_ids, cosine, one_limit, share, whole
 from triptych.retrieval.builder import Builder

@@ -13,8 +13,8 @@ import numpy as np
 
 from triptych.errors import InvalidInput
 from triptych.index.base import exact_scores
-from triptych.index.records import Record
-from triptych.index.store import Store
+from triptych.index.sqlite.records import Record
+from triptych.index.sqlite.store import Store
 from triptych.retrieval.live import LiveIndex
 from triptych.types import Matrix, Rows, Vector
 

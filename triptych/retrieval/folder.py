@@ -13,9 +13,9 @@ from triptych.errors import (
     NotFound,
 )
 from triptych.index.disk import sync_folder
-from triptych.index.generation import NAME as GENERATION
-from triptych.index.meta import Meta, peek
-from triptych.index.store import Store
+from triptych.index.sqlite.generation import NAME as GENERATION
+from triptych.index.sqlite.meta import Meta, peek
+from triptych.index.sqlite.store import Store
 
 STORE = "store.sqlite"
 INDEX = "index"

@@ -13,10 +13,10 @@ import numpy as np
 
 from triptych.encoders.base import EmbeddingModel, LateInteraction
 from triptych.errors import InvalidInput, NotAvailable
-from triptych.index.meta import Meta
-from triptych.index.records import Tokens
-from triptych.index.store import Store
-from triptych.index.tokens import in_bytes
+from triptych.index.sqlite.meta import Meta
+from triptych.index.sqlite.records import Tokens
+from triptych.index.sqlite.store import Store
+from triptych.index.sqlite.tokens import in_bytes
 from triptych.types import Item, Matrix, Query, Vector
 
 _DECIMALS = 6  # the last bits of a sum depend on what else is summed, and would break ties

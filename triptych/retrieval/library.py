@@ -10,7 +10,7 @@ from typing import Any
 
 from triptych.encoders.base import EmbeddingModel
 from triptych.errors import InvalidInput, NotFound
-from triptych.index.lock import WriterLock
+from triptych.index.sqlite.lock import WriterLock
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import STORE
 

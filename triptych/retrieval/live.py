@@ -14,12 +14,12 @@ import numpy as np
 
 from triptych.errors import CollectionDamaged
 from triptych.index.base import NOTHING, exact_scores
-from triptych.index.meta import Meta
-from triptych.index.reader import Change
 from triptych.index.rowfile import RowFile
 from triptych.index.segments import Base, SegmentedIndex
 from triptych.index.snapshot import Identity, Manifest, Snapshots
-from triptych.index.store import Store
+from triptych.index.sqlite.meta import Meta
+from triptych.index.sqlite.reader import Change
+from triptych.index.sqlite.store import Store
 from triptych.types import Matrix, Rows, Vector
 
 logger = logging.getLogger(__name__)

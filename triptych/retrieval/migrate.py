@@ -19,7 +19,7 @@ import numpy as np
 from triptych.encoders.base import EmbeddingModel
 from triptych.encoders.pictures import PictureLimits
 from triptych.errors import InvalidInput, NotAvailable, NotFound
-from triptych.index.meta import Space
+from triptych.index.sqlite.meta import Space
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.models import holds_own_vectors
 from triptych.retrieval.originals import Found, Lost

@@ -9,8 +9,8 @@ from pathlib import Path
 from triptych.encoders.base import EmbeddingModel
 from triptych.errors import InvalidInput, ModelMismatch, NotAvailable
 from triptych.index.base import checked_vectors
-from triptych.index.meta import Meta, Space
-from triptych.index.store import Store
+from triptych.index.sqlite.meta import Meta, Space
+from triptych.index.sqlite.store import Store
 from triptych.retrieval.query import query_vector
 from triptych.types import Item, Matrix, Query, Vector
 

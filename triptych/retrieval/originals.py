@@ -25,9 +25,9 @@ from triptych.encoders.pictures import (
 )
 from triptych.errors import CollectionDamaged, InvalidInput, PictureError
 from triptych.index.base import checked_vectors
-from triptych.index.meta import Space
-from triptych.index.records import Record
-from triptych.index.store import Store
+from triptych.index.sqlite.meta import Space
+from triptych.index.sqlite.records import Record
+from triptych.index.sqlite.store import Store
 from triptych.retrieval.models import Models, named
 from triptych.types import Item
 

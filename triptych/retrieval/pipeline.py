@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from triptych.filters import Filter
-from triptych.index.reader import as_rows
-from triptych.index.records import Record
-from triptych.index.store import Store
+from triptych.index.sqlite.reader import as_rows
+from triptych.index.sqlite.records import Record
+from triptych.index.sqlite.store import Store
 from triptych.retrieval.late import max_similarities
 from triptych.retrieval.live import LiveIndex
 from triptych.retrieval.prepare import batches

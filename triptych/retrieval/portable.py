@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 
 from triptych.errors import InvalidInput, NotAvailable, NotFound
 from triptych.index.disk import sync_folder
-from triptych.index.lock import WriterLock
-from triptych.index.meta import peek
 from triptych.index.snapshot import Snapshots
-from triptych.index.store import Store
-from triptych.index.view import View
+from triptych.index.sqlite.lock import WriterLock
+from triptych.index.sqlite.meta import peek
+from triptych.index.sqlite.store import Store
+from triptych.index.sqlite.view import View
 from triptych.retrieval.archive import (
     MANIFEST,
     Archive,

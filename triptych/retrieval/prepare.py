@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from triptych.encoders.pictures import load_picture, thumbnail
 from triptych.errors import InvalidInput, PictureError
-from triptych.index.records import Entry, FileState, Tokens, metadata_json
+from triptych.index.sqlite.records import Entry, FileState, Tokens, metadata_json
 from triptych.types import ImageSource, Item, Vector
 
 AnyItem: TypeAlias = Item | Mapping[str, Any]

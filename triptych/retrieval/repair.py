@@ -18,10 +18,10 @@ import numpy as np
 from triptych.errors import CollectionDamaged, NotAvailable
 from triptych.index import ANNS
 from triptych.index.disk import sync_folder
-from triptych.index.generation import NAME as GENERATION
-from triptych.index.lock import WriterLock
-from triptych.index.salvage import Lost, Salvage, salvaging
 from triptych.index.snapshot import Identity, Snapshots
+from triptych.index.sqlite.generation import NAME as GENERATION
+from triptych.index.sqlite.lock import WriterLock
+from triptych.index.sqlite.salvage import Lost, Salvage, salvaging
 from triptych.retrieval.builder import build_index
 from triptych.retrieval.folder import INDEX, STORE, new_store, open_store, put_store
 from triptych.retrieval.verify import BEYOND_REPAIR, Verification

@@ -9,8 +9,8 @@ from typing import Any
 from triptych.encoders.base import EmbeddingModel
 from triptych.encoders.pictures import PictureLimits
 from triptych.index.base import checked_vectors
-from triptych.index.meta import Space
-from triptych.index.store import Store
+from triptych.index.sqlite.meta import Space
+from triptych.index.sqlite.store import Store
 from triptych.retrieval.models import Models
 from triptych.retrieval.originals import Originals
 from triptych.retrieval.writer import Writer

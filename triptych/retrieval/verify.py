@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from triptych.errors import CollectionDamaged, NotFound
-from triptych.index.check import Finding
-from triptych.index.database import Database
-from triptych.index.generation import NAME as GENERATION
-from triptych.index.generation import Seen, read_generation
-from triptych.index.meta import peek
-from triptych.index.pages import PAGE
 from triptych.index.segments import Base
 from triptych.index.snapshot import Manifest, Snapshots
-from triptych.index.store import Store
+from triptych.index.sqlite.check import Finding
+from triptych.index.sqlite.database import Database
+from triptych.index.sqlite.generation import NAME as GENERATION
+from triptych.index.sqlite.generation import Seen, read_generation
+from triptych.index.sqlite.meta import peek
+from triptych.index.sqlite.pages import PAGE
+from triptych.index.sqlite.store import Store
 from triptych.retrieval.folder import INDEX, STORE
 from triptych.retrieval.live import identity_of
 

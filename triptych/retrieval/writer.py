@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from triptych.errors import CollectionBusy, NotFound
-from triptych.index.handoff import RemoteWriter, WriteServer
-from triptych.index.meta import Space
-from triptych.index.records import Entry, FileState
-from triptych.index.requests import (
+from triptych.index.remote.handoff import RemoteWriter, WriteServer
+from triptych.index.remote.requests import (
     BeginSpace,
     Compact,
     Delete,
@@ -30,7 +28,9 @@ from triptych.index.requests import (
     Touch,
     Write,
 )
-from triptych.index.store import Store
+from triptych.index.sqlite.meta import Space
+from triptych.index.sqlite.records import Entry, FileState
+from triptych.index.sqlite.store import Store
 from triptych.retrieval.builder import Builder
 from triptych.retrieval.live import LiveIndex
 from triptych.types import Matrix, Rows

@@ -7,7 +7,7 @@ import re
 import stat
 from fnmatch import translate
 
-from triptych.index.records import FileState
+from triptych.index.sqlite.records import FileState
 from triptych.retrieval.ingest.scan import SUFFIXES, Found, Scan
 
 _MAGIC = re.compile(r"[*?[]")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from triptych.errors import InvalidInput
-from triptych.index.records import FileState
+from triptych.index.sqlite.records import FileState
 from triptych.types import Item
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from triptych.encoders.pictures import PictureLimits
 from triptych.errors import InvalidInput, NotFound
-from triptych.index.records import FileState, KnownFile
+from triptych.index.sqlite.records import FileState, KnownFile
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.ingest.lanes import Done, Lane, blocks, in_lanes
 from triptych.retrieval.ingest.offers import Failure, Offer, RowSource

@@ -6,7 +6,7 @@ import os
 import stat
 from dataclasses import dataclass, field
 
-from triptych.index.records import FileState
+from triptych.index.sqlite.records import FileState
 
 # what is read, and what is often met: that one is named as unreadable, with the reason
 SUFFIXES = frozenset(

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from triptych.errors import InvalidInput
 from triptych.index.base import halved, unit_rows
-from triptych.index.meta import Space
-from triptych.index.records import bound_checksum, shown
+from triptych.index.sqlite.meta import Space
+from triptych.index.sqlite.records import bound_checksum, shown
 from triptych.types import Matrix, Precision, Rows
 
 _NUMBERS: dict[Precision, str] = {"fp32": "<f4", "fp16": "<f2"}

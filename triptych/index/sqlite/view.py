@@ -9,9 +9,9 @@ from typing import Any, Self
 import apsw
 
 from triptych.errors import CollectionDamaged
-from triptych.index.meta import Space, current_space, read_state
-from triptych.index.records import Entry, bound_checksum, entry_from, shown
-from triptych.index.spaces import Loaded, load_after, load_rows
+from triptych.index.sqlite.meta import Space, current_space, read_state
+from triptych.index.sqlite.records import Entry, bound_checksum, entry_from, shown
+from triptych.index.sqlite.spaces import Loaded, load_after, load_rows
 
 _ITEM = (
     "SELECT items.row, items.checksum, id, modality, text, uri, metadata, content, "

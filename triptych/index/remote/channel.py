@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from triptych.errors import NotAvailable
-from triptych.index.wire import Buffer, Frame, read_frame
+from triptych.index.remote.wire import Buffer, Frame, read_frame
 
 SOCKET = "writer.sock"
 _LONGEST = 107  # bytes of a path that fit into sun_path, its zero left out

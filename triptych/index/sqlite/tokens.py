@@ -14,7 +14,7 @@ import apsw
 import numpy as np
 
 from triptych.errors import InvalidInput
-from triptych.index.records import Tokens, bound_checksum, shown
+from triptych.index.sqlite.records import Tokens, bound_checksum, shown
 from triptych.types import Matrix
 
 SCHEMA = """

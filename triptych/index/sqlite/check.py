@@ -12,12 +12,18 @@ import apsw
 import numpy as np
 
 from triptych.errors import CollectionDamaged
-from triptych.index import facts, tokens, words
-from triptych.index.database import Database
-from triptych.index.meta import Space, current_space, read_spaces, read_state, read_token_width
-from triptych.index.pages import damaged_pages
-from triptych.index.records import bound_checksum, record_from, shown
-from triptych.index.spaces import load_after
+from triptych.index.sqlite import facts, tokens, words
+from triptych.index.sqlite.database import Database
+from triptych.index.sqlite.meta import (
+    Space,
+    current_space,
+    read_spaces,
+    read_state,
+    read_token_width,
+)
+from triptych.index.sqlite.pages import damaged_pages
+from triptych.index.sqlite.records import bound_checksum, record_from, shown
+from triptych.index.sqlite.spaces import load_after
 
 _WRITES_SETTLE = 0.05  # seconds
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import apsw
 
 from triptych.errors import CollectionDamaged
-from triptych.index.database import Database
-from triptych.index.meta import (
+from triptych.index.sqlite.database import Database
+from triptych.index.sqlite.meta import (
     Meta,
     Space,
     current_space,
@@ -21,8 +21,8 @@ from triptych.index.meta import (
     read_spaces,
     read_state,
 )
-from triptych.index.pages import MENDING
-from triptych.index.records import (
+from triptych.index.sqlite.pages import MENDING
+from triptych.index.sqlite.records import (
     Entry,
     Record,
     Tokens,
@@ -32,8 +32,8 @@ from triptych.index.records import (
     shown,
     unpack,
 )
-from triptych.index.spaces import load_rows
-from triptych.index.tokens import verified
+from triptych.index.sqlite.spaces import load_rows
+from triptych.index.sqlite.tokens import verified
 from triptych.types import Vector
 
 _AT_ONCE = 1024

@@ -21,9 +21,7 @@ from triptych.errors import (
     TriptychError,
 )
 from triptych.index.base import checked_dim, checked_vectors
-from triptych.index.meta import PRECISIONS, Space
-from triptych.index.records import Entry, FileState, Tokens, metadata_json
-from triptych.index.requests import (
+from triptych.index.remote.requests import (
     BeginSpace,
     Compact,
     Delete,
@@ -36,7 +34,9 @@ from triptych.index.requests import (
     Touch,
     Write,
 )
-from triptych.index.wire import ERROR, REPLY, REQUEST, Buffer, Frame, write_frame
+from triptych.index.remote.wire import ERROR, REPLY, REQUEST, Buffer, Frame, write_frame
+from triptych.index.sqlite.meta import PRECISIONS, Space
+from triptych.index.sqlite.records import Entry, FileState, Tokens, metadata_json
 from triptych.types import Matrix, Modality
 
 T = TypeVar("T")

@@ -19,17 +19,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from triptych.errors import CollectionBusy, InvalidInput, NotAvailable, TriptychError
-from triptych.index.channel import SOCKET, address, check_peer, receive, send
-from triptych.index.codec import (
+from triptych.index.remote.channel import SOCKET, address, check_peer, receive, send
+from triptych.index.remote.codec import (
     decode_reply,
     decode_request,
     encode_error,
     encode_reply,
     encode_request,
 )
-from triptych.index.meta import Space
-from triptych.index.records import Entry, FileState
-from triptych.index.requests import (
+from triptych.index.remote.requests import (
     BeginSpace,
     Compact,
     Delete,
@@ -42,7 +40,9 @@ from triptych.index.requests import (
     Touch,
     Write,
 )
-from triptych.index.wire import ACCEPTED, Buffer, Frame, write_frame
+from triptych.index.remote.wire import ACCEPTED, Buffer, Frame, write_frame
+from triptych.index.sqlite.meta import Space
+from triptych.index.sqlite.records import Entry, FileState
 from triptych.types import Matrix, Rows
 
 logger = logging.getLogger(__name__)

@@ -36,8 +36,8 @@ from triptych.filters import (
     joined,
     whole,
 )
-from triptych.index.records import pack, unpack
-from triptych.index.rowsets import ascending, common, union, without
+from triptych.index.sqlite.records import pack, unpack
+from triptych.index.sqlite.rowsets import ascending, common, union, without
 from triptych.types import Metadata, Modality, Rows
 
 SCHEMA = """

@@ -11,10 +11,10 @@ import numpy as np
 
 from triptych.errors import CollectionDamaged
 from triptych.filters import Filter, Scalar
-from triptych.index import facts, tokens, words
-from triptych.index.check import Finding, check
-from triptych.index.database import Database
-from triptych.index.meta import (
+from triptych.index.sqlite import facts, tokens, words
+from triptych.index.sqlite.check import Finding, check
+from triptych.index.sqlite.database import Database
+from triptych.index.sqlite.meta import (
     Meta,
     Space,
     current_space,
@@ -24,7 +24,7 @@ from triptych.index.meta import (
     read_state,
     read_token_width,
 )
-from triptych.index.records import (
+from triptych.index.sqlite.records import (
     FileState,
     KnownFile,
     Record,
@@ -34,9 +34,9 @@ from triptych.index.records import (
     shown,
     unpack,
 )
-from triptych.index.spaces import Loaded, load_all_after, load_rows, missing_rows
-from triptych.index.view import View
-from triptych.index.writes import rows_by_id
+from triptych.index.sqlite.spaces import Loaded, load_all_after, load_rows, missing_rows
+from triptych.index.sqlite.view import View
+from triptych.index.sqlite.writes import rows_by_id
 from triptych.types import Matrix, Rows, Vector
 
 _RECORD = "SELECT row, checksum, id, modality, text, uri, metadata, content FROM items"

@@ -18,12 +18,17 @@ import apsw
 import numpy as np
 
 from triptych.errors import CollectionDamaged, InvalidInput, ModelMismatch, NotAvailable
-from triptych.index import words
-from triptych.index.database import Database, is_full, translated
-from triptych.index.generation import NAME as GENERATION
-from triptych.index.generation import Seen, check_generation, read_generation, write_generation
-from triptych.index.lock import WriterLock
-from triptych.index.meta import (
+from triptych.index.sqlite import words
+from triptych.index.sqlite.database import Database, is_full, translated
+from triptych.index.sqlite.generation import NAME as GENERATION
+from triptych.index.sqlite.generation import (
+    Seen,
+    check_generation,
+    read_generation,
+    write_generation,
+)
+from triptych.index.sqlite.lock import WriterLock
+from triptych.index.sqlite.meta import (
     PRECISIONS,
     Space,
     State,
@@ -36,11 +41,11 @@ from triptych.index.meta import (
     read_token_width,
     write_state,
 )
-from triptych.index.reader import Change, Reader, as_rows
-from triptych.index.records import Entry, FileState, pack
-from triptych.index.reserve import Reserve
-from triptych.index.spaces import insert_vectors, missing_rows, rounded
-from triptych.index.writes import drop_items, insert_items, rows_by_id, work_out_again
+from triptych.index.sqlite.reader import Change, Reader, as_rows
+from triptych.index.sqlite.records import Entry, FileState, pack
+from triptych.index.sqlite.reserve import Reserve
+from triptych.index.sqlite.spaces import insert_vectors, missing_rows, rounded
+from triptych.index.sqlite.writes import drop_items, insert_items, rows_by_id, work_out_again
 from triptych.types import Matrix, Precision, Rows
 
 

@@ -11,9 +11,9 @@ import apsw
 import numpy as np
 
 from triptych.errors import InvalidInput
-from triptych.index import facts, tokens, words
-from triptych.index.meta import Space, read_spaces, read_state, read_token_width, write_state
-from triptych.index.records import (
+from triptych.index.sqlite import facts, tokens, words
+from triptych.index.sqlite.meta import Space, read_spaces, read_state, read_token_width, write_state
+from triptych.index.sqlite.records import (
     Entry,
     Packed,
     as_stored,
@@ -23,7 +23,7 @@ from triptych.index.records import (
     payload_of,
     unpack,
 )
-from triptych.index.spaces import insert_vectors, read_back, rounded
+from triptych.index.sqlite.spaces import insert_vectors, read_back, rounded
 from triptych.types import Matrix
 
 

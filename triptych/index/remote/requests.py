@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from triptych.index.meta import Space
-from triptych.index.records import Entry, FileState
+from triptych.index.sqlite.meta import Space
+from triptych.index.sqlite.records import Entry, FileState
 from triptych.types import Matrix, Rows
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from triptych.errors import CollectionDamaged, NotAvailable
 from triptych.index.disk import sync_file
-from triptych.index.pages import repair
+from triptych.index.sqlite.pages import repair
 
 NAME = "generation"
 

@@ -19,8 +19,8 @@ import apsw
 
 from triptych.errors import CollectionBusy, CollectionDamaged, NotAvailable
 from triptych.index.disk import sync_file, sync_folder
-from triptych.index.lock import WriterLock
-from triptych.index.pages import CHECKED, PAGE, has_sums, repair, reserve_sums
+from triptych.index.sqlite.lock import WriterLock
+from triptych.index.sqlite.pages import CHECKED, PAGE, has_sums, repair, reserve_sums
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import apsw
 
 from triptych.errors import CollectionDamaged, NotAvailable
-from triptych.index import facts, tokens, words
-from triptych.index.database import Database, transaction, translated
-from triptych.index.pages import mark_of
+from triptych.index.sqlite import facts, tokens, words
+from triptych.index.sqlite.database import Database, transaction, translated
+from triptych.index.sqlite.pages import mark_of
 from triptych.types import Precision
 
 FORMAT = 2
