@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 _FEW = 256  # so many rows are read back from the store in milliseconds
 _DEAR = 5_000  # so many rows beside an index double the time of a search
 _QUIET = 1.0  # seconds without a write
-_MANY = 50_000  # rows beside the index that are not waited for any longer
+_MANY = 50_000  # rows in memory that are worth a file
 _POLITE = 15  # nice: what is built in the background leaves the processor to searches
 
 
@@ -135,12 +135,12 @@ class Builder:
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _POLITE)
         try:
-            # in the middle of a long load each index would be too small as soon as it is there
-            while time.monotonic() - self._written < _QUIET and self._live.pending < _MANY:
-                if self._stopped.wait(_QUIET / 4):
-                    return
-            if self._is_due():
-                self._build(self._wanted(len(self._live)), threads=1)
+            while self._is_due() and not self._stopped.wait(_QUIET / 4):
+                if time.monotonic() - self._written >= _QUIET:
+                    self._build(self._wanted(len(self._live)), threads=1)
+                # in a long load a graph would soon be too small; but memory must not grow with it
+                elif self._live.pending > max(_MANY, len(self._live) // 2):
+                    self._build(("flat",), threads=1)
         except TriptychError as error:
             logger.warning("%s: the index could not be built: %s", self._store.path, error)
         finally:
@@ -183,7 +183,8 @@ class Builder:
                 )
             if staged is None:
                 return
-            self._tried = view.count
+            if wanted[0] != "flat":
+                self._tried = view.count
             with self._mutex:
                 if not self._store.writing or self._store.meta.space != space.space:
                     self._snapshots.discard(staged)

@@ -48,8 +48,8 @@ class Database:
         self._idle: list[apsw.Connection] = []
         self._closed = False
         self._trusted = self._failed = False
-        self._log_pages = 0
-        self._pages = 0  # of the file, at least
+        self._log_pages = self._pages = 0  # of the log; of the file, at least
+        self._long_log = _LONG_LOG_PAGES  # the next that is worth a warning
         self._writer: apsw.Connection | None = None
         if path is None:
             self._writer = _settled(apsw.Connection(":memory:"), _WRITING_KB)
@@ -131,8 +131,7 @@ class Database:
     def checkpoint(self) -> None:
         """Move what is in the log to its place, as far as readers allow.
 
-        Not inside of a commit, as SQLite does it by itself: a failure here loses nothing, and
-        must not make a durable write look like one that failed.
+        Not inside of a commit, as SQLite does it: a failure here must not look like a lost write.
         """
         if self.path is None:
             return
@@ -143,7 +142,8 @@ class Database:
             except (apsw.Error, CollectionDamaged) as error:
                 logger.warning("%s: the log cannot be moved to its place: %s", self.path, error)
                 return
-        if moved < pages > _LONG_LOG_PAGES:
+        if moved < pages > self._long_log:
+            self._long_log = 2 * pages
             logger.warning("%s: the log grows: a reader holds %d pages", self.path, pages - moved)
 
     def used(self) -> int:
