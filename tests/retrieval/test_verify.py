@@ -356,3 +356,25 @@ def test_a_repair_that_is_killed_loses_nothing(folder: Path, tmp_path: Path) -> 
             }
         assert {f"id{at}" for at in range(51, COUNT)} - ids == {"id90"}
         assert not list(left.glob("*.tmp"))
+
+
+def test_whichever_page_of_a_small_store_is_lost_what_is_gone_is_named(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    with Collection.open(whole, embedder=MODEL) as collection:
+        collection.add(item(at) for at in range(4))
+    for page in range(1, (whole / STORE).stat().st_size // PAGE):
+        folder = tmp_path / f"page {page}"
+        shutil.copytree(whole, folder)
+        with (folder / STORE).open("r+b") as file:
+            file.seek(page * PAGE + PAGE // 2)
+            file.write(b"not what was here")
+        found = verify(folder)
+        if found.ok:  # a page that nothing is on
+            continue
+        try:
+            done = repair(found)
+        except CollectionDamaged:
+            continue
+        with Collection.open(folder, embedder=MODEL) as collection:
+            assert collection.count() + len(done.lost) >= 4
+            assert {lost.id for lost in done.lost} <= {f"id{at}" for at in range(4)} | {None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from triptych.errors import (
@@ -87,7 +88,8 @@ def put_store(new: Path, folder: Path) -> None:
         for path in (log, old.with_name(f"{STORE}-shm"), folder / GENERATION):
             path.unlink(missing_ok=True)
         new.rename(old)
-        new.with_name(GENERATION).rename(folder / GENERATION)
+        with suppress(FileNotFoundError):  # a store that nothing was written to has none
+            new.with_name(GENERATION).rename(folder / GENERATION)
         sync_folder(folder)
         # not before: a vector that the old store has lost may be in it
         shutil.rmtree(folder / INDEX, ignore_errors=True)
