@@ -1,6 +1,11 @@
 """How much of the long tests is run: what CI can afford, or as much as is asked for."""
 
+import hypothesis
 import pytest
+
+# how long an example takes says more about the machine than about us
+hypothesis.settings.register_profile("triptych", deadline=None)
+hypothesis.settings.load_profile("triptych")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
