@@ -381,3 +381,47 @@ def test_an_interrupt_between_store_and_index_is_mended(
                 collection.upsert([{"id": "00000", "vector": vectors[5]}])
         assert collection.search(vector=vectors[5], limit=1)[0].id == "00000"
         assert len(collection.search(vector=vectors[5], limit=9)) == 5
+
+
+def everything_in(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("index", ["flat", "hnsw"])
+def test_what_is_deleted_is_nowhere_after_compact(tmp_path: Path, index: str) -> None:
+    vectors = unit_vectors(400)
+    with Collection.open(tmp_path, embedder=CallerVectors("mine", DIM), index=index) as collection:
+        collection.add(
+            {
+                "id": f"i{at}",
+                "vector": v,
+                "text": f"secret{at} kept",
+                "metadata": {"m": f"mark{at}"},
+            }
+            for at, v in enumerate(vectors)
+        )
+        collection.optimize()
+        collection.compact()
+        traces = [b"secret7 ", b'mark7"', vectors[7].tobytes()]
+        assert all(trace in everything_in(tmp_path) for trace in traces)
+        collection.delete("i7")
+        collection.upsert([{"id": "i8", "vector": vectors[8], "text": "another"}])
+        collection.compact()
+        content = everything_in(tmp_path)
+        assert not [trace for trace in [*traces, b"secret8 ", b'mark8"'] if trace in content]
+        assert b"secret9 " in content and vectors[9].tobytes() in content
+
+
+def test_closing_a_store_that_is_mostly_free_gives_the_room_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triptych.index.sqlite.store._WORTH_COMPACTING", 100_000)
+    with open_own(tmp_path) as collection:
+        collection.add({**item, "text": "long " * 500} for item in with_vectors(400))
+        collection.delete([f"{at:05}" for at in range(390)])
+        before = (tmp_path / "store.sqlite").stat().st_size
+    assert (tmp_path / "store.sqlite").stat().st_size < before / 4
+    with open_own(tmp_path) as collection:
+        assert (
+            collection.count() == len(collection.search(vector=unit_vectors(1)[0], limit=99)) == 10
+        )

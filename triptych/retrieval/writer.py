@@ -179,6 +179,9 @@ class Writer:
         """Stop serving, with what is being written finished, and save the index."""
         if self._server is not None:
             self._server.stop()
+        if self._ready and self._store.is_mostly_free():
+            with self._builder.paused():
+                self._store.compact()
         self._builder.close()
 
     def _do(

@@ -48,6 +48,8 @@ from triptych.index.sqlite.spaces import insert_vectors, missing_rows, rounded
 from triptych.index.sqlite.writes import drop_items, insert_items, rows_by_id, work_out_again
 from triptych.types import Matrix, Precision, Rows
 
+_WORTH_COMPACTING = 16_000_000  # bytes
+
 
 class Store(Reader):
     """Items, vectors and thumbnails. Any thread may call; one process writes at a time."""
@@ -246,6 +248,11 @@ class Store(Reader):
                 raise InvalidInput(f"The vectors of {space.model} are in use.")
             connection.execute("DELETE FROM spaces WHERE space = ?", (space.space,))
             connection.execute(f"DROP TABLE IF EXISTS vectors_{int(space.space)}")
+
+    def is_mostly_free(self) -> bool:
+        """Whether more than half of a file that is worth it is room for items to come."""
+        size = self.path.stat().st_size if self.path is not None else 0
+        return size > _WORTH_COMPACTING and 2 * self._database.used() < size
 
     def compact(self) -> None:
         """Give the space of deleted items back, and overwrite what they left in the log.
