@@ -30,6 +30,7 @@ Progress = Callable[[int, int], object]
 
 _BATCH = 64
 _AT_ONCE = 4_096
+_ROUNDS = 2  # before writers are held off: what came during the first is less than all
 _OVERHEAD = 64  # bytes that a stored vector takes beside its numbers
 _SPARE = 32 * 2**20  # bytes for the log
 _REASONS = {
@@ -139,7 +140,8 @@ class _Migration:
         self._check_room(space)
         if not self._options.drop_missing:
             self._check_present(space)
-        self._fill(space)
+        for _ in range(_ROUNDS):
+            self._fill(space)
         while not self._switched(space):
             self._fill(space)
 
@@ -154,7 +156,7 @@ class _Migration:
             return True
 
     def _fill(self, space: Space) -> None:
-        """Embed all that has no vector yet, whatever is written meanwhile."""
+        """Embed all that has no vector now."""
         lost: list[Lost] = []
         with ThreadPoolExecutor(1, thread_name_prefix="originals") as reader:
             some = self._pending(space)
@@ -170,10 +172,8 @@ class _Migration:
         return None if rows is None else self._originals.read(rows)
 
     def _pending(self, space: Space) -> Iterator[list[int]]:
-        row = 0
-        while len(rows_N := self._spaces.missing(space, row, _AT_ONCE)):
-            row = int(rows_N[-1])
-            yield from batches(rows_N.tolist(), _BATCH)
+        # what is written meanwhile is for the next time: who writes faster is not chased
+        yield from batches(self._spaces.missing(space, 0, -1).tolist(), _BATCH)
 
     def _embed(self, space: Space, found: Found) -> list[Lost]:
         """Embed and store one batch; return the items that the model cannot place."""
