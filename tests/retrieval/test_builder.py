@@ -14,6 +14,8 @@ from tests.retrieval.fakes import unit_vectors
 from triptych.encoders.vectors import CallerVectors
 from triptych.errors import InvalidInput
 from triptych.index.plan import Budget
+from triptych.index.segments import Base
+from triptych.index.tuning import fit
 from triptych.retrieval.collection import Collection
 
 DIM = 16
@@ -25,6 +27,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands are many here."""
     monkeypatch.setattr("triptych.index.plan._SMALL", 1_000)
     monkeypatch.setattr("triptych.retrieval.builder._QUIET", 0.1)
+
+    def insisting(base: Base, recall: float, **options: Any) -> Any:
+        # of so few vectors a scan is often faster than a graph, under a tracer always
+        return fit(base, recall, **{**options, "insist": True})
+
+    monkeypatch.setattr("triptych.retrieval.builder.fit", insisting)
 
 
 def open_own(path: Path, **options: Any) -> Collection:
