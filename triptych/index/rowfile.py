@@ -192,10 +192,6 @@ class RowFile:
         return "fp32" if self._header.width == 4 else "fp16"
 
     @property
-    def nbytes(self) -> int:
-        return self._header.size
-
-    @property
     def seal(self) -> str:
         """The SHA-256 of the header, which through its sums depends on every byte of the file."""
         return hashlib.sha256(self._header.packed()).hexdigest()

@@ -218,4 +218,5 @@ class Pipeline:
 
 def _group(value: Any) -> Hashable:
     """Return a metadata value as the name of a group."""
-    return json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
+    # a tuple, so that no text is taken for a list that reads the same
+    return (json.dumps(value, sort_keys=True),) if isinstance(value, list | dict) else value
