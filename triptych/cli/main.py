@@ -29,6 +29,7 @@ COMMANDS = Registry(
         "import": "triptych.cli.import_:Import",
         "demo": "triptych.cli.demo:Demo",
         "serve": "triptych.cli.serve:Serve",
+        "keys": "triptych.cli.keys:Keys",
         "version": "triptych.cli.version:Version",
     },
 )
@@ -56,6 +57,7 @@ commands:
   import       make a collection from such a file
   demo         get sample pictures, index them, search them, draw a contact sheet
   serve        serve a collection over HTTP (not in this version)
+  keys         make, list and remove the keys of a server
   version      say which version this is
 
 `triptych <command> --help` says more. The environment: TRIPTYCH_DATA, TRIPTYCH_MODEL,
