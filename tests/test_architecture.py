@@ -19,7 +19,19 @@ LAYERS: list[set[str]] = [
     {"api", "cli", "integrations"},
 ]
 TORCH_ROOMS = {"training", "moe", "model"}
-TORCH_ENCODERS = {"mobilenet", "transformer", "open_clip", "torchvision_guard"}
+TORCH_ENCODERS = {
+    "mobilenet",
+    "transformer",
+    "open_clip",
+    "torchvision_guard",
+    "entrance",
+    "fusion_block",
+    "fusion_layers",
+    "spatial_mask",
+    "cross_modal",
+    "maxsim",
+    "pair_scorer",
+}
 # the steps inside the bottom layer
 SAME_LAYER = {
     ("types", "errors"),
