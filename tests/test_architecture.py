@@ -11,12 +11,12 @@ PACKAGE = Path(__file__).parent.parent / "triptych"
 
 LAYERS: list[set[str]] = [
     {"types", "errors", "filters", "filter_text"},
-    {"registry", "metrics", "control", "keys"},
+    {"registry", "metrics", "control", "keys", "lengths", "deadline"},
     {"encoders", "moe", "cache", "index"},
     {"model", "embedder"},
     {"retrieval", "training"},
     {"settings"},
-    {"api", "cli", "integrations"},
+    {"api", "cli", "client", "integrations"},
 ]
 TORCH_ROOMS = {"training", "moe", "model"}
 TORCH_ENCODERS = {

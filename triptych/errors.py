@@ -6,6 +6,8 @@ TriptychError
 ├── NotFound (LookupError)         no such collection, item, model
 ├── NotAvailable                   the feature, or the extra that carries it, is not here
 ├── ModelMismatch                  vectors of two models would meet
+├── Overloaded                     too much waits already; `retry_after` says how long, in seconds
+│   └── TimedOut                   the caller's deadline has passed, or would
 ├── CollectionBusy                 another process is writing
 └── CollectionDamaged              files on disk contradict each other
 
@@ -48,6 +50,20 @@ class NotAvailable(TriptychError):
 
 class ModelMismatch(TriptychError):
     code = "model_mismatch"
+
+
+class Overloaded(TriptychError):
+    """Refused before anything was done, so that asking again is safe."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after: float, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class TimedOut(Overloaded):
+    code = "timed_out"
 
 
 class CollectionBusy(TriptychError):

@@ -1,0 +1,245 @@
+"""Dynamic batching: requests that come at the same time share the calls of one model.
+
+As in Orca and Clipper: nobody waits for a batch to fill, the batch is what came while the model
+was busy. Which of it shares a call is planned by length (`triptych.lengths`).
+
+Letters: N items of a call, M embedding width.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import TimeoutError as NotYet
+from dataclasses import dataclass, replace
+from threading import Condition, Thread
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from triptych.deadline import remaining
+from triptych.encoders.base import EmbeddingModel, LateInteraction
+from triptych.encoders.pictures import load_picture
+from triptych.errors import InvalidInput, NotAvailable, Overloaded, TimedOut
+from triptych.retrieval.prepare import batches
+from triptych.retrieval.waiting import Request, Share, Waiting
+from triptych.types import Item, Matrix
+
+_AT_ONCE = 64  # items of one request in the queue: their pictures are decoded
+_BYTES_A_TOKEN = 4
+_NEWEST = 0.2  # share of the latest call in the running mean of the pace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchingConfig:
+    """All in tokens, but for `linger`."""
+
+    budget: int = 512  # of one model call: count x longest
+    overhead: int = 8  # what a call costs besides: 1.7 ms at 0.22 ms a token, default model
+    picture: int = 32  # what a picture costs: 6.5 ms
+    longest: int = 2048  # what the model reads of a text at most
+    most: int = 16_384  # that may wait; 4 s
+    linger: float = 0.002  # seconds for company to come back, after a call that had company
+
+
+DEFAULT = BatchingConfig()
+
+
+class Load(NamedTuple):
+    """What the queue holds and how fast it goes."""
+
+    requests: int
+    tokens: int
+    seconds: float  # until all that waits is done, estimated
+    calls: int  # of the model, since the start
+    items: int  # that were in them
+
+
+class BatchingModel:
+    """An `EmbeddingModel` that threads share; the rows are those of the model without company.
+
+    One thread runs the model. `embed` raises Overloaded when too much waits, TimedOut when the
+    caller's deadline (`triptych.deadline`) passes or would.
+    """
+
+    def __init__(self, model: EmbeddingModel, config: BatchingConfig = DEFAULT) -> None:
+        self.name, self.fingerprint, self.dim = model.name, model.fingerprint, model.dim
+        self.languages = model.languages
+        # what collections ask of a model beside the protocol
+        self.picture_size: int | None = getattr(model, "picture_size", None)
+        self.folder = getattr(model, "folder", None)
+        self.config = config
+        self._model = model
+        self._waiting = Waiting()
+        self._come = Condition()  # guards all below
+        self._wanted = 1  # so many requests wake the thread
+        self._company = 1  # requests in the last call
+        self._pace = 0.0  # seconds a token, running mean
+        self._calls = self._items = 0
+        self._thread: Thread | None = None
+        self._is_closing = False
+
+    def embed(self, items: Sequence[Item]) -> Matrix:
+        """Return emb_NM, float32 unit rows, in order.
+
+        Raises PictureError and the model's own errors for these items only, whatever else is in
+        the calls that they share.
+        """
+        rows = [self._ask(batch) for batch in batches(items, _AT_ONCE)]
+        if len(rows) == 1:
+            return rows[0]
+        return np.concatenate(rows) if rows else np.empty((0, self.dim), dtype=np.float32)
+
+    @property
+    def load(self) -> Load:
+        with self._come:
+            return Load(
+                requests=len(self._waiting),
+                tokens=self._waiting.tokens,
+                seconds=self._waiting.tokens * self._pace,
+                calls=self._calls,
+                items=self._items,
+            )
+
+    def close(self) -> None:
+        """Take nothing more in, and return when all that waits is answered."""
+        with self._come:
+            self._is_closing = True
+            self._come.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _ask(self, items: Sequence[Item]) -> Matrix:
+        # decoded by the caller's own thread: a broken picture meets nobody else
+        ready = [self._decoded(item) for item in items]
+        request = Request(ready, [self._cost(item) for item in ready], self.dim)
+        with self._come:
+            self._admit(request)
+            self._waiting.put(request)
+            if len(self._waiting) >= self._wanted:
+                self._come.notify()
+        try:
+            return request.answer.result(remaining())
+        except NotYet:
+            with self._come:
+                self._waiting.drop(request)
+            raise self._late("The deadline has passed.") from None
+
+    def _decoded(self, item: Item) -> Item:
+        if item.image is None:
+            return item
+        return replace(item, image=load_picture(item.image, size_hint=self.picture_size))
+
+    def _cost(self, item: Item) -> int:
+        text = 0 if item.text is None else 2 + len(item.text.encode()) // _BYTES_A_TOKEN
+        picture = 0 if item.image is None else self.config.picture
+        return max(1, min(text, self.config.longest) + picture)
+
+    def _admit(self, request: Request) -> None:
+        if self._is_closing:
+            raise NotAvailable(f"The model {self.name} is being closed.")
+        tokens = self._waiting.tokens
+        if tokens and tokens + request.cost > self.config.most:
+            raise Overloaded(
+                f"{len(self._waiting)} requests wait for the model already.",
+                retry_after=self._retry_after(),
+            )
+        left = remaining()
+        if left is not None and left <= tokens * self._pace:
+            raise self._late(f"{max(left, 0):.1f} s are left, and what waits takes longer.")
+        if self._thread is None:
+            self._thread = Thread(target=self._run, name="triptych-model", daemon=True)
+            self._thread.start()
+
+    def _late(self, message: str) -> TimedOut:
+        return TimedOut(message, retry_after=self._retry_after())
+
+    def _retry_after(self) -> float:
+        return max(0.1, self._waiting.tokens * self._pace)
+
+    def _run(self) -> None:
+        ended = 0.0
+        while True:
+            with self._come:
+                self._wait(ended)
+                if not self._waiting:
+                    return
+                taken = self._waiting.take(budget=self.config.budget, overhead=self.config.overhead)
+            start = time.monotonic()
+            self._answer(taken)
+            ended = time.monotonic()
+            with self._come:
+                self._note(taken, ended - start)
+
+    def _wait(self, ended: float) -> None:
+        """Return when there is something to do, or never again will be.
+
+        The callers of a shared call come back together: they are waited for, a moment.
+        """
+        self._wanted = self._company
+        until = ended + self.config.linger
+        while len(self._waiting) < self._wanted and not self._is_closing:
+            left = until - time.monotonic()
+            if left <= 0:
+                if self._waiting:
+                    break
+                self._wanted = 1
+            self._come.wait(left if left > 0 else None)
+        self._wanted = 1
+
+    def _note(self, taken: Sequence[Share], seconds: float) -> None:
+        pace = seconds / sum(request.costs[at] for request, at in taken)
+        self._pace += (pace - self._pace) * (_NEWEST if self._calls else 1.0)
+        self._company = len({id(request) for request, _ in taken})
+        self._calls += 1
+        self._items += len(taken)
+
+    def _answer(self, taken: Sequence[Share]) -> None:
+        """Embed the items; where that fails, halve the company until the error has an owner."""
+        try:
+            rows_NM = self._model.embed([request.items[at] for request, at in taken])
+            if rows_NM.shape != (len(taken), self.dim):
+                raise InvalidInput(
+                    f"{self.name} gave rows of shape {rows_NM.shape}, "
+                    f"expected {(len(taken), self.dim)}."
+                )
+        except BaseException as error:  # whatever it is, it must not end the thread
+            owners = list(dict.fromkeys(request for request, _ in taken))
+            if len(owners) == 1:
+                self._fail(owners[0], error)
+                return
+            half = set(owners[: len(owners) // 2])
+            self._answer([share for share in taken if share[0] in half])
+            self._answer([share for share in taken if share[0] not in half])
+        else:
+            for (request, at), vector_M in zip(taken, rows_NM, strict=True):
+                request.fill(at, vector_M)
+
+    def _fail(self, owner: Request, error: BaseException) -> None:
+        with self._come:
+            self._waiting.drop(owner)
+        owner.fail(error)
+
+
+class LateBatchingModel(BatchingModel):
+    """The same over a model that gives token states; those are not batched."""
+
+    _model: LateModel
+
+    @property
+    def token_width(self) -> int:
+        return self._model.token_width
+
+    def token_states(self, items: Sequence[Item]) -> list[Matrix]:
+        """Return states_TW of each item, as the model gives them."""
+        return self._model.token_states(items)
+
+
+class LateModel(EmbeddingModel, LateInteraction, Protocol):
+    """A model of both kinds."""
+
+
+def batched(model: EmbeddingModel, config: BatchingConfig = DEFAULT) -> BatchingModel:
+    """Return the model behind a queue; it gives token states where `model` does."""
+    late = hasattr(type(model), "token_states")  # not isinstance: it would read the width
+    return (LateBatchingModel if late else BatchingModel)(model, config)
