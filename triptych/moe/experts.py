@@ -1,0 +1,121 @@
+"""The experts: two linear layers with a GELU each, in three forms that give equal numbers.
+
+N tokens, D model width, H hidden width of an expert, E experts, K candidates, R (token, expert)
+pairs sorted by expert.
+
+The activation is the tanh form of GELU: the one that ONNX Runtime's expert operator computes (its
+SwiGLU is one of a kind: a gate times 1.702, plus one). No biases: grouped products have none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from triptych.errors import InvalidInput
+
+Form = Literal["grouped", "loop", "dense"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertsConfig:
+    width: int
+    hidden: int
+    num_experts: int = 128
+    form: Form = "grouped"  # loop: reference and inference; dense: every expert, for tests
+    zero_output: bool = False  # start at zero, so that a pretrained model starts unchanged
+
+    def __post_init__(self) -> None:
+        if self.form not in get_args(Form):
+            known = ", ".join(get_args(Form))
+            raise InvalidInput(f"Unknown form {self.form!r} of experts.", hint=f"Known: {known}.")
+        if self.width % 8 or self.hidden % 8 or self.width <= 0 or self.hidden <= 0:
+            # grouped_mm wants rows of whole 16 bytes, in bfloat16 too
+            raise InvalidInput(
+                f"Got experts of width {self.width} and hidden {self.hidden}.",
+                hint="Both must be multiples of 8.",
+            )
+
+
+class Experts(nn.Module):
+    """tokens_ND and where they go to the gated sum of their experts."""
+
+    def __init__(self, config: ExpertsConfig) -> None:
+        super().__init__()
+        self.config = config
+        num, width, hidden = config.num_experts, config.width, config.hidden
+        self.widen_EDH = nn.Parameter(torch.empty(num, width, hidden))
+        self.narrow_EHD = nn.Parameter(torch.zeros(num, hidden, width))
+        nn.init.normal_(self.widen_EDH, std=width**-0.5)
+        if not config.zero_output:
+            nn.init.normal_(self.narrow_EHD, std=hidden**-0.5)
+
+    def forward(
+        self, tokens_ND: Tensor, *, ids_NK: Tensor, gates_NK: Tensor, chosen_NK: Tensor
+    ) -> Tensor:
+        """Sums over the chosen experts; zero for a token that has none."""
+        tokens_ND, widen_EDH, narrow_EHD = self._in_one_dtype(tokens_ND)
+        if self.config.form == "dense":
+            gates_NE = gates_NK.new_zeros(len(ids_NK), self.config.num_experts)
+            gates_NE = gates_NE.scatter(1, ids_NK, gates_NK.masked_fill(~chosen_NK, 0.0))
+            return _dense(tokens_ND, widen_EDH, narrow_EHD, gates_NE)
+        pairs = _sorted_pairs(ids_NK, chosen_NK, self.config.num_experts)
+        rows_RD = tokens_ND[pairs.token_R]
+        run = _grouped if self.config.form == "grouped" else _loop
+        made_RD = run(rows_RD, widen_EDH, narrow_EHD, pairs.count_E)
+        gates_R1 = gates_NK.flatten()[pairs.place_R].unsqueeze(1).to(made_RD.dtype)
+        out_ND = torch.zeros_like(tokens_ND)
+        return out_ND.index_add(0, pairs.token_R, made_RD * gates_R1)
+
+    def _in_one_dtype(self, tokens_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens and weights in autocast's dtype: grouped_mm is not on its list."""
+        device = tokens_ND.device.type
+        dtype = self.widen_EDH.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        return tokens_ND.to(dtype), self.widen_EDH.to(dtype), self.narrow_EHD.to(dtype)
+
+
+class _Pairs(NamedTuple):
+    place_R: Tensor  # in the flattened NK, sorted by expert, then token
+    token_R: Tensor
+    count_E: Tensor
+
+
+def _sorted_pairs(ids_NK: Tensor, chosen_NK: Tensor, num_experts: int) -> _Pairs:
+    place_R = chosen_NK.flatten().nonzero().squeeze(1)
+    expert_R = ids_NK.flatten()[place_R]
+    order_R = expert_R.argsort(stable=True)
+    place_R = place_R[order_R]
+    count_E = expert_R.bincount(minlength=num_experts)
+    return _Pairs(place_R, place_R // ids_NK.shape[1], count_E)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return functional.gelu(x, approximate="tanh")
+
+
+def _grouped(rows_RD: Tensor, widen_EDH: Tensor, narrow_EHD: Tensor, count_E: Tensor) -> Tensor:
+    if len(rows_RD) == 0:
+        return rows_RD
+    ends_E = count_E.cumsum(0).to(torch.int32)
+    hidden_RH = _gelu(functional.grouped_mm(rows_RD, widen_EDH, offs=ends_E))
+    return functional.grouped_mm(hidden_RH, narrow_EHD, offs=ends_E)
+
+
+def _loop(rows_RD: Tensor, widen_EDH: Tensor, narrow_EHD: Tensor, count_E: Tensor) -> Tensor:
+    counts = count_E.tolist()
+    parts = torch.split(rows_RD, counts)
+    made = [
+        _gelu(part @ widen_EDH[at]) @ narrow_EHD[at] for at, part in enumerate(parts) if counts[at]
+    ]
+    return torch.cat(made) if made else rows_RD
+
+
+def _dense(tokens_ND: Tensor, widen_EDH: Tensor, narrow_EHD: Tensor, gates_NE: Tensor) -> Tensor:
+    hidden_ENH = _gelu(tokens_ND @ widen_EDH)
+    return torch.einsum("enh,ehd,ne->nd", hidden_ENH, narrow_EHD, gates_NE.to(hidden_ENH.dtype))
