@@ -38,6 +38,7 @@ check: install
 	$(BIN)/mypy
 
 test: check
+	@scripts/find-redis-server
 	$(BIN)/pytest --cov --cov-report=term:skip-covered
 
 demo: install-core

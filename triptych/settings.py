@@ -2,7 +2,11 @@
 
 TRIPTYCH_DATA       the data folder (default: the platform's data home)
 TRIPTYCH_MODEL      the model of new collections (default: the one in the package)
-TRIPTYCH_REDIS_URL  the shared cache tier
+TRIPTYCH_REDIS_URL  the shared cache tier: redis://, rediss:// or unix:// (default: none)
+TRIPTYCH_CACHE_MB   memory for cached answers and embeddings in a process that caches (default: 64)
+TRIPTYCH_CACHE_TTL  seconds that an answer is kept (default: 3600)
+TRIPTYCH_CACHE_EMBEDDINGS_TTL  seconds that an embedding is kept (default: 604800)
+TRIPTYCH_CACHE_SECRET  seals what lies in Redis against whoever else can write to it
 TRIPTYCH_THREADS    threads a model may use (default: the machine's cores, for batches)
 TRIPTYCH_RECALL     share of the true ten nearest that an index must find (default: 0.97)
 TRIPTYCH_MEMORY     memory that an index may take, such as 2GB (default: no bound)
@@ -11,6 +15,7 @@ TRIPTYCH_MEMORY     memory that an index may take, such as 2GB (default: no boun
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,14 +23,19 @@ from pathlib import Path
 
 import platformdirs
 
+from triptych.cache.base import Cache
+from triptych.cache.config import CacheConfig
+from triptych.embedder import Embedder
 from triptych.encoders.base import EmbeddingModel
 from triptych.errors import InvalidInput, NotFound
 from triptych.index.plan import Budget
 from triptych.index.sqlite.meta import Meta, Space
 from triptych.registry import Registry
+from triptych.retrieval.answers import Answers, AnswersConfig
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import check_not_gutted
 from triptych.retrieval.library import Library, keep_model, model_folder
+from triptych.retrieval.models import holds_own_vectors
 from triptych.types import Precision
 
 MODELS = Registry(
@@ -45,7 +55,7 @@ MODELS = Registry(
 class Settings:
     data: Path
     model: str = "default"
-    redis_url: str | None = None
+    cache: CacheConfig = field(default_factory=CacheConfig)
     threads: int = 0  # 0: as many as there are cores
     budget: Budget = field(default_factory=Budget)
 
@@ -56,7 +66,7 @@ class Settings:
         return cls(
             data=Path(given.get("TRIPTYCH_DATA") or platformdirs.user_data_dir("triptych")),
             model=given.get("TRIPTYCH_MODEL", "default"),
-            redis_url=given.get("TRIPTYCH_REDIS_URL"),
+            cache=CacheConfig.from_env(given),
             threads=_count("TRIPTYCH_THREADS", given.get("TRIPTYCH_THREADS", "0")),
             budget=Budget.parse(given.get("TRIPTYCH_RECALL"), given.get("TRIPTYCH_MEMORY")),
         )
@@ -86,10 +96,13 @@ class Settings:
         budget: Budget | None = None,
         precision: Precision = "fp32",
         tokens: bool = False,
+        cache: Cache | None = None,
+        tenant: str = "default",
     ) -> Collection:
         """Return the collection in the folder `path`; one that exists keeps the model it has.
 
-        `index`, `budget`, `precision` and `tokens` as in `Collection.open`. Raises NotFound
+        `index`, `budget`, `precision` and `tokens` as in `Collection.open`. With `cache`, what the
+        tenant embedded once is remembered there; for its answers see `answers`. Raises NotFound
         where it `must_exist` and does not, ModelMismatch for another `model`.
         """
         known = None if str(path) == ":memory:" else Collection.peek(path)
@@ -102,19 +115,32 @@ class Settings:
             embedder = self.open_model(model, threads=threads)
         else:
             embedder = self.model_of(known, threads=threads)
+        cached = partial(self._cached, cache=cache, tenant=tenant)
         collection = Collection.open(
             path,
-            embedder=embedder,
+            embedder=cached(embedder),
             index=index,
             budget=budget or self.budget,
             precision=precision,
             tokens=tokens,
-            model_of=partial(self.model_of, threads=threads),
+            model_of=lambda known: cached(self.model_of(known, threads=threads)),
             threads=threads,
         )
         if known is None and collection.folder is not None:
             self.keep(embedder)
         return collection
+
+    def answers(
+        self,
+        collection: Collection,
+        *,
+        cache: Cache,
+        tenant: str = "default",
+        name: str = "default",
+    ) -> Answers:
+        """Return the answer cache of an open collection; it does not close `cache`."""
+        config = AnswersConfig(ttl=self.cache.answers_ttl)
+        return Answers(collection, cache=cache, tenant=tenant, name=name, config=config)
 
     def create_collection(self, name: str, *, model: str | None = None) -> Collection:
         """Return the new, empty collection called `name`; raises InvalidInput where it exists."""
@@ -129,6 +155,11 @@ class Settings:
         family = known.model.partition(":")[0]
         name = known.model if family in MODELS.names() else "default"
         return self.open_model(name, threads=threads)
+
+    def _cached(self, model: EmbeddingModel, *, cache: Cache | None, tenant: str) -> EmbeddingModel:
+        if cache is None or holds_own_vectors(model):
+            return model
+        return Embedder(model, cache=cache, tenant=tenant, ttl=self.cache.embeddings_ttl)
 
     def keep(self, model: EmbeddingModel) -> None:
         """Copy a model that is files beside the collections, so an upgrade never strands them."""
@@ -155,6 +186,7 @@ def open(  # the name that a person types: triptych.open
     index: str = "auto",
     precision: Precision = "fp32",
     tokens: bool = False,
+    cache: bool | Cache = False,
 ) -> Collection:
     """Return the collection in the folder `path` (or ":memory:"), or the one called `name`.
 
@@ -162,14 +194,17 @@ def open(  # the name that a person types: triptych.open
     index is chosen to reach `recall` (of the true ten nearest, 0.97 unless said) within `memory`
     ("2GB", or bytes), or it is the kind that `index` names. A new collection keeps its vectors in
     `precision` fp32 or fp16, and with `tokens` the states of its items' tokens too, which
-    `search(rerank=50)` compares one by one; not every model gives them.
+    `search(rerank=50)` compares one by one; not every model gives them. With `cache`, embeddings
+    and answers are remembered: True has a cache of its own in this process, and in Redis where
+    TRIPTYCH_REDIS_URL is set.
     """
     settings = Settings.from_env()
     if (path is None) == (name is None):
         raise InvalidInput(f"Got path={path!r} and name={name!r}, expected one of them.")
     where = settings.library().path(name) if name is not None else path
     assert where is not None, "checked above"
-    return settings.open_collection(
+    tiers = settings.cache.open() if cache is True else cache or None
+    collection = settings.open_collection(
         where,
         model=model,
         threads=settings.num_threads,
@@ -177,7 +212,13 @@ def open(  # the name that a person types: triptych.open
         budget=None if recall is memory is None else Budget.parse(recall, memory),
         precision=precision,
         tokens=tokens,
+        cache=tiers,
     )
+    if tiers is not None:
+        settings.answers(collection, cache=tiers, name=str(collection.folder)).attach()
+        if cache is True:
+            weakref.finalize(collection, tiers.close)
+    return collection
 
 
 def collections() -> list[str]:

@@ -48,6 +48,7 @@ from triptych.retrieval.writer import Writer
 from triptych.types import Hit, ImageSource, Item, Matrix, Part, Precision, Query
 
 AnyFilter: TypeAlias = Filter | Mapping[str, Any] | str
+Look: TypeAlias = Callable[[Query, Request], list[Hit]]
 
 _BATCH_EMBEDDED = 64
 _BATCH_VECTORS = 2048  # nothing to compute: the sync of each transaction is what costs
@@ -55,6 +56,8 @@ _BATCH_VECTORS = 2048  # nothing to compute: the sync of each transaction is wha
 
 class Collection:
     """Items in, hits out. Threads may share it; one process writes, for the others too."""
+
+    remember: Callable[[Query, Request, Look], list[Hit]] | None = None  # see Answers.attach
 
     def __init__(
         self,
@@ -146,6 +149,11 @@ class Collection:
     def embedder(self) -> EmbeddingModel:
         """The model whose vectors are searched."""
         return self._models.of(self._live.meta)
+
+    @property
+    def generation(self) -> str:
+        """A name for the state that is searched: another one after each write of any process."""
+        return self._store.generation
 
     @staticmethod
     def peek(path: str | Path) -> Meta | None:
@@ -270,6 +278,8 @@ class Collection:
         )
         if not len(self._live) and not self.count():
             return []
+        if self.remember is not None:
+            return self.remember(asked, request, self._hits)
         return self._hits(asked, request)
 
     def thumbnail(self, id: str) -> bytes | None:

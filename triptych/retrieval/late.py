@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from triptych.embedder import Embedder
 from triptych.encoders.base import EmbeddingModel, LateInteraction
 from triptych.errors import InvalidInput, NotAvailable
 from triptych.index.sqlite.meta import Meta
@@ -86,6 +87,8 @@ def max_similarities(tokens_QW: Matrix, states: Sequence[Matrix]) -> Vector:
 
 
 def _late(model: EmbeddingModel) -> LateInteraction:
+    if isinstance(model, Embedder):
+        model = model.model  # states are not remembered: they are a hundred times a vector
     # not isinstance: it would read the width, which may raise
     if not hasattr(type(model), "token_states"):
         raise NotAvailable(

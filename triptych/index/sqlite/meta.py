@@ -186,6 +186,12 @@ def read_history(connection: apsw.Connection) -> dict[str, tuple[int, int]]:
     return {epoch: (first, end) for (first, epoch), end in zip(found, ends, strict=False)}
 
 
+def read_epoch(connection: apsw.Connection) -> str:
+    """Return the name that the last process to write left, "" where none has written."""
+    query = "SELECT epoch FROM epochs ORDER BY rowid DESC LIMIT 1"
+    return str(connection.execute(query).get or "")
+
+
 def read_token_width(connection: apsw.Connection) -> int:
     """Return the width of the token states that are kept, 0 where none are."""
     return int(connection.execute("SELECT value FROM meta WHERE key = 'token_width'").get or 0)

@@ -19,6 +19,7 @@ import numpy as np
 
 from triptych.errors import CollectionDamaged, InvalidInput, ModelMismatch, NotAvailable
 from triptych.index.sqlite import words
+from triptych.index.sqlite.counter import Counter
 from triptych.index.sqlite.database import Database, is_full, translated
 from triptych.index.sqlite.generation import NAME as GENERATION
 from triptych.index.sqlite.generation import (
@@ -36,6 +37,7 @@ from triptych.index.sqlite.meta import (
     create,
     current_space,
     is_blank,
+    read_epoch,
     read_spaces,
     read_state,
     read_token_width,
@@ -60,7 +62,10 @@ class Store(Reader):
         self._lock = WriterLock(path.with_name("lock")) if path else None
         self._reserve = Reserve(path.with_name("reserve")) if path else None
         self._generation = path.with_name(GENERATION) if path else None
+        self._counter = Counter(self._generation) if self._generation else None
         self._epoch: str | None = None
+        self._reached = -1  # by writes of our own
+        self._named: tuple[int, str] = (-2, "")  # a sequence, and its generation
 
     @classmethod
     def open(
@@ -105,6 +110,23 @@ class Store(Reader):
     def writing(self) -> bool:
         """Whether this process holds the write lock."""
         return self._lock is None or self._lock.held
+
+    @property
+    def generation(self) -> str:
+        """A name for what the store holds now: another one after each acknowledged write.
+
+        Never used again, not even where a backup brings an old sequence back. What is read after
+        it was asked for is as new as it says, or newer.
+        """
+        reached = max(self._reached, self._counter.read() if self._counter else -1)
+        seen, name = self._named
+        if seen != reached:
+            with self._database.reading() as connection:
+                sequence = max(reached, read_state(connection).sequence)
+                epoch = read_epoch(connection)
+            name = f"{self.meta.collection}:{epoch}:{sequence}"
+            self._named = (reached, name)
+        return name
 
     def check_generation(self, seen: Seen | None) -> None:
         """Raise CollectionDamaged where the store is behind what was `seen` before it was read."""
@@ -280,6 +302,8 @@ class Store(Reader):
     def close(self) -> None:
         """Close the file, then give the lock back; harmless when closed already."""
         self._database.close()
+        if self._counter is not None:
+            self._counter.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -299,7 +323,7 @@ class Store(Reader):
                 connection.execute("INSERT INTO epochs VALUES (?, ?)", values)
             yield connection
             sequence = read_state(connection).sequence
-        self._epoch = epoch
+        self._epoch, self._reached = epoch, sequence
         if self._generation is not None:
             write_generation(self._generation, Seen(sequence, self.meta.collection))
 

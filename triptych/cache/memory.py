@@ -1,0 +1,104 @@
+"""Tier 1: in the process, bounded in bytes, least recently used out first.
+
+cachetools, because it is small, pure Python and kept by the same hands for ten years, weighs its
+values (`getsizeof`) and costs under a microsecond; functools.lru_cache counts entries and cannot
+expire or purge them, theine and cachebox count entries too.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from cachetools import LRUCache
+
+from triptych.cache.base import Found, TierStats
+
+NAME = "memory"
+
+_OVERHEAD = 250  # bytes that Python spends on an entry beside its value, measured
+
+
+class _Entry(NamedTuple):
+    value: bytes
+    until: float
+
+
+class MemoryCache:
+    """At most `max_bytes` of values and what Python spends on them, each for `ttl` seconds."""
+
+    def __init__(
+        self,
+        max_bytes: int,
+        *,
+        ttl: float = 3600.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._held: LRUCache[bytes, _Entry] = LRUCache(max_bytes, getsizeof=_weight)
+        self._ttl = ttl
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._stats = TierStats()
+        self._closed = False
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [self.near(key) for key in keys]
+
+    def find(self, key: bytes) -> Found | None:
+        value = self.near(key)
+        return None if value is None else Found(value, NAME)
+
+    def near(self, key: bytes) -> bytes | None:
+        with self._lock:
+            entry = self._held.get(key)
+            if entry is not None:
+                if entry.until > self._clock():
+                    self._stats.hits += 1
+                    return entry.value
+                del self._held[key]
+            self._stats.misses += 1
+            return None
+
+    def put_many(self, items: Sequence[tuple[bytes, bytes]], *, ttl: float | None = None) -> None:
+        until = self._clock() + (self._ttl if ttl is None else min(ttl, self._ttl))
+        with self._lock:
+            for key, value in items:
+                entry = _Entry(value, until)
+                if _weight(entry) <= self._held.maxsize and not self._closed:
+                    self._held[key] = entry
+                    self._stats.puts += 1
+                else:  # the old one under this key is not the last that was put
+                    self._held.pop(key, None)
+
+    def delete_many(self, keys: Sequence[bytes]) -> None:
+        with self._lock:
+            for key in keys:
+                self._held.pop(key, None)
+
+    def purge(self, prefix: bytes, *, keep: bytes | None = None) -> int:
+        with self._lock:
+            gone = [
+                key
+                for key in self._held
+                if key.startswith(prefix) and not (keep and key.startswith(keep))
+            ]
+            for key in gone:
+                del self._held[key]
+        return len(gone)
+
+    def stats(self) -> Mapping[str, TierStats]:
+        with self._lock:
+            now = replace(self._stats, items=len(self._held), num_bytes=int(self._held.currsize))
+        return {NAME: now}
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._held.clear()
+
+
+def _weight(entry: _Entry) -> int:
+    return len(entry.value) + _OVERHEAD

@@ -1,0 +1,230 @@
+"""The answer cache of a collection: a question that was asked before is not searched again.
+
+    question ─► this process ─► the cache's tiers (process, Redis) ─► the search itself
+
+A key holds the tenant, the collection, its generation, the model and the whole question (law 6), so
+a change of the collection, by whatever process, makes every older answer unreachable at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, NamedTuple, Self, TypeAlias
+
+import numpy as np
+from cachetools import LRUCache
+
+from triptych.cache.base import Cache
+from triptych.cache.flight import Flight
+from triptych.cache.keys import answer_prefix, digest
+from triptych.embedder import pin
+from triptych.errors import PictureError
+from triptych.filters import to_json
+from triptych.retrieval.collection import Collection
+from triptych.retrieval.hits import copied, is_deep, pack_hits, unpack_hits, weight
+from triptych.retrieval.pipeline import Request
+from triptych.types import Hit, Part, Query
+
+
+class _Known(NamedTuple):
+    """An answer as Python has it; nobody outside ever gets these very hits."""
+
+    hits: tuple[Hit, ...]
+    deep: bool
+
+
+_Asked: TypeAlias = tuple[bytes, tuple[Any, ...]]  # a state of the collection, a question
+
+SEARCH = "search"
+"""The tier of an answer that nobody remembered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswersConfig:
+    ttl: float = 3600.0  # seconds; a change of the collection ends an answer at once anyway
+    unpacked_bytes: int = 16 * 2**20  # answers of this process as Python has them
+
+
+DEFAULT = AnswersConfig()
+
+
+class Answer(NamedTuple):
+    """A serialised answer, and the tier that had it: memory, redis, or search."""
+
+    body: bytes
+    tier: str
+
+
+class Answers:
+    """What `collection` answers, remembered in `cache`. Threads may share it.
+
+    `tenant` and `name` are the collection's; two that share a cache and differ in either share no
+    answer.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        *,
+        cache: Cache,
+        tenant: str = "default",
+        name: str = "default",
+        config: AnswersConfig = DEFAULT,
+    ) -> None:
+        self.collection = collection
+        self._cache = cache
+        self._config = config
+        self._prefix = answer_prefix(tenant, name)
+        self._generation: tuple[str, bytes] = ("", b"")
+        self.flight: Flight[bytes, bytes] = Flight()
+        self._searches: Flight[_Asked, _Known] = Flight()
+        self._unpacked: LRUCache[_Asked, _Known] = LRUCache(
+            config.unpacked_bytes, getsizeof=_weight
+        )
+        self._lock = threading.Lock()
+
+    def attach(self) -> Self:
+        """Have `collection.search` look here first; return this."""
+        self.collection.remember = self.hits
+        return self
+
+    def hits(
+        self, asked: Query, request: Request, look: Callable[[Query, Request], list[Hit]]
+    ) -> list[Hit]:
+        """Return what `look` finds, or found for the same before; the caller may change it."""
+        try:
+            content, pinned = pin_query(asked)
+        except (PictureError, TypeError, ValueError):
+            return look(asked, request)  # it knows what is wrong
+        question = (content, _options(request), self.collection.embedder.fingerprint)
+        prefix = self._current()
+        known = self._known((prefix, question))
+        if known is None:
+            try:
+                known = self._searches.do(
+                    (prefix, question),
+                    lambda: self._looked_up(prefix, question, lambda: look(pinned, request)),
+                )
+            except PictureError:
+                return look(asked, request)  # its message names the source
+        return copied(known.hits, deep=known.deep)
+
+    def key(self, kind: str, question: Any) -> bytes:
+        """Return the key, as of now, of an answer of this kind to this question.
+
+        `question` is all that the answer depends on beside the collection: None, booleans,
+        numbers, strings, bytes, arrays, and lists and dictionaries of them. Ask for the key before
+        the answer is worked out. Raises TypeError for anything else in it.
+        """
+        fingerprint = self.collection.embedder.fingerprint
+        return self._current() + digest(kind, fingerprint, question)
+
+    def near(self, key: bytes) -> bytes | None:
+        """Return the answer where this process has it; it never waits."""
+        return self._cache.near(key)
+
+    def find(self, key: bytes) -> Answer | None:
+        """Return the answer where a tier has it."""
+        found = self._cache.find(key)
+        return None if found is None else Answer(found.value, found.tier)
+
+    def put(self, key: bytes, body: bytes) -> None:
+        """Remember an answer."""
+        self._cache.put_many([(key, body)], ttl=self._config.ttl)
+
+    def get_or_compute(self, key: bytes, compute: Callable[[], bytes]) -> Answer:
+        """Return the answer under `key`; of many who ask at once, one computes it."""
+        found = self.find(key)
+        if found is not None:
+            return found
+
+        def computed() -> bytes:
+            body = self.near(key)  # who led before may have landed since
+            if body is None:
+                body = compute()
+                self.put(key, body)
+            return body
+
+        return Answer(self.flight.do(key, computed), SEARCH)
+
+    def _current(self) -> bytes:
+        """Return how the keys of answers begin that are right now."""
+        generation = self.collection.generation
+        seen, prefix = self._generation
+        if seen != generation:
+            name = blake2b(generation.encode(), digest_size=10).hexdigest().encode()
+            prefix = b"%b%b:" % (self._prefix, name)
+            with self._lock:
+                self._generation = (generation, prefix)
+                self._unpacked.clear()
+        return prefix
+
+    def _known(self, at: _Asked) -> _Known | None:
+        with self._lock:
+            return self._unpacked.get(at)
+
+    def _looked_up(
+        self, prefix: bytes, question: tuple[Any, ...], look: Callable[[], list[Hit]]
+    ) -> _Known:
+        known = self._known((prefix, question))  # who led before may have landed since
+        if known is not None:
+            return known
+        key = prefix + digest("hits", question)
+        found = self._cache.find(key)
+        hits = None if found is None else unpack_hits(found.value)
+        if hits is None:
+            hits = tuple(look())
+            self.put(key, pack_hits(hits))
+        known = _Known(hits, is_deep(hits))
+        with self._lock:
+            if _weight(known) <= self._unpacked.maxsize:
+                self._unpacked[prefix, question] = known
+        return known
+
+
+def _weight(known: _Known) -> int:
+    return weight(known.hits)
+
+
+def pin_query(asked: Query) -> tuple[tuple[Any, ...], Query]:
+    """Return all that a query says as tuples of plain values, and the same with pictures read.
+
+    Raises PictureError, and TypeError or ValueError for a vector that is none.
+    """
+    parts = asked.parts
+    if any(part.image is not None for part in parts):
+        pins = [None if part.image is None else pin(part.image) for part in parts]
+        contents = [
+            _said(part, pinned and pinned.content) for part, pinned in zip(parts, pins, strict=True)
+        ]
+        read = [
+            part if pinned is None else Part(weight=part.weight, image=pinned.picture)
+            for part, pinned in zip(parts, pins, strict=True)
+        ]
+        return tuple(contents), Query(tuple(read))
+    return tuple([_said(part, None) for part in parts]), asked
+
+
+def _said(part: Part, picture: bytes | None) -> tuple[Any, ...]:
+    vector = None
+    if part.vector is not None:
+        given = np.asarray(part.vector)
+        vector = (given.dtype.str, given.shape, given.astype(np.float64).tobytes())
+    return (float(part.weight), part.text, part.id, picture, vector)
+
+
+def _options(request: Request) -> tuple[Any, ...]:
+    return (
+        request.limit,
+        request.offset,
+        None if request.filter is None else to_json(request.filter),
+        request.threshold,
+        float(request.hybrid),
+        request.rerank,
+        float(request.diversity),
+        request.group_by,
+        request.group_size,
+    )
