@@ -5,7 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 
-BENCHMARKS = ["quality", "stamps", "mixed", "alone", "encode", "cold", "install", "ann", "stores"]
+BENCHMARKS = [
+    "quality",
+    "stamps",
+    "mixed",
+    "alone",
+    "encode",
+    "cold",
+    "install",
+    "ann",
+    "stores",
+    "losses",
+]
 ON_DEMAND = ["late", "million"]
 
 
