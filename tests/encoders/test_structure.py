@@ -109,12 +109,12 @@ def test_nearest_are_the_nearest_by_brute_force_and_never_oneself() -> None:
     for b, length in enumerate([6, 4]):
         states = picture.tokens_BTD[b, :length]
         for target in range(length):
-            far = [
-                (float((states[s] - states[target]).norm()), s)
+            near = [
+                (-float(torch.cosine_similarity(states[s], states[target], dim=0)), s)
                 for s in range(length)
                 if s != target
             ]
-            expected |= {(6 * b + s, 6 * b + target) for _, s in sorted(far)[:2]}
+            expected |= {(6 * b + s, 6 * b + target) for _, s in sorted(near)[:2]}
     assert found == expected
 
 
@@ -189,24 +189,26 @@ def scenes(count: int, *, seed: int) -> tuple[TokenStates[Tensor], TokenStates[T
     return text, picture
 
 
-@pytest.mark.parametrize(("form", "learns"), [(FORMS[0], True), (FORMS[3], False)], ids=str)
-def test_it_learns_left_of_which_no_matching_of_nodes_can(
-    form: dict[str, object], learns: bool
-) -> None:
-    model = structure(reach=2, nearest=1, **form)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+def margins(model: Structure, count: int, *, seed: int) -> Tensor:
+    """By how much each picture's own caption beats the other one."""
+    text, picture = scenes(count, seed=seed)
+    links = [word_links(["cup", "of", "jug"])] * (2 * count)
+    scores = model.scores(model.texts(text, links), model.pictures(picture))
+    own = scores.view(count, 2, count, 2).diagonal(dim1=0, dim2=2)  # caption, picture, count
+    return torch.stack([own[0, 0] - own[1, 0], own[1, 1] - own[0, 1]])
 
-    def margin(count: int, seed: int) -> Tensor:
-        text, picture = scenes(count, seed=seed)
-        links = [word_links(["cup", "of", "jug"])] * (2 * count)
-        scores = model.scores(model.texts(text, links), model.pictures(picture))
-        own = scores.view(count, 2, count, 2).diagonal(dim1=0, dim2=2)  # 2 x 2 x count
-        return torch.stack([own[0, 0] - own[1, 0], own[1, 1] - own[0, 1]])
 
-    for step in range(60):
+def test_matching_nodes_alone_cannot_tell_left_from_right() -> None:
+    model = structure(num_layers=0, relations=False)
+    assert margins(model, 20, seed=0).abs().max() < 1e-6
+
+
+def test_structure_learns_left_of() -> None:
+    model = structure(reach=2, nearest=1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for step in range(40):
         optimizer.zero_grad()
-        torch.nn.functional.softplus(-10 * margin(8, step)).mean().backward()
+        torch.nn.functional.softplus(-10 * margins(model, 8, seed=step)).mean().backward()
         optimizer.step()
     with torch.no_grad():
-        right = float((margin(50, 1000) > 0).float().mean())
-    assert right > 0.9 if learns else 0.3 < right < 0.7
+        assert (margins(model, 50, seed=1000) > 0).float().mean() > 0.9

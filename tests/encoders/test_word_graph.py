@@ -41,6 +41,12 @@ def test_pieces_of_a_word_hang_on_its_first() -> None:
     assert named(text, "across") == {("tri", "star", "##ang ##le above a")}
 
 
+def test_starts_may_be_marked_instead() -> None:
+    text = "[CLS] ▁a ▁tri angle ▁, ▁left ▁of ▁a ▁star [SEP]"
+    assert named(text, "piece") == {("▁tri", "angle", "")}
+    assert named(text, "across") == {("▁tri", "▁star", "angle ▁, ▁left ▁of ▁a")}
+
+
 def test_neighbours_lie_within_the_window_and_specials_have_none() -> None:
     assert named("[CLS] one two three [SEP]", "near", window=1) == {
         ("one", "two", ""),

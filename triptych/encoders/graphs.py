@@ -6,18 +6,20 @@ B batch, T pieces, P patches, D width, E links of the whole batch, F features of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from triptych.encoders.entrance import States
+from triptych.encoders.maxsim import unit_tokens
 from triptych.encoders.word_graph import KINDS, Link
 from triptych.errors import InvalidInput
 
 PATCH_FEATURES = 5  # right, down, distance, is a step on the grid, is near in feature space
 WORD_FEATURES = 2 + len(KINDS)  # direction, 1 / distance, kind
-_STEPS = 1e4  # distances are compared in steps of this part of the greatest
+_STEPS = 1e4  # cosines are compared in steps of this part of 1
 
 
 class Grid(NamedTuple):
@@ -105,6 +107,7 @@ def places(grid: Grid) -> Tensor:
     return torch.stack([right_P.flatten(), down_P.flatten()], dim=1)
 
 
+@cache
 def _steps(grid: Grid, reach: int) -> Tensor:
     """Return edges_2E of one picture: the moves of a chess queen, up to `reach` squares."""
     moves = [(1, 0), (0, 1), (1, 1), (1, -1), (-1, 0), (0, -1), (-1, -1), (-1, 1)]
@@ -121,20 +124,20 @@ def _steps(grid: Grid, reach: int) -> Tensor:
 
 
 def _nearest(picture: States, nearest: int) -> Tensor:
-    """Return edges_2E from the patches whose states are nearest to a patch, itself left out."""
+    """Return edges_2E from the patches whose states are most like a patch, by cosine."""
     batch, patches = picture.mask_BT.shape
     count = min(nearest, patches - 1)
     with torch.no_grad():
-        tokens_BPD = picture.tokens_BTD.masked_fill(~picture.mask_BT.unsqueeze(-1), 0.0).float()
-        exact = "donot_use_mm_for_euclid_dist"
-        far_BPP = torch.cdist(tokens_BPD, tokens_BPD, compute_mode=exact)
+        unit_BPD = unit_tokens(picture).float()
+        cosines_BPP = unit_BPD @ unit_BPD.transpose(1, 2)
         # in steps, and the first of equals: what differs in its last bits has the same neighbours
-        greatest_B11 = far_BPP.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
-        far_BPP = (far_BPP / greatest_B11 * _STEPS).round()
-        itself_PP = torch.eye(patches, dtype=torch.bool, device=far_BPP.device)
+        cosines_BPP = (cosines_BPP * _STEPS).round()
+        itself_PP = torch.eye(patches, dtype=torch.bool, device=cosines_BPP.device)
         away_BPP = itself_PP | ~picture.mask_BT.unsqueeze(1)
-        order_BPP = far_BPP.masked_fill(away_BPP, torch.inf).argsort(dim=-1, stable=True)
+        order_BPP = cosines_BPP.masked_fill(away_BPP, -torch.inf).argsort(
+            dim=-1, descending=True, stable=True
+        )
         source_BPK = order_BPP[..., :count]
-    target_BPK = torch.arange(patches, device=far_BPP.device)[:, None].expand_as(source_BPK)
-    first_B11 = (torch.arange(batch, device=far_BPP.device) * patches)[:, None, None]
+    target_BPK = torch.arange(patches, device=order_BPP.device)[:, None].expand_as(source_BPK)
+    first_B11 = (torch.arange(batch, device=order_BPP.device) * patches)[:, None, None]
     return torch.stack([(source_BPK + first_B11).flatten(), (target_BPK + first_B11).flatten()])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
+_START = "▁"
 Kind = Literal["near", "piece", "phrase", "across"]
 KINDS: tuple[Kind, ...] = ("near", "piece", "phrase", "across")
 
@@ -51,7 +52,9 @@ class _Word:
 
 
 def word_links(pieces: Sequence[str], *, window: int = 2) -> list[Link]:
-    """Return the links of a text of word pieces ("##" goes on a word, "[...]" is no word).
+    """Return the links of a text of word pieces; "[...]" is no word.
+
+    Either "##" marks the pieces that go on a word, or "▁" those that start one.
 
     Each link comes in both directions. "a red circle left of a square" gives, beside neighbours,
     red-circle (phrase) and circle-square (across "left of a").
@@ -73,15 +76,26 @@ def word_links(pieces: Sequence[str], *, window: int = 2) -> list[Link]:
 
 
 def _words(pieces: Sequence[str]) -> Iterator[_Word]:
+    starts_are_marked = any(piece.startswith(_START) for piece in pieces)
     at = 0
     while at < len(pieces):
         end = at + 1
-        while end < len(pieces) and pieces[end].startswith("##"):
-            end += 1
-        special = pieces[at].startswith("[") and pieces[at].endswith("]") and len(pieces[at]) > 1
-        if not special:
-            yield _Word("".join(pieces[at:end]).replace("##", "").lower(), at, end)
+        if not _is_special(pieces[at]):
+            while end < len(pieces) and _goes_on(pieces[end], starts_are_marked):
+                end += 1
+            text = "".join(piece.removeprefix("##") for piece in pieces[at:end])
+            yield _Word(text.removeprefix(_START).lower(), at, end)
         at = end
+
+
+def _goes_on(piece: str, starts_are_marked: bool) -> bool:
+    if starts_are_marked:
+        return not piece.startswith(_START) and not _is_special(piece)
+    return piece.startswith("##")
+
+
+def _is_special(piece: str) -> bool:
+    return len(piece) > 2 and piece.startswith("[") and piece.endswith("]")
 
 
 def _near(words: Sequence[_Word], window: int) -> Iterator[tuple[int, int, Kind]]:
