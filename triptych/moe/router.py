@@ -104,12 +104,12 @@ def _sigmoid(found: _Candidates) -> tuple[Tensor, Tensor]:
 
 
 def _sparsemax(found: _Candidates) -> tuple[Tensor, Tensor]:
-    score_NK, sum_NK = found.biased_NK, found.biased_NK.cumsum(dim=1)
+    score_NK = found.biased_NK
     rank_K = torch.arange(1, score_NK.shape[1] + 1, device=score_NK.device)
-    margin_NK = found.threshold - (sum_NK - rank_K * score_NK)
-    num_N1 = (margin_NK > 0).sum(dim=1, keepdim=True).clamp_min(1)
-    edge_N1 = (sum_NK.gather(1, num_N1 - 1) - found.threshold) / num_N1
-    return margin_NK, score_NK - edge_N1
+    # the edges of the first 1, 2, .. experts rise up to the right one, then fall
+    edges_NK = (score_NK.cumsum(dim=1) - found.threshold) / rank_K
+    margin_NK = score_NK - edges_NK.amax(dim=1, keepdim=True)
+    return margin_NK, margin_NK
 
 
 def _softmax_of_chosen(found: _Candidates, margin_NK: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ _RULES: dict[RouterKind, _Rule] = {
     "top_p": _Rule(_top_p, start=0.136, low=0.005, high=0.995, gain=0.008, softness=0.05),
     "relu": _Rule(_relu, start=1.96, low=-10.0, high=50.0, gain=-0.02, softness=0.25),
     "sigmoid": _Rule(_sigmoid, start=0.877, low=0.01, high=0.999, gain=-0.002, softness=0.05),
-    "sparsemax": _Rule(_sparsemax, start=0.9, low=0.01, high=50.0, gain=0.06, softness=0.25),
+    "sparsemax": _Rule(_sparsemax, start=0.9, low=0.01, high=50.0, gain=0.06, softness=0.1),
 }
 
 
