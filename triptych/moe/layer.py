@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,6 +16,7 @@ from torch.nn import functional
 from triptych.errors import InvalidInput
 from triptych.moe.experts import Experts, ExpertsConfig, Form
 from triptych.moe.router import Router, RouterConfig, RouterKind, Routing
+from triptych.moe.serving import Floats, MoEWeights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,7 @@ class MoEConfig:
     cap: int = 8  # at most so many experts for a token; at least one
     budget: float = 3.2  # mean number of experts of a token; a shared one does not count
     shared_hidden: int = 0  # of an expert that every token uses; 0: none
-    form: Form = "grouped"
+    form: Form = "auto"
     temperature: float = 1.0
     balance_rate: float = 0.02  # step of the balancing bias; 0 switches it off
     target_cv: float | None = None  # of the load; by way of the temperature; None: fixed
@@ -115,6 +117,22 @@ class MoE(nn.Module):
         """
         self.router.adapt(load_E, num_active)
 
+    def weights(self) -> MoEWeights:
+        """What serving needs, in numpy."""
+        router, shared = self.router, self.shared
+        return MoEWeights(
+            kind=self.config.router,
+            cap=self.config.cap,
+            top_k=round(self.config.budget),
+            threshold=router.threshold.item(),
+            router_ED=_numbers(router.weight_ED / router.temperature),
+            bias_E=_numbers(router.bias_E),
+            widen_EDH=_numbers(self.experts.widen_EDH),
+            narrow_EHD=_numbers(self.experts.narrow_EHD),
+            shared_widen_HD=_numbers(shared.widen.weight) if shared else None,
+            shared_narrow_DH=_numbers(shared.narrow.weight) if shared else None,
+        )
+
     def _made(self, tokens_ND: Tensor, routing: Routing) -> Tensor:
         made_ND: Tensor = self.experts(
             tokens_ND,
@@ -143,6 +161,10 @@ class MoE(nn.Module):
                 f"{tuple(mask_BT.shape)}, {mask_BT.dtype}.",
                 hint=f"Expected (B, T, {self.config.width}) and a boolean (B, T).",
             )
+
+
+def _numbers(tensor: Tensor) -> Floats:
+    return np.asarray(tensor.detach().float().cpu().numpy(), dtype=np.float32)
 
 
 class _Shared(nn.Module):

@@ -104,6 +104,9 @@ class Graph:
         out = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["batch", dim])
         graph = helper.make_graph(self._nodes, "triptych", inputs, [out], self._constants)
         domains = [helper.make_opsetid("", OPSET)]
+        # ONNX Runtime's own operators have one version
+        own = sorted({node.domain for node in self._nodes} - {""})
+        domains += [helper.make_opsetid(domain, 1) for domain in own]
         return helper.make_model(
             graph, opset_imports=domains, ir_version=10, producer_name="triptych"
         )
