@@ -35,6 +35,7 @@ TORCH_ENCODERS = {
     "structure",
     "transport",
 }
+TORCH_FREE = {("moe", "serving"), ("moe", "metrics"), ("moe", "plot")}
 # the steps inside the bottom layer
 SAME_LAYER = {
     ("types", "errors"),
@@ -85,6 +86,7 @@ def test_imports_point_downwards(module: tuple[str, ...]) -> None:
 def test_torch_stays_in_its_rooms(module: tuple[str, ...]) -> None:
     roots = {name.split(".")[0] for name in imports(module)}
     if roots & {"torch", "torchvision", "open_clip", "torch_geometric"}:
+        assert module not in TORCH_FREE
         in_room = module[0] in TORCH_ROOMS and module[-1] != "__init__"
         assert in_room or (module[0] == "encoders" and module[-1] in TORCH_ENCODERS)
 
@@ -117,6 +119,14 @@ def test_importing_and_searching_loads_no_torch() -> None:
         "import sys, triptych, triptych.cli.main, triptych.cli.search, triptych.retrieval.collection\n"
         "triptych.open\n"
         "assert not {'torch', 'pyarrow', 'open_clip'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_serving_experts_loads_no_torch() -> None:
+    code = (
+        "import sys, triptych.moe.serving, triptych.moe.metrics, triptych.moe.plot\n"
+        "assert not {'torch', 'onnx', 'matplotlib'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
