@@ -3,6 +3,8 @@
 import hypothesis
 import pytest
 
+pytest_plugins = ["tests.redis_fixtures"]
+
 # how long an example takes says more about the machine than about us
 hypothesis.settings.register_profile("triptych", deadline=None)
 hypothesis.settings.load_profile("triptych")

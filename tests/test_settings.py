@@ -1,9 +1,12 @@
+import gc
 from pathlib import Path
 
 import pytest
 
 import triptych
+from triptych.cache.memory import MemoryCache
 from triptych.errors import InvalidInput, NotFound
+from triptych.retrieval.query_log import QueryLog
 from triptych.settings import Settings
 
 
@@ -58,3 +61,38 @@ def test_collections_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_open_takes_a_path_or_a_name() -> None:
     with pytest.raises(InvalidInput, match="expected one of them"):
         triptych.open()
+
+
+def test_a_collection_that_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIPTYCH_DATA", str(tmp_path))
+    monkeypatch.setenv("TRIPTYCH_MODEL", "hashing")
+    monkeypatch.setenv("TRIPTYCH_QUERY_LOG", "1")
+    for expected in ([], ["a red bicycle"]):
+        with triptych.open(name="one", cache=True) as collection:
+            collection.upsert([{"id": "x", "text": "a red bicycle"}])
+            log = tmp_path / "default" / "one" / "queries.json"
+            asked = QueryLog(log).top(9)
+            assert [question["parts"][0][1] for question in asked] == expected
+            first = collection.search("a red bicycle")
+            assert collection.search("a red bicycle") == first
+        del collection
+        gc.collect()
+    with triptych.open(name="one") as collection:  # the model is the same, cached or not
+        assert collection.search("a red bicycle") == first
+    triptych.drop("one")
+    assert not log.exists()
+
+
+def test_two_collections_may_share_a_cache(tmp_path: Path) -> None:
+    cache = MemoryCache(10**6)
+    found = []
+    for name in ("a", "b"):
+        with triptych.open(tmp_path / name, model="hashing", cache=cache) as collection:
+            collection.upsert([{"id": name, "text": "a red bicycle"}])
+            found.append(collection.search("a red bicycle")[0].id)
+    assert found == ["a", "b"]
+    assert cache.stats()["memory"].hits == 3  # all but the first item's are the same text
+    with triptych.open(":memory:", model="vectors:mine:2", cache=cache) as collection:
+        collection.add([{"id": "v", "vector": [1, 0]}])
+        for _ in range(2):
+            assert collection.search(vector=[1, 0])[0].id == "v"

@@ -7,6 +7,7 @@ TRIPTYCH_CACHE_MB   memory for cached answers and embeddings in a process that c
 TRIPTYCH_CACHE_TTL  seconds that an answer is kept (default: 3600)
 TRIPTYCH_CACHE_EMBEDDINGS_TTL  seconds that an embedding is kept (default: 604800)
 TRIPTYCH_CACHE_SECRET  seals what lies in Redis against whoever else can write to it
+TRIPTYCH_QUERY_LOG  1: note which questions are asked most, to have their answers ready (default: 0)
 TRIPTYCH_THREADS    threads a model may use (default: the machine's cores, for batches)
 TRIPTYCH_RECALL     share of the true ten nearest that an index must find (default: 0.97)
 TRIPTYCH_MEMORY     memory that an index may take, such as 2GB (default: no bound)
@@ -36,6 +37,9 @@ from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import check_not_gutted
 from triptych.retrieval.library import Library, keep_model, model_folder
 from triptych.retrieval.models import holds_own_vectors
+from triptych.retrieval.query_log import NAME as QUERIES
+from triptych.retrieval.query_log import QueryLog
+from triptych.retrieval.upkeep import Upkeep
 from triptych.types import Precision
 
 MODELS = Registry(
@@ -142,6 +146,14 @@ class Settings:
         config = AnswersConfig(ttl=self.cache.answers_ttl)
         return Answers(collection, cache=cache, tenant=tenant, name=name, config=config)
 
+    def upkeep(self, answers: Answers) -> Upkeep:
+        """Return what tidies up behind `answers`, with a log of queries if TRIPTYCH_QUERY_LOG."""
+        folder = answers.collection.folder
+        log = QueryLog(folder / QUERIES) if self.cache.query_log and folder is not None else None
+        if log is not None:
+            weakref.finalize(answers.collection, log.save)
+        return Upkeep(answers, log=log)
+
     def create_collection(self, name: str, *, model: str | None = None) -> Collection:
         """Return the new, empty collection called `name`; raises InvalidInput where it exists."""
         folder = self.library().create(name)
@@ -215,7 +227,8 @@ def open(  # the name that a person types: triptych.open
         cache=tiers,
     )
     if tiers is not None:
-        settings.answers(collection, cache=tiers, name=str(collection.folder)).attach()
+        answers = settings.answers(collection, cache=tiers, name=str(collection.folder)).attach()
+        settings.upkeep(answers).start()
         if cache is True:
             weakref.finalize(collection, tiers.close)
     return collection

@@ -107,5 +107,5 @@ class Hit:
     uri: str | None
     text: str | None = None
     modality: Modality = "image"
-    found: str = "flat"  # the kind of index; "+words" where words found it too, "+rerank"
+    found: str = "flat"  # the kind of index; "+words" where words found it too, "+rerank", "+near"
     words: float | None = None  # its BM25 score, in a hybrid search

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 class BreakerConfig:
     failures: float = 3.0
     forgiven: float = 0.01  # of a failure, with each success
-    slow: float = 0.005  # seconds: what may be added to a request
+    slow: float = 0.02  # seconds: then a search is as quick
     slow_share: float = 0.6  # of the last answers, each weighing 7/8 of the next
     first_pause: float = 0.5  # seconds until it is tried again
     longest_pause: float = 15.0

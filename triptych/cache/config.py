@@ -24,6 +24,7 @@ class CacheConfig:
     secret: bytes = field(default=b"", repr=False)  # seals what lies in Redis
     answers_ttl: float = 3600.0  # seconds
     embeddings_ttl: float = 7 * 24 * 3600.0
+    query_log: bool = False  # whether what is asked most is noted, to have it ready
 
     @classmethod
     def from_env(cls, given: Mapping[str, str]) -> Self:
@@ -37,6 +38,7 @@ class CacheConfig:
             embeddings_ttl=_number(
                 given, "TRIPTYCH_CACHE_EMBEDDINGS_TTL", int(default.embeddings_ttl)
             ),
+            query_log=_number(given, "TRIPTYCH_QUERY_LOG", 0) > 0,
         )
 
     def open(self) -> Cache:

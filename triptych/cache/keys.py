@@ -86,12 +86,12 @@ def _encode_array(value: np.ndarray[Any, Any]) -> bytes:
 
 def _encode_other(value: Any) -> bytes:
     """Encode subclasses, and what is like one of the types above."""
-    if isinstance(value, np.ndarray | np.generic):
-        return _encode_array(np.asarray(value))
     if isinstance(value, str):
-        return _encode_text(str.__str__(value))
+        return _encode_text(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return _encode_bytes(bytes(value))
+    if isinstance(value, np.ndarray | np.generic):
+        return _encode_array(np.asarray(value))
     if isinstance(value, Mapping):
         return _encode_mapping(value)
     if isinstance(value, Sequence):

@@ -1,8 +1,8 @@
-"""Tier 1: in the process, bounded in bytes, least recently used out first.
+"""Tier 1: in the process, bounded in bytes, what is seldom asked for out first.
 
-cachetools, because it is small, pure Python and kept by the same hands for ten years, weighs its
-values (`getsizeof`) and costs under a microsecond; functools.lru_cache counts entries and cannot
-expire or purge them, theine and cachebox count entries too.
+The two LRU lists are those of cachetools, because it is small, pure Python, kept by the same hands
+for ten years, and weighs its values; functools.lru_cache counts entries and can neither expire nor
+purge them, theine has TinyLFU and counts entries too.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from cachetools import LRUCache
-
 from triptych.cache.base import Found, TierStats
+from triptych.cache.tinylfu import TinyLfu
 
 NAME = "memory"
 
-_OVERHEAD = 250  # bytes that Python spends on an entry beside its value, measured
+_OVERHEAD = 650  # bytes that Python spends on an entry beside its value, the key too; measured
 
 
 class _Entry(NamedTuple):
@@ -37,7 +36,7 @@ class MemoryCache:
         ttl: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._held: LRUCache[bytes, _Entry] = LRUCache(max_bytes, getsizeof=_weight)
+        self._held: TinyLfu[_Entry] = TinyLfu(max_bytes, _weight)
         self._ttl = ttl
         self._clock = clock
         self._lock = threading.Lock()
@@ -58,7 +57,7 @@ class MemoryCache:
                 if entry.until > self._clock():
                     self._stats.hits += 1
                     return entry.value
-                del self._held[key]
+                self._held.pop(key)
             self._stats.misses += 1
             return None
 
@@ -66,17 +65,14 @@ class MemoryCache:
         until = self._clock() + (self._ttl if ttl is None else min(ttl, self._ttl))
         with self._lock:
             for key, value in items:
-                entry = _Entry(value, until)
-                if _weight(entry) <= self._held.maxsize and not self._closed:
-                    self._held[key] = entry
+                if not self._closed:
+                    self._held.put(key, _Entry(value, until))
                     self._stats.puts += 1
-                else:  # the old one under this key is not the last that was put
-                    self._held.pop(key, None)
 
     def delete_many(self, keys: Sequence[bytes]) -> None:
         with self._lock:
             for key in keys:
-                self._held.pop(key, None)
+                self._held.pop(key)
 
     def purge(self, prefix: bytes, *, keep: bytes | None = None) -> int:
         with self._lock:
@@ -86,12 +82,12 @@ class MemoryCache:
                 if key.startswith(prefix) and not (keep and key.startswith(keep))
             ]
             for key in gone:
-                del self._held[key]
+                self._held.pop(key)
         return len(gone)
 
     def stats(self) -> Mapping[str, TierStats]:
         with self._lock:
-            now = replace(self._stats, items=len(self._held), num_bytes=int(self._held.currsize))
+            now = replace(self._stats, items=len(self._held), num_bytes=self._held.weight)
         return {NAME: now}
 
     def close(self) -> None:

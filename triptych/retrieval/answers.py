@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, NamedTuple, Self, TypeAlias
 
@@ -25,6 +25,8 @@ from triptych.errors import PictureError
 from triptych.filters import to_json
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.hits import copied, is_deep, pack_hits, unpack_hits, weight
+from triptych.retrieval.models import embed_asked
+from triptych.retrieval.near import NearQueries
 from triptych.retrieval.pipeline import Request
 from triptych.types import Hit, Part, Query
 
@@ -41,11 +43,28 @@ _Asked: TypeAlias = tuple[bytes, tuple[Any, ...]]  # a state of the collection, 
 SEARCH = "search"
 """The tier of an answer that nobody remembered."""
 
+NEAR = "+near"
+"""What `Hit.found` ends with where the hits, and their scores, are those of a query near to it."""
+
+OPTIONS = (
+    "limit",
+    "offset",
+    "filter",
+    "threshold",
+    "hybrid",
+    "rerank",
+    "diversity",
+    "group_by",
+    "group_size",
+)
+"""The options of a search that are asked for, in this order; the filter as JSON."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswersConfig:
     ttl: float = 3600.0  # seconds; a change of the collection ends an answer at once anyway
     unpacked_bytes: int = 16 * 2**20  # answers of this process as Python has them
+    near: float | None = None  # a query whose cosine with an earlier one is this has its answer
 
 
 DEFAULT = AnswersConfig()
@@ -84,12 +103,19 @@ class Answers:
         self._unpacked: LRUCache[_Asked, _Known] = LRUCache(
             config.unpacked_bytes, getsizeof=_weight
         )
+        self._near = None if config.near is None else NearQueries[_Known](config.near)
         self._lock = threading.Lock()
+        self.changed: Callable[[], None] | None = None  # called when the collection has changed
+        self.asked: Callable[[Query, tuple[Any, ...]], None] | None = None  # with each question
 
     def attach(self) -> Self:
         """Have `collection.search` look here first; return this."""
         self.collection.remember = self.hits
         return self
+
+    def detach(self) -> None:
+        """Undo `attach`."""
+        self.collection.remember = None
 
     def hits(
         self, asked: Query, request: Request, look: Callable[[Query, Request], list[Hit]]
@@ -99,14 +125,16 @@ class Answers:
             content, pinned = pin_query(asked)
         except (PictureError, TypeError, ValueError):
             return look(asked, request)  # it knows what is wrong
-        question = (content, _options(request), self.collection.embedder.fingerprint)
-        prefix = self._current()
-        known = self._known((prefix, question))
+        options = _options(request)
+        if self.asked is not None:
+            self.asked(asked, options)
+        question = (content, options, self.collection.embedder.fingerprint)
+        at = (self._current(), question)
+        known = self._known(at)
         if known is None:
             try:
                 known = self._searches.do(
-                    (prefix, question),
-                    lambda: self._looked_up(prefix, question, lambda: look(pinned, request)),
+                    at, lambda: self._looked_up(at, pinned, lambda: look(pinned, request))
                 )
             except PictureError:
                 return look(asked, request)  # its message names the source
@@ -150,6 +178,13 @@ class Answers:
 
         return Answer(self.flight.do(key, computed), SEARCH)
 
+    def purge(self) -> int:
+        """Delete the answers of before the last change in every tier; return how many are gone.
+
+        It looks at every key that there is, so not on a request's way.
+        """
+        return self._cache.purge(self._prefix, keep=self._current())
+
     def _current(self) -> bytes:
         """Return how the keys of answers begin that are right now."""
         generation = self.collection.generation
@@ -160,28 +195,46 @@ class Answers:
             with self._lock:
                 self._generation = (generation, prefix)
                 self._unpacked.clear()
+            if seen and self.changed is not None:
+                self.changed()
         return prefix
 
     def _known(self, at: _Asked) -> _Known | None:
         with self._lock:
             return self._unpacked.get(at)
 
-    def _looked_up(
-        self, prefix: bytes, question: tuple[Any, ...], look: Callable[[], list[Hit]]
-    ) -> _Known:
-        known = self._known((prefix, question))  # who led before may have landed since
-        if known is not None:
-            return known
+    def _looked_up(self, at: _Asked, pinned: Query, look: Callable[[], list[Hit]]) -> _Known:
+        known = self._known(at)  # who led before may have landed since
+        if known is None:
+            known = self._shared(at, look) if self._near is None else self._nearby(at, pinned, look)
+            with self._lock:
+                if _weight(known) <= self._unpacked.maxsize:
+                    self._unpacked[at] = known
+        return known
+
+    def _shared(self, at: _Asked, look: Callable[[], list[Hit]]) -> _Known:
+        prefix, question = at
         key = prefix + digest("hits", question)
         found = self._cache.find(key)
         hits = None if found is None else unpack_hits(found.value)
         if hits is None:
             hits = tuple(look())
             self.put(key, pack_hits(hits))
-        known = _Known(hits, is_deep(hits))
-        with self._lock:
-            if _weight(known) <= self._unpacked.maxsize:
-                self._unpacked[prefix, question] = known
+        return _Known(hits, is_deep(hits))
+
+    def _nearby(self, at: _Asked, pinned: Query, look: Callable[[], list[Hit]]) -> _Known:
+        """Return what is known of a query near to this one, else what is of itself.
+
+        Only this process keeps the former: whoever shares the cache may not want it.
+        """
+        assert self._near is not None, "only then is it called"
+        prefix, (_, *scope) = at
+        vector_M = embed_asked(self.collection.embedder, pinned, self.collection.vectors)
+        near = self._near.find((prefix, *scope), vector_M)
+        if near is not None:
+            return near._replace(hits=tuple(replace(h, found=h.found + NEAR) for h in near.hits))
+        known = self._shared(at, look)
+        self._near.add((prefix, *scope), vector_M, known)
         return known
 
 

@@ -1,0 +1,128 @@
+"""Of many who want the same, one works."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from triptych.cache.flight import Flight
+from triptych.cache.flight_async import fly
+
+
+def at_once(*works: Callable[[], Any]) -> list[Any]:
+    """Run all in threads that begin together; return values, or the exceptions."""
+    begin = threading.Barrier(len(works))
+
+    def run(work: Callable[[], Any]) -> Any:
+        begin.wait()
+        try:
+            return work()
+        except BaseException as error:
+            return error
+
+    with ThreadPoolExecutor(len(works)) as pool:
+        return [future.result(10) for future in [pool.submit(run, work) for work in works]]
+
+
+def test_one_computes_for_all_and_the_next_computes_again() -> None:
+    flight: Flight[str, int] = Flight()
+    calls: list[int] = []
+
+    def compute() -> int:
+        calls.append(1)
+        time.sleep(0.05)
+        return len(calls)
+
+    assert at_once(*[lambda: flight.do("a", compute)] * 20) == [1] * 20
+    assert flight.do("a", compute) == 2
+    assert flight.do("b", compute) == 3
+
+
+def test_an_error_reaches_all_and_is_forgotten() -> None:
+    flight: Flight[str, int] = Flight()
+
+    def fail() -> int:
+        time.sleep(0.05)
+        raise ValueError("no")
+
+    found = at_once(*[lambda: flight.do("a", fail)] * 5)
+    assert all(isinstance(one, ValueError) for one in found)
+    assert flight.do("a", lambda: 1) == 1
+
+
+def test_who_waits_for_one_that_was_interrupted_works_himself() -> None:
+    flight: Flight[str, int] = Flight()
+    begun = threading.Event()
+
+    def interrupted() -> int:
+        begun.set()
+        time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    def later() -> int:
+        begun.wait()
+        return flight.do("a", lambda: 7)
+
+    found = at_once(lambda: flight.do("a", interrupted), later, later)
+    assert isinstance(found[0], KeyboardInterrupt) and found[1:] == [7, 7]
+
+
+def test_batches_that_want_each_others_do_not_block() -> None:
+    flight: Flight[int, int] = Flight()
+    computed: list[int] = []
+
+    def compute(keys: list[int]) -> dict[int, int]:
+        time.sleep(0.02)
+        computed.extend(keys)
+        return {key: key * key for key in keys}
+
+    wanted = [[1, 2, 3, 3], [3, 2, 1], [2, 4], [4, 1]]
+    found = at_once(*[lambda keys=keys: flight.do_many(keys, compute) for keys in wanted])
+    for keys, values in zip(wanted, found, strict=True):
+        assert values == {key: key * key for key in keys}
+    assert sorted(computed) == [1, 2, 3, 4]
+    assert flight.do_many([], compute) == {}
+
+
+def test_a_batch_that_leaves_one_out_holds_nobody_up() -> None:
+    flight: Flight[int, int] = Flight()
+    with pytest.raises(KeyError):
+        flight.do_many([1, 2], lambda keys: {1: 1})
+    assert flight.do(2, lambda: 5) == 5
+
+
+def test_coroutines_share_and_one_that_is_cancelled_stops_nobody() -> None:
+    flight: Flight[str, int] = Flight()
+    calls: list[int] = []
+
+    async def compute() -> int:
+        calls.append(1)
+        await asyncio.sleep(0.05)
+        return len(calls)
+
+    async def run() -> None:
+        tasks = [asyncio.ensure_future(fly(flight, "a", compute)) for _ in range(10)]
+        await asyncio.sleep(0.01)
+        tasks[5].cancel()  # it waits
+        tasks[0].cancel()  # it works
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        cancelled = [isinstance(one, asyncio.CancelledError) for one in done]
+        assert cancelled == [at in (0, 5) for at in range(10)]
+        assert {one for one in done if isinstance(one, int)} == {2}
+
+        async def fail() -> int:
+            await asyncio.sleep(0.01)
+            raise ValueError("no")
+
+        failed = await asyncio.gather(
+            *[fly(flight, "b", fail) for _ in range(3)], return_exceptions=True
+        )
+        assert all(isinstance(one, ValueError) for one in failed)
+
+    asyncio.run(run())

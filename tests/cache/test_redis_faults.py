@@ -1,0 +1,264 @@
+"""Whatever happens to Redis: no wrong answer, no long wait, and it heals by itself."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.fault_proxy import (
+    Fault,
+    FaultProxy,
+    Swapping,
+    cut,
+    honest,
+    late,
+    lying,
+    silent,
+    trickling,
+)
+from tests.redis_server import RedisServer
+from triptych.cache.breaker import BreakerConfig
+from triptych.cache.keys import answer_prefix, digest
+from triptych.cache.redis import RedisCache, RedisConfig
+
+KEYS = [answer_prefix("t", "c") + b"g:" + digest(at) for at in range(4)]
+VALUES = [b"value %d" % at for at in range(4)]
+
+# the real one in all but the pause: the tests are to be quick
+QUICK = RedisConfig(breaker=BreakerConfig(first_pause=0.05, longest_pause=0.2))
+PATIENT = RedisConfig(timeout=5.0, breaker=BreakerConfig(slow=5.0))
+
+FAULTS: dict[str, Callable[[], Fault]] = {
+    "late": lambda: late(0.5),
+    "dragging": lambda: late(0.03),
+    "silent": lambda: silent,
+    "trickling": lambda: trickling,
+    "cut": lambda: cut,
+    "garbage": lambda: lying(b"\xff\x00HTTP/1.1 200 OK\r\n\r\n"),
+    "no protocol": lambda: lying(b"*4\r\n$999999999\r\n"),
+    "an error": lambda: lying(b"-LOADING Redis is loading the dataset in memory\r\n"),
+}
+
+
+@pytest.fixture
+def proxy(redis_server: RedisServer) -> Iterator[FaultProxy]:
+    with FaultProxy(redis_server.socket) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def cache(proxy: FaultProxy) -> Iterator[RedisCache]:
+    cache = RedisCache(proxy.url, config=QUICK)
+    yield cache
+    cache.close()
+
+
+def is_open(cache: RedisCache) -> bool:
+    return cache.stats()["redis"].open
+
+
+def soon(condition: Callable[[], bool], *, within: float = 10.0) -> None:
+    until = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def fill(cache: RedisCache) -> None:
+    """Put the values; what is slow for a moment, because the tests run beside, is put again."""
+
+    def is_there() -> bool:
+        cache.put_many(list(zip(KEYS, VALUES, strict=True)))
+        return cache.get_many(KEYS) == VALUES
+
+    soon(is_there)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_opens_the_breaker_and_it_heals(
+    name: str, proxy: FaultProxy, cache: RedisCache
+) -> None:
+    fill(cache)
+    proxy.fault = FAULTS[name]()
+    took = []
+    for _ in range(500):
+        start = time.perf_counter()
+        values = cache.get_many(KEYS)
+        took.append(time.perf_counter() - start)
+        assert all(got in (want, None) for got, want in zip(values, VALUES, strict=True))
+        if is_open(cache):
+            break
+    assert is_open(cache) and len(took) < 100
+    assert max(took) < 1.0 and statistics.median(took) < 0.2
+    start = time.perf_counter()
+    for _ in range(200):
+        assert cache.get_many(KEYS) == [None] * 4
+    assert (time.perf_counter() - start) / 200 < 0.005
+    proxy.fault = honest
+    soon(lambda: not is_open(cache))
+    fill(cache)
+
+
+def test_refused_at_the_start_and_in_the_middle(proxy: FaultProxy) -> None:
+    proxy.refuse()
+    cache = RedisCache(proxy.url, config=QUICK)
+    start = time.perf_counter()
+    for _ in range(5):
+        assert cache.get_many(KEYS) == [None] * 4
+        cache.put_many([(KEYS[0], VALUES[0])])
+    assert time.perf_counter() - start < 0.5
+    assert is_open(cache)
+    proxy.accept()
+    soon(lambda: not is_open(cache))
+    fill(cache)
+    proxy.refuse()
+    soon(lambda: cache.get_many(KEYS) == [None] * 4 and is_open(cache))
+    proxy.accept()
+    soon(lambda: not is_open(cache))
+    fill(cache)
+    cache.close()
+
+
+def test_an_address_that_nobody_knows_costs_no_more_than_the_deadline() -> None:
+    cache = RedisCache("redis://no-such-host.invalid:1/0", config=QUICK)
+    start = time.perf_counter()
+    for _ in range(10):
+        assert cache.get_many(KEYS) == [None] * 4
+    assert time.perf_counter() - start < 1.0
+    cache.close()
+
+
+def test_an_answer_to_another_question_is_a_miss(redis_server: RedisServer) -> None:
+    """The checksum holds the key, so even a connection that is one answer behind is harmless."""
+    with FaultProxy(redis_server.socket) as proxy:
+        cache = RedisCache(proxy.url, config=PATIENT)
+        cache.put_many(list(zip(KEYS, VALUES, strict=True)))
+        proxy.fault = Swapping()
+        for _ in range(3):
+            for key, value in zip(KEYS, VALUES, strict=True):
+                assert cache.get_many([key]) in ([value], [None])
+        cache.close()
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        b"",
+        b"TRC",
+        b"x" * 100,
+        b"TRC\x01" + b"\0" * 16 + b"value 0",
+        b"TRC\x02" + b"\0" * 100,
+        b"\x80\x04\x95",
+    ],
+)
+def test_poisoned_values_are_misses_and_dropped(poison: bytes, redis_server: RedisServer) -> None:
+    cache = RedisCache(redis_server.url, config=PATIENT)
+    cache.put_many([(KEYS[0], VALUES[0]), (KEYS[1], VALUES[1])])
+    with redis_server.client() as client:
+        sealed = client.get(KEYS[1])
+        client.set(KEYS[0], poison)
+        assert cache.get_many(KEYS[:2]) == [None, VALUES[1]]
+        assert client.get(KEYS[0]) is None
+        client.set(KEYS[0], sealed)  # whole, and another key's
+        assert cache.get_many(KEYS[:2]) == [None, VALUES[1]]
+        client.rpush(KEYS[2], b"a list")
+        assert cache.get_many(KEYS[2:]) == [None, None]
+        assert cache.stats()["redis"].errors == 2
+    cache.close()
+
+
+def test_a_secret_tells_what_somebody_else_wrote(redis_server: RedisServer) -> None:
+    ours, theirs, open_ = (
+        RedisCache(redis_server.url, secret=secret, config=PATIENT)
+        for secret in (b"ours", b"theirs", b"")
+    )
+    for other in (theirs, open_):
+        other.put_many([(KEYS[0], VALUES[0])])
+        assert ours.get_many(KEYS[:1]) == [None]
+    ours.put_many([(KEYS[0], VALUES[0])])
+    assert ours.get_many(KEYS[:1]) == [VALUES[0]]
+    assert open_.get_many(KEYS[:1]) == [None]
+    for cache in (ours, theirs, open_):
+        cache.close()
+
+
+def test_a_full_redis_answers_and_takes_nothing(redis_server: RedisServer) -> None:
+    cache = RedisCache(redis_server.url, config=PATIENT)
+    cache.put_many([(KEYS[0], VALUES[0])])
+    with redis_server.client() as client:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 1)
+        cache.put_many([(KEYS[1], VALUES[1])])
+        assert cache.get_many(KEYS[:2]) == [VALUES[0], None]
+        assert not is_open(cache) and cache.stats()["redis"].errors == 1
+        client.config_set("maxmemory", 0)
+        cache.put_many([(KEYS[1], VALUES[1])])
+        assert cache.get_many(KEYS[:2]) == VALUES[:2]
+    cache.close()
+
+
+def test_flushed_or_with_a_value_too_long(redis_server: RedisServer) -> None:
+    cache = RedisCache(redis_server.url, config=RedisConfig(most_bytes=100, timeout=5.0))
+    cache.put_many([(KEYS[0], VALUES[0]), (KEYS[1], b"x" * 101)])
+    assert cache.get_many(KEYS[:2]) == [VALUES[0], None]
+    with redis_server.client() as client:
+        assert 0 < client.ttl(KEYS[0]) <= 24 * 3600
+        client.flushall()
+    assert cache.get_many(KEYS[:1]) == [None]
+    cache.close()
+
+
+def test_a_restart_costs_no_more_than_what_was_kept() -> None:
+    server = RedisServer()
+    server.start()
+    cache = RedisCache(server.url, config=QUICK)
+    try:
+        fill(cache)
+        server.stop()
+        server.start()  # every connection is dead, and nobody was told
+        fill(cache)
+        assert not is_open(cache)
+    finally:
+        cache.close()
+        server.remove()
+
+
+def test_a_forked_child_has_connections_of_its_own(redis_server: RedisServer) -> None:
+    cache = RedisCache(redis_server.url, config=PATIENT)
+    cache.put_many(list(zip(KEYS, VALUES, strict=True)))
+    child = os.fork()
+    if child == 0:
+        right = all(
+            cache.get_many([key]) == [value] for key, value in zip(KEYS, VALUES, strict=True)
+        )
+        os._exit(0 if right else 1)
+    for _ in range(50):
+        assert cache.get_many(KEYS) == VALUES
+    assert os.waitpid(child, 0)[1] == 0
+    cache.close()
+
+
+def test_more_threads_than_connections(redis_server: RedisServer) -> None:
+    cache = RedisCache(redis_server.url, config=RedisConfig(timeout=5.0, connections=2))
+    cache.put_many(list(zip(KEYS, VALUES, strict=True)))
+    wrong = []
+
+    def work() -> None:
+        for _ in range(30):
+            if cache.get_many(KEYS) != VALUES:
+                wrong.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with redis_server.client() as client:
+        assert len(client.client_list()) <= 3
+    assert not wrong
+    cache.close()
