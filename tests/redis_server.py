@@ -25,11 +25,11 @@ class RedisServer:
     def url(self) -> str:
         return f"unix://{self.socket}"
 
-    def client(self) -> redis.Redis:
+    def client(self, *, password: str | None = None) -> redis.Redis:
         """Return a plain client, to look at what lies there and to spoil it."""
-        return redis.Redis(unix_socket_path=str(self.socket))
+        return redis.Redis(unix_socket_path=str(self.socket), password=password)
 
-    def start(self) -> None:
+    def start(self, *, password: str | None = None) -> None:
         server = shutil.which("redis-server")
         assert server, "run scripts/find-redis-server"
         settings = ["--port", "0", "--unixsocket", str(self.socket), "--save", ""]
@@ -37,7 +37,7 @@ class RedisServer:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen([server, *settings], stdout=log, stderr=log)
         until = time.monotonic() + 10
-        while not self._answers():
+        while not self._answers(password):
             assert time.monotonic() < until, (self.folder / "log").read_text()
             time.sleep(0.01)
 
@@ -51,8 +51,8 @@ class RedisServer:
         self.stop()
         shutil.rmtree(self.folder)
 
-    def _answers(self) -> bool:
-        with self.client() as client:
+    def _answers(self, password: str | None) -> bool:
+        with self.client(password=password) as client:
             try:
                 return bool(client.ping())
             except redis.RedisError:

@@ -262,3 +262,41 @@ def test_more_threads_than_connections(redis_server: RedisServer) -> None:
         assert len(client.client_list()) <= 3
     assert not wrong
     cache.close()
+
+
+def test_without_the_password_all_is_a_miss_and_few_commands_are_enough() -> None:
+    server = RedisServer("--requirepass", "secret")
+    server.start(password="secret")
+    try:
+        refused = RedisCache(server.url, config=QUICK)
+        for _ in range(4):
+            assert refused.get_many(KEYS) == [None] * 4
+        assert is_open(refused)
+        refused.close()
+        with server.client(password="secret") as client:
+            allowed = ["+mget", "+set", "+unlink", "+scan", "+ping"]
+            client.execute_command("ACL", "SETUSER", "little", "on", ">pass", "~*", *allowed)
+        little = RedisCache(f"unix://little:pass@{server.socket}", config=PATIENT)
+        little.put_many(list(zip(KEYS, VALUES, strict=True)))
+        assert little.get_many(KEYS) == VALUES
+        assert little.purge(KEYS[0]) == 1
+        little.delete_many(KEYS[1:2])
+        assert little.get_many(KEYS) == [None, None, *VALUES[2:]]
+        little.close()
+    finally:
+        server.remove()
+
+
+def test_a_replica_that_takes_no_writes_is_read(redis_server: RedisServer) -> None:
+    cache = RedisCache(redis_server.url, config=PATIENT)
+    cache.put_many([(KEYS[0], VALUES[0])])
+    with redis_server.client() as client:
+        client.config_set("replica-serve-stale-data", "yes")
+        client.slaveof("127.0.0.1", 1)
+        try:
+            cache.put_many([(KEYS[1], VALUES[1])])
+            assert cache.get_many(KEYS[:2]) == [VALUES[0], None]
+            assert not is_open(cache)
+        finally:
+            client.slaveof()
+    cache.close()
