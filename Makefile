@@ -53,6 +53,7 @@ demo: install-core
 peers: .work/peers/.all         ## the stores and libraries we are measured against, apart from ours
 
 bench: install peers
+	@scripts/find-redis-server
 	$(BIN)/python -m benchmarks
 
 bench-stores: install peers     ## the index and the store beside their peers only

@@ -15,6 +15,7 @@ BENCHMARKS = [
     "install",
     "ann",
     "stores",
+    "cache",
     "losses",
 ]
 ON_DEMAND = ["late", "million"]

@@ -17,11 +17,20 @@ def test_what_a_farther_tier_has_is_carried_near() -> None:
     near, far = MemoryCache(10_000), MemoryCache(10_000)
     both = TieredCache([near, far])
     far.put_many([(b"a", b"1"), (b"b", b"2")])
-    assert both.near(b"a") is None or both.near(b"a") == b"1"
     assert both.get_many([b"x", b"a", b"b", b"a"]) == [None, b"1", b"2", b"1"]
     assert near.get_many([b"a", b"b"]) == [b"1", b"2"]
     far.put_many([(b"c", b"3")])
     assert both.find(b"c") is not None and near.near(b"c") == b"3"
+
+
+def test_what_was_carried_does_not_stay_for_longer_than_it_may() -> None:
+    now = [0.0]
+    near, far = (MemoryCache(10_000, ttl=100.0, clock=lambda: now[0]) for _ in range(2))
+    both = TieredCache([near, far], carried=5.0)
+    far.put_many([(b"a", b"1")])
+    assert both.get_many([b"a"]) == [b"1"]
+    now[0] = 5.0
+    assert near.near(b"a") is None and far.near(b"a") == b"1"
 
 
 def test_what_is_dropped_is_dropped_everywhere() -> None:

@@ -53,7 +53,8 @@ class CacheConfig:
             tiers.append(MemoryCache(self.memory_mb * _MB, ttl=longest))
         if self.redis_url is not None:
             tiers.append(_redis(self.redis_url, self.secret))
-        return tiers[0] if len(tiers) == 1 else TieredCache(tiers)
+        shortest = min(self.answers_ttl, self.embeddings_ttl)
+        return tiers[0] if len(tiers) == 1 else TieredCache(tiers, carried=shortest)
 
 
 def _redis(url: str, secret: bytes) -> Cache:

@@ -83,7 +83,7 @@ class Connections:
         with self._changed:
             if not self._closed:
                 self._idle.append(connection)
-                self._changed.notify()
+                self._changed.notify_all()  # not one: the thread that connects waits there too
                 return replies
         connection.disconnect()
         return replies
@@ -160,14 +160,14 @@ class Connections:
                 continue
             with self._changed:
                 self._idle.append(connection)
-                self._changed.notify()
+                self._changed.notify_all()
 
     def _drop(self, connection: Link) -> None:
         with suppress(Exception):
             connection.disconnect()
         with self._changed:
             self._open -= 1
-            self._changed.notify()
+            self._changed.notify_all()
 
 
 class _Timed:

@@ -9,10 +9,14 @@ from triptych.cache.base import Cache, Found, TierStats
 
 
 class TieredCache:
-    """Reads through the tiers, carries what it found to the nearer ones, writes to all."""
+    """Reads through the tiers, carries what it found to the nearer ones, writes to all.
 
-    def __init__(self, tiers: Sequence[Cache]) -> None:
+    What was carried is kept for `carried` seconds there: how long it lay in the other is not known.
+    """
+
+    def __init__(self, tiers: Sequence[Cache], *, carried: float | None = None) -> None:
         self._tiers = tuple(tiers)
+        self._carried = carried
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         values: list[bytes | None] = [None] * len(keys)
@@ -69,4 +73,4 @@ class TieredCache:
     def _promote(self, items: list[tuple[bytes, bytes]], depth: int) -> None:
         if items:
             for nearer in self._tiers[:depth]:
-                nearer.put_many(items)
+                nearer.put_many(items, ttl=self._carried)
