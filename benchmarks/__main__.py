@@ -11,6 +11,7 @@ BENCHMARKS = [
     "mixed",
     "alone",
     "encode",
+    "batching",
     "cold",
     "install",
     "ann",

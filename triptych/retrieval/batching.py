@@ -34,8 +34,8 @@ _NEWEST = 0.2  # share of the latest call in the running mean of the pace
 class BatchingConfig:
     """All in tokens, but for `linger`."""
 
-    budget: int = 512  # of one model call: count x longest
-    overhead: int = 8  # what a call costs besides: 1.7 ms at 0.22 ms a token, default model
+    budget: int = 768  # of one model call: count x longest
+    overhead: int = 512  # what a call costs besides: much, as the default model pads nothing
     picture: int = 32  # what a picture costs: 6.5 ms
     longest: int = 2048  # what the model reads of a text at most
     most: int = 16_384  # that may wait; 4 s
