@@ -27,7 +27,7 @@ from triptych.types import Item, Matrix
 CLIENTS = 32
 SECONDS = 4.0
 ROUNDS = 3
-TEXTS = 256
+TEXTS = 128
 BUDGET = 1024  # the seeds' own
 OVERHEAD = 8  # tokens that a call costs besides, measured on the tower below
 
@@ -138,7 +138,7 @@ def _padding() -> None:
         name: lambda batches=batches: _run(tower, lengths, batches)
         for name, batches in ways.items()
     }
-    times = alternate(runs, rounds=2)
+    times = alternate(runs, rounds=3)
     for name, batches in ways.items():
         most = max(len(batch) * max(lengths[at] for at in batch) for batch in batches)
         rate = sum(lengths) / statistics.median(times[name])

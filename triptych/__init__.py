@@ -15,6 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from triptych.client.collection import connect as connect
+    from triptych.client.collection import connect_async as connect_async
     from triptych.errors import TriptychError as TriptychError
     from triptych.retrieval.collection import Collection as Collection
     from triptych.settings import collections as collections
@@ -34,6 +36,8 @@ _WHERE = {
     "Query": "triptych.types",
     "TriptychError": "triptych.errors",
     "collections": "triptych.settings",
+    "connect": "triptych.client.collection",
+    "connect_async": "triptych.client.collection",
     "create": "triptych.settings",
     "drop": "triptych.settings",
     "open": "triptych.settings",

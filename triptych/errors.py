@@ -8,6 +8,7 @@ TriptychError
 ├── ModelMismatch                  vectors of two models would meet
 ├── Overloaded                     too much waits already; `retry_after` says how long, in seconds
 │   └── TimedOut                   the caller's deadline has passed, or would
+├── RemoteError                    a server's answer that is none of these, or none at all
 ├── CollectionBusy                 another process is writing
 └── CollectionDamaged              files on disk contradict each other
 
@@ -64,6 +65,16 @@ class Overloaded(TriptychError):
 
 class TimedOut(Overloaded):
     code = "timed_out"
+
+
+class RemoteError(TriptychError):
+    """What only a server says: `code` is its own, `status` that of HTTP, None without a reply."""
+
+    def __init__(
+        self, code: str, message: str, *, status: int | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.code, self.status = code, status
 
 
 class CollectionBusy(TriptychError):

@@ -1,0 +1,268 @@
+"""What is sent again and what is not, against a server that does what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from triptych import connect, connect_async
+from triptych.client.failures import error_from, retry_after
+from triptych.errors import (
+    CollectionBusy,
+    InvalidInput,
+    ModelMismatch,
+    NotAvailable,
+    NotFound,
+    Overloaded,
+    PictureError,
+    RemoteError,
+    TimedOut,
+)
+
+Script = list[Any]
+"""What the server does, one for each request: (status, JSON, headers), "hang up", or "wait"."""
+
+
+class Fake:
+    """A server that follows a script and notes what it was sent."""
+
+    def __init__(self) -> None:
+        self.script: Script = []
+        self.got: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.peers: set[Any] = set()
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def handle_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                fake.got.append((self.command, self.path, headers, body))
+                fake.peers.add(self.client_address)
+                todo = fake.script.pop(0) if fake.script else (200, {"count": 7}, {})
+                if todo == "hang up":
+                    self.close_connection = True
+                    self.connection.close()
+                    return
+                if todo == "wait":
+                    time.sleep(0.4)
+                    todo = (200, {"count": 7}, {})
+                status, said, more = todo
+                sent = said if isinstance(said, bytes) else json.dumps(said).encode()
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(sent)), **more}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(sent)
+
+            do_GET = do_POST = do_PUT = do_DELETE = handle_any
+
+            def log_message(self, format: str, *args: Any) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}/"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def fake() -> Iterator[Fake]:
+    made = Fake()
+    yield made
+    made.close()
+
+
+def failure(code: str, message: str = "No.", hint: str | None = None) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message, "hint": hint}}
+
+
+ITEM = {"id": "a", "text": "b"}
+WRITTEN = (200, {"written": 1, "errors": [], "num_errors": 0}, {})
+BUSY = (503, failure("collection_busy"), {"Retry-After": "0"})
+FULL = (429, failure("overloaded"), {"Retry-After": "0"})
+
+
+def test_a_key_goes_along_and_a_connection_is_kept(fake: Fake) -> None:
+    with connect(fake.url, key="secret", collection="my photos") as remote:
+        assert remote.count() == remote.count() == 7
+        assert "secret" not in repr(remote.address)
+    assert [path for _, path, _, _ in fake.got] == ["/v1/collections/my%20photos/items/count"] * 2
+    assert all(headers["authorization"] == "Bearer secret" for _, _, headers, _ in fake.got)
+    assert len(fake.peers) == 1
+
+
+@pytest.mark.parametrize("hindrance", [BUSY, FULL, "hang up"])
+def test_what_is_safe_is_sent_again(fake: Fake, hindrance: Any) -> None:
+    with connect(fake.url) as remote:
+        fake.script = [hindrance, hindrance]
+        assert remote.count() == 7
+        fake.script = [hindrance, WRITTEN]
+        assert remote.upsert([ITEM]) == 1
+    assert len(fake.got) == 5
+    assert fake.got[3] == fake.got[4]
+
+
+def test_after_a_lost_reply_an_add_is_not_sent_again(fake: Fake) -> None:
+    with connect(fake.url) as remote:
+        for write in (lambda: remote.add([ITEM]), lambda: remote.delete("a"), remote.drop):
+            fake.script = ["hang up"]
+            with pytest.raises(RemoteError) as caught:
+                write()
+            assert caught.value.code == "no_reply"
+        fake.script = [BUSY]
+        with pytest.raises(CollectionBusy):
+            remote.add([ITEM])
+        assert len(fake.got) == 4
+        fake.script = [FULL, WRITTEN]  # refused before anything was done
+        assert remote.add([ITEM]) == 1
+
+
+def test_it_waits_as_long_as_it_is_told_and_not_for_ever(fake: Fake) -> None:
+    with connect(fake.url, retries=1) as remote:
+        fake.script = [(429, failure("overloaded"), {"Retry-After": "1"})]
+        start = time.monotonic()
+        assert remote.count() == 7
+        assert time.monotonic() - start >= 1
+        fake.script = [(429, failure("quota_exceeded"), {"Retry-After": "3600"})]
+        with pytest.raises(Overloaded) as caught:
+            remote.count()
+        assert caught.value.retry_after == 3600
+        fake.script = [BUSY, BUSY, BUSY]
+        with pytest.raises(CollectionBusy):
+            remote.count()
+        assert len(fake.script) == 1
+
+
+def test_a_server_that_does_not_answer_is_given_up(fake: Fake) -> None:
+    fake.script = ["wait"]
+    with (
+        connect(fake.url, timeout=0.1, retries=0) as remote,
+        pytest.raises(RemoteError, match="ReadTimeout"),
+    ):
+        remote.count()
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("not_found", NotFound),
+        ("invalid_input", InvalidInput),
+        ("already_exists", InvalidInput),
+        ("picture_truncated", PictureError),
+        ("model_mismatch", ModelMismatch),
+        ("not_available", NotAvailable),
+        ("rate_limited", Overloaded),
+        ("timed_out", TimedOut),
+        ("unauthorized", RemoteError),
+        ("internal", RemoteError),
+    ],
+)
+def test_a_servers_error_is_the_one_of_a_collection_here(
+    fake: Fake, code: str, kind: type[Exception]
+) -> None:
+    fake.script = [(418, failure(code, "It is so.", "Do that."), {})]
+    with connect(fake.url) as remote, pytest.raises(kind) as caught:
+        remote.count()
+    assert type(caught.value) is kind
+    assert str(caught.value) == "It is so. Do that."
+    if kind in (RemoteError, PictureError):
+        assert caught.value.code == code  # type: ignore[attr-defined]
+    if kind is RemoteError:
+        assert caught.value.status == 418  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>Bad gateway</html>", b"[]", b'{"error": "x"}'])
+def test_what_no_triptych_says_is_named_as_such(fake: Fake, body: bytes) -> None:
+    fake.script = [(502, body, {}), (200, body, {})]
+    with connect(fake.url) as remote:
+        with pytest.raises(RemoteError, match="502"):
+            remote.count()
+        if body not in (b"[]", b'{"error": "x"}'):
+            with pytest.raises(RemoteError, match="no JSON"):
+                remote.count()
+
+
+def test_much_is_sent_in_batches_as_it_is_made(fake: Fake) -> None:
+    made = 0
+
+    def items() -> Iterator[dict[str, Any]]:
+        nonlocal made
+        for at in range(600):
+            made += 1
+            yield {"id": f"{at}", "text": "x" * (40_000 if at >= 512 else 1)}
+
+    fake.script = [(200, {"written": n, "errors": [], "num_errors": 0}, {}) for n in (256, 256, 88)]
+    with connect(fake.url) as remote:
+        assert remote.upsert(items()) == 600
+        fake.script = [WRITTEN] * 3
+        remote.upsert({"id": f"{n}", "text": "x" * 5_000_000} for n in range(3))
+        made = 0
+        fake.script = [(403, failure("read_only"), {})]
+        with pytest.raises(RemoteError):
+            remote.upsert(items())
+        assert made == 257
+    lines = [body.splitlines() for method, _, headers, body in fake.got]
+    assert [len(batch) for batch in lines] == [256, 256, 88, 1, 1, 1, 256]
+    assert json.loads(lines[0][0]) == {"id": "0", "text": "x", "metadata": {}}
+    assert all(headers["content-type"] == "application/x-ndjson" for _, _, headers, _ in fake.got)
+
+
+def test_tasks_share_a_client_and_do_not_wait_for_each_other(fake: Fake) -> None:
+    async def many() -> list[int]:
+        async with connect_async(fake.url, key="k") as remote:
+            fake.script = ["wait"] * 8
+            return await asyncio.gather(*(remote.count() for _ in range(8)))
+
+    start = time.monotonic()
+    assert asyncio.run(many()) == [7] * 8
+    assert time.monotonic() - start < 2.5
+
+
+def test_an_async_client_retries_and_writes_too(fake: Fake) -> None:
+    async def write() -> int:
+        async with connect_async(fake.url) as remote:
+            fake.script = [BUSY, "hang up", WRITTEN, WRITTEN]
+            return await remote.upsert(iter([ITEM])) + await remote.add([ITEM])
+
+    assert asyncio.run(write()) == 2
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "/data", ""])
+def test_an_address_is_an_address(url: str) -> None:
+    with pytest.raises(InvalidInput, match="expected http"):
+        connect(url)
+
+
+def test_codes_and_waits_are_read_with_care() -> None:
+    assert retry_after({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}) is None
+    assert retry_after({"retry-after": "-3"}) == 0
+    assert retry_after({}) is None
+    unknown = error_from("teapot", "Short and stout.", None, status=418)
+    assert isinstance(unknown, RemoteError) and unknown.code == "teapot"
+
+
+def test_connecting_loads_neither_torch_nor_a_server() -> None:
+    code = (
+        "import sys, triptych\n"
+        "triptych.connect('http://127.0.0.1:1').close()\n"
+        "print({'torch', 'fastapi', 'uvicorn', 'onnxruntime', 'faiss', 'apsw'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
