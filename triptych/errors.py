@@ -5,6 +5,7 @@ TriptychError
 │   └── PictureError               a picture cannot be read; `code` says why
 ├── NotFound (LookupError)         no such collection, item, model
 ├── NotAvailable                   the feature, or the extra that carries it, is not here
+│   └── DiskFull                   there is no room for what was to be stored
 ├── ModelMismatch                  vectors of two models would meet
 ├── Overloaded                     too much waits already; `retry_after` says how long, in seconds
 │   └── TimedOut                   the caller's deadline has passed, or would
@@ -47,6 +48,10 @@ class NotFound(TriptychError, LookupError):
 
 class NotAvailable(TriptychError):
     code = "not_available"
+
+
+class DiskFull(NotAvailable):
+    code = "disk_full"
 
 
 class ModelMismatch(TriptychError):

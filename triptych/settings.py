@@ -11,6 +11,8 @@ TRIPTYCH_QUERY_LOG  1: note which questions are asked most, to have their answer
 TRIPTYCH_THREADS    threads a model may use (default: the machine's cores, for batches)
 TRIPTYCH_RECALL     share of the true ten nearest that an index must find (default: 0.97)
 TRIPTYCH_MEMORY     memory that an index may take, such as 2GB (default: no bound)
+
+What else begins with TRIPTYCH_ are options of the server: see triptych serve --help.
 """
 
 from __future__ import annotations
@@ -62,6 +64,7 @@ class Settings:
     cache: CacheConfig = field(default_factory=CacheConfig)
     threads: int = 0  # 0: as many as there are cores
     budget: Budget = field(default_factory=Budget)
+    variables: Mapping[str, str] = field(default_factory=dict)  # TRIPTYCH_..., for the server
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -73,6 +76,7 @@ class Settings:
             cache=CacheConfig.from_env(given),
             threads=_count("TRIPTYCH_THREADS", given.get("TRIPTYCH_THREADS", "0")),
             budget=Budget.parse(given.get("TRIPTYCH_RECALL"), given.get("TRIPTYCH_MEMORY")),
+            variables={k: v for k, v in given.items() if k.startswith("TRIPTYCH_")},
         )
 
     @property
@@ -119,7 +123,7 @@ class Settings:
             embedder = self.open_model(model, threads=threads)
         else:
             embedder = self.model_of(known, threads=threads)
-        cached = partial(self._cached, cache=cache, tenant=tenant)
+        cached = partial(self.cached, cache=cache, tenant=tenant)
         collection = Collection.open(
             path,
             embedder=cached(embedder),
@@ -168,7 +172,8 @@ class Settings:
         name = known.model if family in MODELS.names() else "default"
         return self.open_model(name, threads=threads)
 
-    def _cached(self, model: EmbeddingModel, *, cache: Cache | None, tenant: str) -> EmbeddingModel:
+    def cached(self, model: EmbeddingModel, *, cache: Cache | None, tenant: str) -> EmbeddingModel:
+        """Return the model with a memory for what the tenant embedded, where there is a cache."""
         if cache is None or holds_own_vectors(model):
             return model
         return Embedder(model, cache=cache, tenant=tenant, ttl=self.cache.embeddings_ttl)

@@ -104,7 +104,9 @@ def test_a_sheet_is_drawn(run: Run, photos: Path, tmp_path: Path) -> None:
         (["info", "-c", "nowhere"], "nowhere"),
         (["collections", "drop", "nowhere"], "nowhere"),
         (["collections", "create"], "NAME"),
-        (["serve"], "no HTTP server yet"),
+        (["serve", "--host", "0.0.0.0"], "Without a key"),
+        (["serve", "--port", "many"], "whole number"),
+        (["serve", "--key-file", "/nowhere/keys.json"], "triptych keys add"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip

@@ -56,7 +56,7 @@ commands:
   export       write a collection to one file
   import       make a collection from such a file
   demo         get sample pictures, index them, search them, draw a contact sheet
-  serve        serve a collection over HTTP (not in this version)
+  serve        serve the collections of a data folder over HTTP
   keys         make, list and remove the keys of a server
   version      say which version this is
 

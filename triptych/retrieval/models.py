@@ -12,6 +12,7 @@ from triptych.index.base import checked_vectors
 from triptych.index.sqlite.meta import Meta, Space
 from triptych.index.sqlite.store import Store
 from triptych.retrieval.query import query_vector
+from triptych.retrieval.timing import stage
 from triptych.types import Item, Matrix, Query, Vector
 
 
@@ -97,7 +98,8 @@ def embed_asked(
 
     Raises InvalidInput where it has not the model's dimension.
     """
-    vector_M = query_vector(asked, embed=partial(embed_query, model), stored=stored)
+    with stage("embed"):
+        vector_M = query_vector(asked, embed=partial(embed_query, model), stored=stored)
     if len(vector_M) != model.dim:
         raise InvalidInput(f"The query's vector has {len(vector_M)} numbers, expected {model.dim}.")
     return vector_M

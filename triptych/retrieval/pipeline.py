@@ -30,6 +30,7 @@ from triptych.retrieval.ranking import (
     maximal_marginal_relevance,
     reciprocal_rank_fusion,
 )
+from triptych.retrieval.timing import stage
 from triptych.types import Hit, Matrix, Vector
 
 _LOADED_AT_ONCE = 64  # token states of so many items in memory
@@ -84,7 +85,8 @@ class Pipeline:
         self._asked = request
         self._vector_M = vector_M
         self._tokens_QW = tokens_QW
-        self._allowed = None if request.filter is None else store.where(request.filter)
+        with stage("filter"):
+            self._allowed = None if request.filter is None else store.where(request.filter)
         named = store.rows_of(request.without) if request.without else {}
         self._named = frozenset(named.values())
 
@@ -92,7 +94,8 @@ class Pipeline:
         """Return the page that was asked for; never a damaged record."""
         while True:
             page = self._page()
-            found, damaged = self._store.records([match.row for match in page])
+            with stage("fetch"):
+                found, damaged = self._store.records([match.row for match in page])
             if not damaged:
                 records = {record.row: record for record in found}
                 return [self._hit(records[m.row], m) for m in page if m.row in records]
@@ -118,23 +121,27 @@ class Pipeline:
         found = self._by_cosine(pool)
         is_all = len(found) < pool
         if asked.hybrid:
-            found = self._with_words(found, pool)
+            with stage("words"):
+                found = self._with_words(found, pool)
         if asked.threshold is not None:
             is_all |= not asked.hybrid and bool(found) and found[-1].score < asked.threshold
             found = [match for match in found if match.score >= asked.threshold]
         if self._tokens_QW is not None:
-            found = self._reranked(found, self._tokens_QW)
+            with stage("rerank"):
+                found = self._reranked(found, self._tokens_QW)
         if asked.diversity:
             is_all &= len(found) <= horizon
-            found = self._diverse(found, horizon)
+            with stage("diversity"):
+                found = self._diverse(found, horizon)
         if asked.group_by is not None:
             found = self._grouped(found, asked.group_by)
         return found[:horizon], is_all and len(found) <= horizon
 
     def _by_cosine(self, wanted: int) -> list[Match]:
-        rows_K, scores_K = self._live.nearest(
-            self._vector_M, wanted + len(self._named), allowed=self._allowed
-        )
+        with stage("index"):
+            rows_K, scores_K = self._live.nearest(
+                self._vector_M, wanted + len(self._named), allowed=self._allowed
+            )
         pairs = zip(rows_K.tolist(), scores_K.tolist(), strict=True)
         found = [Match(row, score) for row, score in pairs if row not in self._named]
         return self._ties_by_id(found)[:wanted]

@@ -13,6 +13,7 @@ import numpy as np
 from triptych.errors import (
     CollectionBusy,
     CollectionDamaged,
+    DiskFull,
     InvalidInput,
     ModelMismatch,
     NotAvailable,
@@ -49,6 +50,7 @@ _ERRORS: dict[str, type[TriptychError]] = {
     for kind in (
         CollectionBusy,
         CollectionDamaged,
+        DiskFull,
         InvalidInput,
         ModelMismatch,
         NotAvailable,

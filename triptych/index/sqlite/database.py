@@ -17,7 +17,7 @@ from pathlib import Path
 
 import apsw
 
-from triptych.errors import CollectionBusy, CollectionDamaged, NotAvailable
+from triptych.errors import CollectionBusy, CollectionDamaged, DiskFull, NotAvailable
 from triptych.index.disk import sync_file, sync_folder
 from triptych.index.sqlite.lock import WriterLock
 from triptych.index.sqlite.pages import CHECKED, PAGE, has_sums, repair, reserve_sums
@@ -296,7 +296,7 @@ def translated(path: Path | None) -> Iterator[None]:
     except (apsw.FullError, apsw.IOError) as error:
         if not is_full(error):
             raise _unusable(where, error) from None
-        raise NotAvailable(
+        raise DiskFull(
             f"The disk is full: nothing of this batch was stored in {where}.",
             hint="Free some space and run the same again; what was stored before is kept.",
         ) from None

@@ -1,0 +1,152 @@
+"""Items over HTTP: each form of the body, each fate of an item."""
+
+import base64
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.api.live import Live
+
+
+@pytest.fixture(autouse=True)
+def fresh(live: Live) -> Iterator[None]:
+    yield
+    live.json("DELETE", "/v1/collections/photos")
+    live.json("POST", "/v1/collections", {"name": "photos"})
+
+
+ITEMS = "/v1/collections/photos/items"
+
+
+def test_items_come_back_as_they_went(live: Live, red: bytes) -> None:
+    uri = f"data:image/png;base64,{base64.b64encode(red).decode()}"
+    written = live.json(
+        "POST",
+        ITEMS,
+        {
+            "items": [
+                {"id": "a", "text": "a red shoe", "metadata": {"shop": "Nord", "n": 10**30}},
+                {"id": "b", "image": uri, "uri": "https://example.org/b.png"},
+                {"id": "c", "text": "both", "image": base64.b64encode(red).decode()},
+            ]
+        },
+    )
+    assert written == {"written": 3, "errors": [], "num_errors": 0}
+    found = live.json("POST", f"{ITEMS}/get", {"ids": ["c", "nobody", "a"], "vectors": True})
+    both, nobody, first = found["items"]
+    assert nobody is None
+    assert both["modality"] == "both"
+    assert sum(x * x for x in both["vector"]) == pytest.approx(1, abs=1e-5)
+    vector = first.pop("vector")
+    assert len(vector) == 64
+    assert first == {
+        "id": "a", "modality": "text", "text": "a red shoe", "uri": None,
+        "metadata": {"shop": "Nord", "n": 10**30},
+    }  # fmt: skip
+    assert live.json("POST", f"{ITEMS}/count", {}) == {"count": 3}
+    assert live.json("POST", f"{ITEMS}/count", {"filter": 'shop = "Nord"'}) == {"count": 1}
+    assert live.json("POST", f"{ITEMS}/delete", {"ids": ["a", "nobody"]}) == {"deleted": 1}
+    assert live.json("DELETE", f"{ITEMS}/b") == {"deleted": 1}
+    assert live.error("DELETE", f"{ITEMS}/b") == (404, "not_found")
+    assert live.error("GET", f"{ITEMS}/b") == (404, "not_found")
+
+
+def test_an_item_that_is_wrong_is_named_and_the_others_are_stored(live: Live) -> None:
+    given = [
+        {"id": "good", "text": "fine"},
+        {"id": "empty"},
+        {"id": "colour", "text": "x", "colour": "red"},
+        5,
+        {"text": "no id"},
+        {"id": "blank", "text": "  "},
+        {"id": "path", "image": "/etc/passwd"},
+        {"id": "vector", "vector": [1.0, 2.0]},
+        {"id": "good2", "text": "fine too"},
+    ]
+    reply = live.json("PUT", ITEMS, {"items": given})
+    assert reply["written"] == 2
+    assert reply["num_errors"] == 7
+    assert [one["index"] for one in reply["errors"]] == [1, 2, 3, 4, 5, 6, 7]
+    assert [one["id"] for one in reply["errors"]] == [
+        "empty", "colour", None, None, "blank", "path", "vector",
+    ]  # fmt: skip
+    assert {one["error"]["code"] for one in reply["errors"]} == {
+        "invalid_input", "picture_data_uri", "model_mismatch",
+    }  # fmt: skip
+    assert live.json("POST", f"{ITEMS}/count", {}) == {"count": 2}
+
+
+def test_add_does_not_replace_and_upsert_does(live: Live) -> None:
+    items = {"items": [{"id": "a", "text": "one"}, {"id": "b", "text": "two"}]}
+    assert live.json("POST", ITEMS, items)["written"] == 2
+    again = live.json("POST", ITEMS, {"items": [*items["items"], {"id": "c", "text": "three"}]})
+    assert again["written"] == 1
+    assert [one["error"]["code"] for one in again["errors"]] == ["already_exists"] * 2
+    twice = live.json("POST", ITEMS, {"items": [{"id": "d", "text": "x"}] * 2})
+    assert (twice["written"], twice["num_errors"]) == (1, 1)
+    assert live.json("PUT", ITEMS, {"items": [{"id": "a", "text": "other"}]})["written"] == 1
+    assert live.json("GET", f"{ITEMS}/a")["text"] == "other"
+
+
+def test_a_form_brings_one_item_with_its_picture(live: Live, red: bytes) -> None:
+    form = {"id": "pic", "text": "red", "metadata": '{"a": 1}'}
+    written = live.json("POST", ITEMS, data=form, files={"image": ("../../x.png", red)})
+    assert written["written"] == 1
+    record = live.json("GET", f"{ITEMS}/pic")
+    assert (record["modality"], record["metadata"], record["uri"]) == ("both", {"a": 1}, None)
+    reply = live.client.get(f"{ITEMS}/pic/image")
+    assert reply.headers["content-type"] == "image/jpeg"
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert reply.content[:2] == b"\xff\xd8"
+
+
+def test_a_form_brings_many_items_with_their_pictures(live: Live, red: bytes) -> None:
+    items = [
+        {"id": "1", "image": "part:one"},
+        {"id": "2", "image": "part:two"},
+        {"id": "3", "image": "part:none"},
+    ]
+    files = {"one": ("a", red), "two": ("b", b"no picture")}
+    reply = live.json("PUT", ITEMS, data={"items": json.dumps(items)}, files=files)
+    assert reply["written"] == 1
+    assert [one["error"]["code"] for one in reply["errors"]] == [
+        "picture_format", "picture_missing",
+    ]  # fmt: skip
+
+
+def test_lines_are_taken_as_they_come(live: Live) -> None:
+    lines = [json.dumps({"id": str(at), "text": f"line {at}"}) for at in range(200)]
+    lines[10:10] = ["", "no json", '{"id": "x"', "  "]
+    reply = live.client.put(
+        ITEMS,
+        content=(f"{line}\n".encode() for line in lines),
+        headers={"content-type": "application/x-ndjson"},
+    )
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["written"] == 200
+    assert [one["index"] for one in reply.json()["errors"]] == [11, 12]
+    assert {one["error"]["code"] for one in reply.json()["errors"]} == {"bad_json"}
+    assert live.json("POST", f"{ITEMS}/count", {}) == {"count": 200}
+
+
+@pytest.mark.parametrize(
+    "id", ["/photos/1.jpg", "a b", "ü", "%2F", "image", "get", "a/image", "..", "?x=1#y", "\x00\n"]
+)
+def test_an_id_is_one_segment_whatever_is_in_it(live: Live, id: str) -> None:
+    from urllib.parse import quote
+
+    live.json("PUT", ITEMS, {"items": [{"id": id, "text": "odd"}, {"id": "a", "text": "other"}]})
+    path = f"{ITEMS}/{quote(id, safe='').replace('.', '%2E')}"
+    assert live.json("GET", path)["id"] == id
+    assert live.error("GET", f"{path}/image") == (404, "not_found")
+    assert live.json("DELETE", path) == {"deleted": 1}
+    assert live.json("POST", f"{ITEMS}/count", {}) == {"count": 1}
+
+
+def test_what_is_acknowledged_is_found_at_once(live: Live) -> None:
+    for at in range(20):
+        live.json("PUT", ITEMS, {"items": [{"id": "a", "text": f"word{at}"}]})
+        hits = live.json("POST", "/v1/collections/photos/search", {"query": f"word{at}"})["hits"]
+        assert hits[0]["text"] == f"word{at}"
+        assert hits[0]["score"] == pytest.approx(1, abs=1e-5)

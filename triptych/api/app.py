@@ -1,0 +1,163 @@
+"""The application: its parts put together, its routes, its start and its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from triptych.api import openapi
+from triptych.api.access import Access
+from triptych.api.asking import Asking
+from triptych.api.bodies import invalid
+from triptych.api.call import KEY
+from triptych.api.catalog import Catalog
+from triptych.api.config import ServerConfig
+from triptych.api.edge import Edge
+from triptych.api.embedding import Embedding
+from triptych.api.errors import ApiError, body_of, headers_of, internal, status_of
+from triptych.api.fetch import FetchConfig, Fetcher
+from triptych.api.health import Health
+from triptych.api.jobs import Jobs
+from triptych.api.logs import AccessLog
+from triptych.api.metrics import Metrics
+from triptych.api.origin import OriginCheck
+from triptych.api.pictures import Pictures
+from triptych.api.pool import Pool
+from triptych.api.rooms import Rooms
+from triptych.api.routes import collections, embeddings, health, items, jobs, search
+from triptych.api.shortcut import Shortcut
+from triptych.api.writing import Mode, Outcome, Writing, parsed_lines
+from triptych.errors import TriptychError
+from triptych.settings import Settings
+
+_ROUTERS = (collections, items, search, embeddings, jobs, health)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Application:
+    """What is served, and its parts."""
+
+    asgi: Edge
+    api: FastAPI
+    rooms: Rooms
+
+
+def build(settings: Settings, config: ServerConfig, access: Access) -> Application:
+    """Return the whole application; nothing is opened before its start."""
+    rooms = build_rooms(settings, config)
+    api = FastAPI(
+        title="Triptych",
+        version="1",  # of the API; which release runs is nobody's business
+        docs_url=None,  # its page would be loaded from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=partial(_lifespan, rooms),
+    )
+    api.state.rooms = rooms
+    for module in _ROUTERS:
+        api.include_router(module.router)
+    api.openapi = partial(openapi.describe, api)  # type: ignore[method-assign]
+    secret = f"{settings.data}/"
+    api.add_exception_handler(TriptychError, partial(_known, secret))
+    api.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
+    api.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
+    api.add_exception_handler(Exception, _unknown)
+    edge = Edge(
+        api,
+        access=access,
+        origins=OriginCheck(
+            any_host=not access.open, hosts=config.allow_hosts, origins=config.allow_origins
+        ),
+        metrics=rooms.metrics,
+        log=AccessLog(config.log),
+        health=rooms.health,
+        answer_time=config.times.answer,
+        shortcut=rooms.shortcut,
+    )
+    return Application(asgi=edge, api=api, rooms=rooms)
+
+
+def build_rooms(settings: Settings, config: ServerConfig) -> Rooms:
+    """Return the parts of a server."""
+    models = (config.model, *config.also_models)
+    catalog = Catalog(settings, models=models, cache=settings.cache.open())
+    fetcher = Fetcher(
+        FetchConfig(hosts=config.allow_urls, max_bytes=config.limits.picture.max_bytes)
+    )
+    pictures = Pictures(limits=config.limits.picture, fetcher=fetcher)
+    parts: dict[str, Any] = {"catalog": catalog, "pictures": pictures, "limits": config.limits}
+    writing = Writing(**parts)
+
+    def write(tenant: str, name: str, lines: Sequence[bytes], mode: Mode, first: int) -> Outcome:
+        given = parsed_lines(lines, first=first, limits=config.limits)
+        return writing.write(tenant, name, given, mode=mode)
+
+    rooms = Rooms(
+        config=config,
+        catalog=catalog,
+        pool=Pool(size=config.pool, queue=config.queue),
+        metrics=Metrics(),
+        health=Health(model=partial(catalog.model, None), data=settings.data),
+        jobs=Jobs(folder=settings.data / ".jobs", write=write, limits=config.limits),
+        asking=Asking(**parts),
+        writing=writing,
+        embedding=Embedding(**parts),
+        shortcut=Shortcut(catalog),
+    )
+    rooms.metrics.gauge("triptych_pool_busy", "Requests worked on", lambda: rooms.pool.busy)
+    rooms.metrics.gauge("triptych_pool_waiting", "Requests waiting", lambda: rooms.pool.waiting)
+    rooms.metrics.gauge("triptych_jobs_waiting", "Jobs not over", lambda: rooms.jobs.waiting)
+    rooms.metrics.gauge("triptych_collections_open", "Open collections", lambda: catalog.num_open)
+    return rooms
+
+
+@asynccontextmanager
+async def _lifespan(rooms: Rooms, api: FastAPI) -> AsyncIterator[None]:
+    rooms.catalog.settings.data.mkdir(parents=True, exist_ok=True)
+    await rooms.health.start()
+    if not rooms.config.read_only:
+        rooms.jobs.start()
+    yield
+    # requests are over by now: what was acknowledged is on the disk, what follows saves time
+    rooms.health.draining = True
+    await rooms.health.stop()
+    await asyncio.to_thread(rooms.jobs.stop)
+    await asyncio.to_thread(rooms.pool.close)
+    await asyncio.to_thread(rooms.catalog.close)
+
+
+async def _known(secret: str, request: Request, error: TriptychError) -> Response:
+    return _reply(error, secret=secret)
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
+    return _reply(invalid(error.errors()))
+
+
+async def _http(request: Request, error: HTTPException) -> Response:
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    said = {404: "There is no such route.", 405: "The route does not take this method."}
+    code = codes.get(error.status_code, "bad_request")
+    message = said.get(error.status_code, "The request cannot be used.")
+    return _reply(ApiError(error.status_code, code, message, headers=error.headers))
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    return _reply(internal(request.scope[KEY].request_id))
+
+
+def _reply(error: TriptychError, *, secret: str = "") -> Response:
+    return Response(
+        body_of(error, secret=secret),
+        status_of(error),
+        headers=headers_of(error),
+        media_type="application/json",
+    )

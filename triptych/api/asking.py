@@ -1,0 +1,203 @@
+"""Searches: a body to a query, the hits to bytes. Runs in the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from triptych.api.catalog import Catalog
+from triptych.api.config import Limits
+from triptych.api.errors import too_large
+from triptych.api.jsons import dumps
+from triptych.api.pictures import Pictures
+from triptych.api.schemas import (
+    FacetsBody,
+    PartBody,
+    RecommendBody,
+    SearchBody,
+    SearchOptions,
+    hit_json,
+)
+from triptych.errors import InvalidInput, NotFound
+from triptych.retrieval.answers import Answers
+from triptych.retrieval.collection import Collection
+from triptych.retrieval.explain import shares
+from triptych.retrieval.timing import timed
+from triptych.types import Hit, Part, Query
+
+_TIERS = {"memory": "process", "search": "index"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A serialised reply, and what goes into its headers."""
+
+    body: bytes
+    tier: str  # process, redis or index
+    key: tuple[str, bytes] | None = None  # generation and key of what the cache has
+    stages: Mapping[str, float] = field(default_factory=dict)  # seconds
+
+
+class Asking:
+    """Answers the searches of all collections."""
+
+    def __init__(self, *, catalog: Catalog, pictures: Pictures, limits: Limits) -> None:
+        self._catalog, self._pictures, self._limits = catalog, pictures, limits
+
+    def search(
+        self, tenant: str, name: str, body: SearchBody, files: Mapping[str, list[bytes]]
+    ) -> Found:
+        """Return the answer to a search; `files` are the parts of a multipart body."""
+        with self._catalog.answering(tenant, name) as answers:
+            embedder = answers.collection.embedder
+
+            def query() -> Query:
+                return self._query(body, files, getattr(embedder, "picture_size", None))
+
+            if body.explain or _has_address(body):
+                return self._answer(answers.collection, query(), body)
+            said = body.model_dump(exclude_defaults=True)
+            return self._remembered(answers, "search", [said, files], query, body)
+
+    def recommend(self, tenant: str, name: str, body: RecommendBody) -> Found:
+        """Return what is near the positive items and far from the negative ones."""
+        near = [Part(id=id, weight=1 / len(body.positive)) for id in body.positive]
+        weight = -body.negative_weight / max(len(body.negative), 1)
+        far = [Part(id=id, weight=weight) for id in body.negative]
+        query = Query((*near, *far))
+        with self._catalog.answering(tenant, name) as answers:
+            if body.explain:
+                return self._answer(answers.collection, query, body)
+            said = body.model_dump(exclude_defaults=True)
+            return self._remembered(answers, "recommend", said, lambda: query, body)
+
+    def facets(self, tenant: str, name: str, body: FacetsBody) -> bytes:
+        """Return the most frequent values of fields."""
+        with self._catalog.using(tenant, name) as collection:
+            found = collection.facets(body.fields, filter=body.filter, limit=body.limit)
+        return dumps(
+            {
+                "facets": {
+                    field: [{"value": value, "count": count} for value, count in values]
+                    for field, values in found.items()
+                }
+            }
+        )
+
+    def _remembered(
+        self,
+        answers: Answers,
+        kind: str,
+        question: Any,
+        query: Callable[[], Query],
+        asked: SearchOptions,
+    ) -> Found:
+        """Return the answer out of the cache, or work it out and put it there."""
+        stages: Mapping[str, float] = {}
+
+        def computed() -> bytes:
+            nonlocal stages
+            found = self._answer(answers.collection, query(), asked)
+            stages = found.stages
+            return found.body
+
+        # before the key is made: what is found is then as new as the name says, or newer
+        generation = answers.collection.generation
+        key = answers.key(kind, question)
+        answer = answers.get_or_compute(key, computed)
+        tier = _TIERS.get(answer.tier, answer.tier)
+        return Found(body=answer.body, tier=tier, key=(generation, key), stages=stages)
+
+    def _answer(self, collection: Collection, query: Query, asked: SearchOptions) -> Found:
+        if asked.offset + asked.limit > self._limits.hits:
+            raise InvalidInput(f"offset and limit together are at most {self._limits.hits:,}.")
+        with timed() as stages:
+            hits, explained = self._look(collection, query, asked)
+        reply: dict[str, Any] = {
+            "hits": [hit_json(hit) | extra for hit, extra in zip(hits, explained, strict=True)],
+            "limit": asked.limit,
+            "offset": asked.offset,
+        }
+        if asked.explain:
+            reply["explain"] = {
+                "parts": [{"kind": _kind(part), "weight": part.weight} for part in query.parts],
+                "tier": "index",
+                "stages_ms": {name: round(s * 1000, 3) for name, s in stages.items()},
+                "index": collection.info()["index"],
+                "fingerprint": collection.embedder.fingerprint,
+            }
+        return Found(body=dumps(reply), tier="index", stages=stages)
+
+    def _look(
+        self, collection: Collection, query: Query, asked: SearchOptions
+    ) -> tuple[list[Hit], list[dict[str, Any]]]:
+        """Return the hits, and what explains each of them, if anything."""
+        for _ in range(3):
+            hits = collection.search(
+                query,
+                limit=asked.limit,
+                offset=asked.offset,
+                filter=asked.filter,
+                threshold=asked.threshold,
+                hybrid=asked.hybrid,
+                rerank=asked.rerank,
+                diversity=asked.diversity,
+                group_by=asked.group_by,
+                group_size=asked.group_size,
+            )
+            if not asked.explain or not hits:
+                break
+            try:
+                shares_KP = shares(collection, query, [hit.id for hit in hits])
+            except NotFound:  # a hit was deleted meanwhile
+                continue
+            return hits, [{"shares": row} for row in shares_KP.tolist()]
+        return hits, [{} for _ in hits]
+
+    def _query(
+        self, body: SearchBody, files: Mapping[str, list[bytes]], size_hint: int | None
+    ) -> Query:
+        given = {name: data[0] for name, data in files.items()}
+        bodies = [PartBody(text=body.query)] if body.query is not None else []
+        bodies += [PartBody(image=image) for image in _as_list(body.image)]
+        uploads = files.get("image", [])
+        bodies += [PartBody(id=id) for id in _as_list(body.like)]
+        bodies += [PartBody(vector=body.vector)] if body.vector is not None else []
+        bodies += body.parts
+        bodies += [_negated(term) for term in _as_list(body.minus)]
+        number = len(bodies) + len(uploads)
+        if number > self._limits.parts:
+            raise too_large(f"The query has {number} parts", most=self._limits.parts)
+        parts = [self._part(one, given, size_hint) for one in bodies]
+        parts += [Part(image=self._pictures.load(one, size_hint=size_hint)) for one in uploads]
+        return Query(tuple(parts))
+
+    def _part(self, body: PartBody, files: Mapping[str, bytes], size_hint: int | None) -> Part:
+        image: Any = body.image
+        if image is not None:
+            image = self._pictures.load(image, size_hint=size_hint, files=files)
+        return Part(weight=body.weight, text=body.text, image=image, id=body.id, vector=body.vector)
+
+
+def _has_address(body: SearchBody) -> bool:
+    """Whether a picture is to be fetched: what lies at an address changes, so nothing is kept."""
+    minus = [one for one in _as_list(body.minus) if isinstance(one, PartBody)]
+    pictures = [*_as_list(body.image), *(part.image for part in (*body.parts, *minus))]
+    return any(one is not None and "://" in one[:16] for one in pictures)
+
+
+def _negated(term: str | PartBody) -> PartBody:
+    part = PartBody(text=term) if isinstance(term, str) else term
+    return part.model_copy(update={"weight": -part.weight})
+
+
+def _kind(part: Part) -> str:
+    names = ("text", "image", "id", "vector")
+    return next(name for name in names if getattr(part, name) is not None)
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]

@@ -1,0 +1,206 @@
+"""Bodies: counted while they come, parsed strictly, off the event loop."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, NoReturn, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
+
+from triptych.api.config import Limits
+from triptych.api.errors import ApiError, too_large
+from triptych.errors import InvalidInput
+
+M = TypeVar("M", bound=BaseModel)
+Files: TypeAlias = dict[str, list[bytes]]
+"""The uploads of a form by the names of their parts."""
+
+JSON = "application/json"
+FORM = "multipart/form-data"
+LINES = "application/x-ndjson"
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_LONGEST_NUMBER = 400  # digits
+
+
+def content_type(request: Request) -> str:
+    """Return the media type of the body without its parameters, in small letters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def expect_type(request: Request, *allowed: str) -> str:
+    """Return the media type; raises ApiError, 415, for one that the route does not take."""
+    given = content_type(request)
+    if given not in allowed:
+        raise ApiError(
+            415,
+            "unsupported_media_type",
+            f"Got the content type {given[:80]!r}, expected {' or '.join(allowed)}.",
+        )
+    return given
+
+
+async def chunks(request: Request, *, most: int) -> AsyncIterator[bytes]:
+    """Yield the body as it comes; raises ApiError beyond `most` bytes."""
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and int(declared[:19]) > most:
+        raise too_large(f"The body has {int(declared[:19]):,} bytes", most=most)
+    read = 0
+    try:
+        async for chunk in request.stream():
+            read += len(chunk)
+            if read > most:
+                raise too_large(f"The body has {read:,} bytes or more", most=most)
+            yield chunk
+    except ClientDisconnect:
+        raise ApiError(400, "bad_request", "The connection ended before the body did.") from None
+
+
+async def whole_body(request: Request, *, most: int) -> bytes:
+    """Return the body; raises ApiError beyond `most` bytes."""
+    return b"".join([chunk async for chunk in chunks(request, most=most)])
+
+
+async def form(request: Request, *, limits: Limits) -> tuple[dict[str, str], Files]:
+    """Return the fields and the files of a multipart body; nothing is kept under a sent name."""
+    read = 0
+
+    async def counted() -> Message:
+        nonlocal read
+        message = await request.receive()
+        read += len(message.get("body", b""))
+        if read > limits.body_bytes:
+            raise too_large(f"The body has {read:,} bytes or more", most=limits.body_bytes)
+        return message
+
+    try:
+        parts = await Request(request.scope, counted).form(
+            max_files=limits.form_parts,
+            max_fields=limits.form_parts,
+            max_part_size=limits.field_bytes,
+        )
+    except HTTPException as error:
+        raise ApiError(400, "bad_multipart", f"The form is not sound: {error.detail}") from None
+    except ClientDisconnect:
+        raise ApiError(400, "bad_request", "The connection ended before the body did.") from None
+    fields: dict[str, str] = {}
+    files: Files = {}
+    for name, value in parts.multi_items():
+        if isinstance(value, str):
+            if name in fields:
+                raise ApiError(400, "bad_multipart", f"The field {name[:80]!r} is there twice.")
+            fields[name] = value
+        else:
+            files.setdefault(name, []).append(await value.read())
+    await parts.close()
+    return fields, files
+
+
+def parse_json(data: bytes | str, *, depth: int) -> Any:
+    """Return the value; raises ApiError, bad_json, or InvalidInput for what JSON itself permits.
+
+    Refused besides: NaN and infinity, a key twice in one object, a lone surrogate, numbers that
+    no computer holds, and nesting deeper than `depth`.
+    """
+    try:
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+    except UnicodeDecodeError as error:
+        raise _bad_json(f"it is not UTF-8 at byte {error.start}") from None
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_constant=_no_constant,
+            parse_int=_int,
+            parse_float=_float,
+        )
+    except json.JSONDecodeError as error:
+        raise _bad_json(f"{error.msg} at character {error.pos + 1}") from None
+    except RecursionError:
+        raise _too_deep(depth) from None
+    if text.count("[") + text.count("{") > depth and _is_deeper(value, depth):
+        raise _too_deep(depth)
+    if _SURROGATE.search(text) and _has_surrogate(value):
+        raise InvalidInput("The JSON holds half a surrogate pair: that is no text.")
+    return value
+
+
+def validated(model: type[M], value: Any) -> M:
+    """Return the value as `model`; raises InvalidInput that names the first wrong fields."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_input=False)) from None
+
+
+def invalid(errors: Iterable[Any]) -> InvalidInput:
+    """Return one error of all that pydantic found; what was sent is not repeated."""
+    said = [f"{_place(one['loc'])}{one['msg']}" for one in errors]
+    more = f" (and {len(said) - 3} more)" if len(said) > 3 else ""
+    return InvalidInput(f"{'; '.join(said[:3])}{more}.", hint="See: GET /openapi.json")
+
+
+def _place(loc: Iterable[Any]) -> str:
+    path = ".".join(str(part)[:80] for part in loc)
+    return f"{path}: " if path else ""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidInput(f"The JSON names {twice[:80]!r} twice in one object.")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise InvalidInput(f"The JSON holds {name}, expected finite numbers.")
+
+
+def _int(digits: str) -> int:
+    if len(digits) > _LONGEST_NUMBER:
+        raise InvalidInput(f"The JSON holds a number of over {_LONGEST_NUMBER} digits.")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise InvalidInput("The JSON holds a number that is too large, expected finite ones.")
+    return number
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return False
+    return any(isinstance(one, dict | list) for one in level)
+
+
+def _has_surrogate(value: Any) -> bool:
+    if isinstance(value, str):
+        return any("\ud800" <= letter <= "\udfff" for letter in value)
+    if isinstance(value, dict):
+        return any(_has_surrogate(key) or _has_surrogate(one) for key, one in value.items())
+    return isinstance(value, list) and any(_has_surrogate(one) for one in value)
+
+
+def _bad_json(why: str) -> ApiError:
+    return ApiError(400, "bad_json", f"The body is no JSON: {why}.")
+
+
+def _too_deep(depth: int) -> InvalidInput:
+    return InvalidInput(f"The JSON is nested more than {depth} deep.")

@@ -1,0 +1,50 @@
+"""What is known of a request before its body is read."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from triptych.api.access import Caller
+from triptych.api.errors import ApiError
+
+KEY = "triptych.call"
+"""Where it lies in the scope."""
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_MILLISECONDS = re.compile(rb"[0-9]{1,9}")
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Call:
+    """One request, on its way."""
+
+    request_id: str
+    started: float  # time.monotonic()
+    deadline: float
+    address: str
+    caller: Caller | None = None
+    status: int = 0
+    alias: tuple[str, str, bytes] | None = None  # of a search, see shortcut.py
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)  # for the reply
+
+
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """Return the id that the caller gave, where it is a sound one, else a new one."""
+    given = headers.get(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode("ascii")
+    return secrets.token_hex(8)
+
+
+def deadline_of(headers: Mapping[bytes, bytes], *, longest: float) -> float:
+    """Return when the answer must be there; raises ApiError for a time that is none."""
+    given = headers.get(b"x-timeout-ms")
+    if given is None:
+        return time.monotonic() + longest
+    if not _MILLISECONDS.fullmatch(given) or not int(given):
+        raise ApiError(400, "bad_request", "X-Timeout-Ms is a whole number from 1 on.")
+    return time.monotonic() + min(int(given) / 1000, longest)

@@ -1,0 +1,229 @@
+"""The collections of all tenants, each opened when it is first asked for, and their models."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from triptych.api.errors import ApiError
+from triptych.cache.base import Cache, NoCache
+from triptych.encoders.base import EmbeddingModel
+from triptych.errors import CollectionBusy, InvalidInput, NotFound
+from triptych.index.sqlite.meta import Meta, Space
+from triptych.retrieval.answers import Answers
+from triptych.retrieval.batching import BatchingModel, batched
+from triptych.retrieval.collection import Collection
+from triptych.retrieval.library import Library
+from triptych.retrieval.models import holds_own_vectors
+from triptych.settings import Settings
+from triptych.types import Precision
+
+_OPEN = 64  # collections kept open without being used
+_PATIENCE = 10.0  # seconds that a drop waits for those who still read
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    answers: Answers | None = None
+    users: int = 0
+    dropping: bool = False
+    opening: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Catalog:
+    """Hands out open collections; any thread may ask."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        models: tuple[str, ...],
+        cache: Cache | None = None,
+        keep_open: int = _OPEN,
+    ) -> None:
+        self.settings = settings
+        self.cache: Cache = NoCache() if cache is None else cache
+        self.model_names = models  # the first is the default
+        self._keep_open = keep_open
+        self._models: dict[str, EmbeddingModel] = {}
+        self._remembering: dict[tuple[str, str], EmbeddingModel] = {}
+        self._slots: OrderedDict[tuple[str, str], _Slot] = OrderedDict()
+        self._mutex = threading.Lock()
+        self._idle = threading.Condition(self._mutex)
+        self._loading = threading.RLock()
+
+    @property
+    def num_open(self) -> int:
+        """How many collections are open."""
+        return sum(slot.answers is not None for slot in list(self._slots.values()))
+
+    def names(self, tenant: str) -> list[str]:
+        """Return the names of the tenant's collections, sorted."""
+        return self._library(tenant).list()
+
+    def peek(self, tenant: str, name: str) -> Answers | None:
+        """Return the answers of a collection that is open, perhaps not for long."""
+        slot = self._slots.get((tenant, name))
+        return None if slot is None or slot.dropping else slot.answers
+
+    @contextmanager
+    def using(self, tenant: str, name: str) -> Iterator[Collection]:
+        """Yield the open collection; raises NotFound."""
+        with self.answering(tenant, name) as answers:
+            yield answers.collection
+
+    @contextmanager
+    def answering(self, tenant: str, name: str) -> Iterator[Answers]:
+        """Yield the open collection's answers; raises NotFound."""
+        path = self._existing(tenant, name)
+        slot = self._enter(tenant, name)
+        try:
+            with slot.opening:
+                if slot.answers is None:
+                    slot.answers = self._open(path, tenant, name)
+            yield slot.answers
+        finally:
+            self._leave(slot)
+
+    def create(
+        self, tenant: str, name: str, *, model: str, precision: Precision, tokens: bool
+    ) -> None:
+        """Make an empty collection; raises ApiError where it exists, NotFound for the model."""
+        library = self._library(tenant)
+        embedder = self.model_for(model)
+        with self._loading:
+            try:
+                path = library.create(name)
+            except InvalidInput:
+                if name not in library.list():
+                    raise
+                raise ApiError(
+                    409, "already_exists", f"The collection {name!r} exists already."
+                ) from None
+            with Collection.open(path, embedder=embedder, precision=precision, tokens=tokens):
+                self.settings.keep(embedder)
+
+    def drop(self, tenant: str, name: str) -> None:
+        """Delete the collection once nobody uses it; raises NotFound, CollectionBusy."""
+        self._existing(tenant, name)
+        slot = self._enter(tenant, name)
+        try:
+            with self._mutex:
+                slot.dropping = True
+                if not self._idle.wait_for(lambda: slot.users == 1, timeout=_PATIENCE):
+                    raise CollectionBusy(f"The collection {name!r} is in use.", hint="Try again.")
+            if slot.answers is not None:
+                slot.answers.collection.close()
+                slot.answers = None
+            self._library(tenant).drop(name)
+        finally:
+            slot.dropping = False
+            self._leave(slot)
+
+    def model(self, name: str | None) -> EmbeddingModel:
+        """Return a model that requests may name; raises NotFound for any other."""
+        name = name or self.model_names[0]
+        if name not in self.model_names:
+            known = ", ".join(self.model_names)
+            raise NotFound(f"There is no model {name!r}, known: {known}.")
+        with self._loading:
+            if name not in self._models:
+                self._models[name] = self._shared(
+                    self.settings.open_model(name, threads=self.settings.threads or 1)
+                )
+            return self._models[name]
+
+    def remembering(self, name: str | None, tenant: str) -> EmbeddingModel:
+        """Return the model with a memory for what this tenant embedded."""
+        model = self.model(name)
+        key = (tenant, model.fingerprint)
+        if key not in self._remembering:
+            self._remembering[key] = self.settings.cached(model, cache=self.cache, tenant=tenant)
+        return self._remembering[key]
+
+    def model_for(self, name: str | None) -> EmbeddingModel:
+        """Return the model of a new collection: one of ours, or the caller's own vectors."""
+        if name is not None and name.startswith("vectors:"):
+            return self.settings.open_model(name)
+        return self.model(name)
+
+    def close(self) -> None:
+        """Close all collections."""
+        with self._mutex:
+            slots = list(self._slots.values())
+            self._slots.clear()
+        for slot in slots:
+            if slot.answers is not None:
+                slot.answers.collection.close()
+        for model in list(self._models.values()):
+            if isinstance(model, BatchingModel):
+                model.close()
+        self.cache.close()
+
+    def _library(self, tenant: str) -> Library:
+        return self.settings.library(tenant)
+
+    def _existing(self, tenant: str, name: str) -> Path:
+        try:
+            return self._library(tenant).existing(name)
+        except InvalidInput:  # no such name can be: the same answer as for one that is free
+            raise NotFound(
+                f"There is no collection {name!r}.", hint="See: GET /v1/collections"
+            ) from None
+        except NotFound as error:
+            raise NotFound(error.message, hint="See: GET /v1/collections") from None
+
+    def _enter(self, tenant: str, name: str) -> _Slot:
+        with self._mutex:
+            slot = self._slots.setdefault((tenant, name), _Slot())
+            self._slots.move_to_end((tenant, name))
+            if slot.dropping:
+                raise NotFound(f"There is no collection {name!r}.", hint="See: GET /v1/collections")
+            slot.users += 1
+        return slot
+
+    def _leave(self, slot: _Slot) -> None:
+        closing = []
+        with self._mutex:
+            slot.users -= 1
+            self._idle.notify_all()
+            for key in list(self._slots)[: max(len(self._slots) - self._keep_open, 0)]:
+                if not self._slots[key].users:
+                    closing.append(self._slots.pop(key))
+        for old in closing:
+            if old.answers is not None:
+                old.answers.collection.close()
+
+    def _open(self, path: Path, tenant: str, name: str) -> Answers:
+        known = Collection.peek(path)
+        if known is None:
+            raise NotFound(f"There is no collection {path.name!r}.")
+        cached = partial(self.settings.cached, cache=self.cache, tenant=tenant)
+        collection = Collection.open(
+            path,
+            embedder=cached(self._model_of(known)),
+            budget=self.settings.budget,
+            model_of=lambda known: cached(self._model_of(known)),
+            threads=self.settings.num_threads,
+        )
+        return self.settings.answers(collection, cache=self.cache, tenant=tenant, name=name)
+
+    def _model_of(self, known: Meta | Space) -> EmbeddingModel:
+        with self._loading:
+            name = f"={known.fingerprint}"
+            if name not in self._models:
+                threads = self.settings.threads or 1
+                self._models[name] = self._shared(self.settings.model_of(known, threads=threads))
+            return self._models[name]
+
+    def _shared(self, model: EmbeddingModel) -> EmbeddingModel:
+        """Return the one already open that has the same fingerprint, or this one, queued for."""
+        name = f"={model.fingerprint}"
+        if name not in self._models:
+            self._models[name] = model if holds_own_vectors(model) else batched(model)
+        return self._models[name]

@@ -1,0 +1,223 @@
+"""What stands before every route: ids, origins, keys, the log, and answers that are known."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+from urllib.parse import unquote
+
+from triptych.api.access import Access
+from triptych.api.call import KEY, Call, deadline_of, request_id_of
+from triptych.api.errors import ApiError, body_of, headers_of, internal, status_of
+from triptych.api.health import Health
+from triptych.api.logs import AccessLog
+from triptych.api.metrics import Metrics
+from triptych.api.origin import OriginCheck
+from triptych.api.shortcut import Shortcut
+from triptych.errors import TriptychError
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Asgi: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+logger = logging.getLogger(__name__)
+
+PUBLIC = frozenset({"/", "/livez", "/readyz", "/openapi.json"})
+"""Answered without a key. Whatever is not in this list needs one."""
+
+_ALWAYS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
+_SINGLE = frozenset({b"host", b"authorization", b"x-api-key", b"content-length", b"origin"})
+_JSON = (b"content-type", b"application/json")
+_TIER = (b"x-triptych-tier", b"process")
+_SEARCH = "/v1/collections/{name}/search"
+
+
+class Edge:
+    """The outermost ASGI application."""
+
+    def __init__(
+        self,
+        app: Asgi,
+        *,
+        access: Access,
+        origins: OriginCheck,
+        metrics: Metrics,
+        log: AccessLog,
+        health: Health,
+        answer_time: float,
+        shortcut: Shortcut,
+    ) -> None:
+        self._app, self._access, self._origins = app, access, origins
+        self._metrics, self._log, self._shortcut = metrics, log, shortcut
+        self._health, self._answer_time = health, answer_time
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        started = time.monotonic()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        client = scope.get("client")
+        call = Call(
+            request_id=request_id_of(headers),
+            started=started,
+            deadline=started + self._answer_time,
+            address=client[0] if client else "",
+        )
+        scope[KEY] = call
+        try:
+            await self._handle(scope, headers, call, receive, self._marked(scope, call, send))
+        finally:
+            self._note(scope, call)
+
+    async def _handle(
+        self, scope: Scope, headers: dict[bytes, bytes], call: Call, receive: Receive, send: Send
+    ) -> None:
+        try:
+            _check_single(scope["headers"], headers)
+            origin = self._origins.check(headers)
+            if origin is not None:
+                _allow_origin(call, origin)
+                if scope["method"] == "OPTIONS":
+                    await _preflight(send)
+                    return
+            call.deadline = deadline_of(headers, longest=self._answer_time)
+            if scope["path"] not in PUBLIC:
+                call.caller = self._access.caller(headers, call.address)
+            _check_body(headers)
+        except ApiError as error:
+            self._metrics.refused.labels(error.code).inc()
+            await send_error(send, error, close=b"content-length" in headers)
+            return
+        if self._shortcut.is_search(scope, headers):
+            known, receive = await self._shortcut.look(scope["path"], call, receive)
+            if known is not None:
+                scope["triptych.route"] = _SEARCH
+                self._metrics.tiers.labels("process").inc()
+                await _send_known(send, known)
+                return
+        await self._route(scope, call, receive, send)
+
+    async def _route(self, scope: Scope, call: Call, receive: Receive, send: Send) -> None:
+        _keep_slashes(scope)
+        try:
+            await self._app(scope, receive, send)
+        except Exception:
+            logger.exception("request failed", extra={"request_id": call.request_id})
+            if not call.status:
+                await send_error(send, internal(call.request_id))
+
+    def _marked(self, scope: Scope, call: Call, send: Send) -> Send:
+        """Return `send`, with the headers that every reply has."""
+
+        async def marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                call.status = message["status"]
+                given = list(message.get("headers", ()))
+                names = {name for name, _ in given}
+                message["headers"] = [
+                    *given,
+                    (b"x-request-id", call.request_id.encode("ascii")),
+                    *(pair for pair in _ALWAYS if pair[0] not in names),
+                    *call.headers,
+                ]
+                self._metrics.seconds.labels(_route_of(scope)).observe(
+                    time.monotonic() - call.started
+                )
+            await send(message)
+
+        return marked
+
+    def _note(self, scope: Scope, call: Call) -> None:
+        status = call.status or 499  # the caller hung up
+        self._health.note(status)
+        self._metrics.requests.labels(_route_of(scope), _method(scope), str(status)).inc()
+        self._log.note(
+            call.request_id,
+            scope["method"],
+            scope["path"],
+            status,
+            time.monotonic() - call.started,
+            call.caller.key.name if call.caller else None,
+        )
+
+
+async def send_error(send: Send, error: TriptychError, *, close: bool = False) -> None:
+    """Answer with an error; `close` ends the connection, for a body that is not read."""
+    body = body_of(error)
+    headers = [_JSON, (b"content-length", str(len(body)).encode())]
+    headers += [(k.lower().encode(), v.encode()) for k, v in headers_of(error).items()]
+    if close:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status_of(error), "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_known(send: Send, body: bytes) -> None:
+    headers = [_JSON, _TIER, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _check_single(pairs: list[tuple[bytes, bytes]], headers: dict[bytes, bytes]) -> None:
+    """Who sends two of these means that we and somebody else take different ones for true."""
+    if len(pairs) == len(headers):
+        return
+    names = [name for name, _ in pairs]
+    for name in _SINGLE:
+        if names.count(name) > 1:
+            raise ApiError(400, "bad_request", f"The header {name.decode()} is there twice.")
+
+
+def _check_body(headers: dict[bytes, bytes]) -> None:
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None and encoding.lower() != b"identity":
+        raise ApiError(
+            415, "unsupported_media_type", "A compressed body is not read.", hint="Send it plain."
+        )
+
+
+def _keep_slashes(scope: Scope) -> None:
+    """Leave %2F in a path as it is: an id with a slash is one segment, not two."""
+    raw = scope.get("raw_path") or b""
+    if b"%2F" in raw or b"%2f" in raw:
+        kept = raw.replace(b"%2F", b"%252F").replace(b"%2f", b"%252F")
+        scope["path"] = unquote(kept.decode("ascii", "replace"))
+
+
+def _allow_origin(call: Call, origin: str) -> None:
+    call.headers += [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"vary", b"Origin"),
+        (b"access-control-expose-headers", b"X-Request-Id, X-Triptych-Tier, Server-Timing"),
+    ]
+
+
+async def _preflight(send: Send) -> None:
+    headers = [
+        (b"access-control-allow-methods", b"GET, POST, PUT, DELETE"),
+        (b"access-control-allow-headers", b"Authorization, Content-Type, X-Api-Key, X-Request-Id"),
+        (b"access-control-max-age", b"600"),
+    ]
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _route_of(scope: Scope) -> str:
+    return str(getattr(scope.get("route"), "path", None) or scope.get("triptych.route", "none"))
+
+
+def _method(scope: Scope) -> str:
+    known = ("GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "PATCH")
+    return scope["method"] if scope["method"] in known else "other"

@@ -1,0 +1,226 @@
+"""Batch jobs: a body that is on the disk before it is acknowledged, worked off in turns.
+
+<data>/.jobs/<tenant>/<id>.ndjson   the items, gone when the job is over
+                      <id>.json     how far it is; a job that was interrupted goes on from there
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from triptych.api.config import Limits
+from triptych.api.errors import internal, overloaded_jobs, shown
+from triptych.api.writing import Mode, Outcome
+from triptych.errors import CollectionBusy, NotFound, TriptychError
+
+logger = logging.getLogger(__name__)
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_BATCH = 64
+_KEPT = 100  # jobs of a tenant that are over
+_TRIES = 30  # a second apart, while another process holds the collection
+
+Write = Callable[[str, str, Sequence[bytes], Mode, int], Outcome]
+"""Tenant, collection, lines, mode and the index of the first line to what became of them."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One job; only the thread that works changes it, but for `cancelled`."""
+
+    id: str
+    tenant: str
+    collection: str
+    mode: Mode
+    total: int
+    created: float
+    status: str = "queued"
+    done: int = 0
+    offset: int = 0  # bytes of the file that are done
+    written: int = 0
+    num_errors: int = 0
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    finished: float | None = None
+    error: dict[str, Any] | None = None
+    cancelled: bool = False
+    tries: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.status in ("done", "cancelled", "failed")
+
+    def json(self) -> dict[str, Any]:
+        """Return it as a reply shows it."""
+        hidden = {"tenant", "offset", "cancelled", "tries"}
+        said = {name: value for name, value in asdict(self).items() if name not in hidden}
+        return said if self.error is not None else {k: v for k, v in said.items() if k != "error"}
+
+
+class Jobs:
+    """All jobs of all tenants; one thread works them off, a batch of each in turn."""
+
+    def __init__(self, *, folder: Path, write: Write, limits: Limits) -> None:
+        self._folder, self._write, self._limits = folder, write, limits
+        self._jobs: dict[str, Job] = {}
+        self._queue: deque[Job] = deque()
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="triptych-jobs", daemon=True)
+
+    @property
+    def waiting(self) -> int:
+        """How many are not over."""
+        return len(self._queue)
+
+    def start(self) -> None:
+        """Go on with what was interrupted."""
+        for path in sorted(self._folder.glob("*/*.json")):
+            try:
+                job = Job(**json.loads(path.read_text("utf-8")))
+            except (OSError, ValueError, TypeError):
+                logger.error("a job's file cannot be read: %s", path.name)
+                continue
+            self._jobs[job.id] = job
+            if not job.is_over:
+                job.status = "queued"
+                self._queue.append(job)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the batch that is under way; the rest goes on after the next start."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def check_room(self, tenant: str) -> None:
+        """Raise Overloaded where the tenant has too many jobs that are not over."""
+        if sum(job.tenant == tenant for job in list(self._queue)) >= self._limits.jobs:
+            raise overloaded_jobs(self._limits.jobs)
+
+    def scratch(self, tenant: str) -> Path:
+        """Return where the body of a new job is to be written."""
+        folder = self._folder / tenant
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{secrets.token_hex(16)}.part"
+
+    def submit(self, scratch: Path, tenant: str, collection: str, mode: Mode, total: int) -> Job:
+        """Take over a body that was written; the job is on the disk when this returns."""
+        job = Job(scratch.stem, tenant, collection, mode, total, created=time.time())
+        with scratch.open("rb") as file:
+            os.fsync(file.fileno())
+        scratch.rename(scratch.with_suffix(".ndjson"))
+        self._save(job, sync=True)
+        with self._wake:
+            self._jobs[job.id] = job
+            self._queue.append(job)
+            self._wake.notify_all()
+        return job
+
+    def get(self, tenant: str, id: str) -> Job:
+        """Return the job; raises NotFound, for another tenant's as well."""
+        job = self._jobs.get(id) if _ID.fullmatch(id) else None
+        if job is None or job.tenant != tenant:
+            raise NotFound("There is no such job.", hint="See: GET /v1/jobs")
+        return job
+
+    def list(self, tenant: str) -> list[Job]:
+        """Return the tenant's jobs, the newest first."""
+        mine = [job for job in list(self._jobs.values()) if job.tenant == tenant]
+        return sorted(mine, key=lambda job: (job.created, job.id), reverse=True)
+
+    def cancel(self, tenant: str, id: str) -> Job:
+        """Have a job stop after its batch, and return it."""
+        job = self.get(tenant, id)
+        job.cancelled = True
+        with self._wake:
+            self._wake.notify_all()
+        return job
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._queue and not self._stopping:
+                    self._wake.wait()
+                if self._stopping:
+                    return
+                job = self._queue[0]
+            self._step(job)
+            with self._wake:
+                self._queue.popleft()
+                if not job.is_over:
+                    self._queue.append(job)
+            if job.is_over:
+                self._forget_old(job.tenant)
+
+    def _step(self, job: Job) -> None:
+        """Work off one batch; whatever happens is noted in the job."""
+        try:
+            self._advance(job)
+        except CollectionBusy as error:
+            job.tries += 1
+            if job.tries > _TRIES:
+                self._end(job, "failed", error)
+            else:
+                time.sleep(1)
+        except TriptychError as error:
+            self._end(job, "failed", error)
+        except Exception:
+            logger.exception("job failed", extra={"request_id": job.id})
+            self._end(job, "failed", internal(job.id))
+
+    def _advance(self, job: Job) -> None:
+        if job.cancelled:
+            self._end(job, "cancelled")
+            return
+        job.status = "running"
+        with self._path(job).with_suffix(".ndjson").open("rb") as file:
+            file.seek(job.offset)
+            lines = list(islice(file, _BATCH))
+            offset = file.tell()
+        if not lines:
+            self._end(job, "done")
+            return
+        outcome = Outcome(self._limits.errors_listed, job.written, job.num_errors, job.errors)
+        outcome.add(self._write(job.tenant, job.collection, lines, job.mode, job.done))
+        job.written, job.num_errors = outcome.written, outcome.num_errors
+        job.offset, job.done, job.tries = offset, job.done + len(lines), 0
+        self._save(job)
+
+    def _end(self, job: Job, status: str, error: TriptychError | None = None) -> None:
+        job.error = None if error is None else shown(error, secret=f"{self._folder.parent}/")
+        job.finished, job.status = time.time(), status
+        self._save(job)
+        self._path(job).with_suffix(".ndjson").unlink(missing_ok=True)
+
+    def _save(self, job: Job, *, sync: bool = False) -> None:
+        path = self._path(job)
+        scratch = path.with_suffix(".new")
+        with scratch.open("w", encoding="utf-8") as file:
+            json.dump(asdict(job), file)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        scratch.rename(path)
+
+    def _path(self, job: Job) -> Path:
+        return self._folder / job.tenant / f"{job.id}.json"
+
+    def _forget_old(self, tenant: str) -> None:
+        over = [job for job in self.list(tenant) if job.is_over]
+        for job in over[_KEPT:]:
+            del self._jobs[job.id]
+            self._path(job).unlink(missing_ok=True)

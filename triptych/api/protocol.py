@@ -1,0 +1,191 @@
+"""uvicorn's HTTP protocol with deadlines: a slow sender or reader cannot hold a connection.
+
+uvicorn itself waits forever for the rest of a request. Here the head has a time, the whole body has
+one that grows with what has come, a body that stands still is given up, and so is a client that
+does not read its answer. One timer a connection looks at all of it; each byte costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from triptych.api.config import Limits, Times
+from triptych.api.errors import ApiError, body_of
+
+CRLF = "\r\n"
+_LOOK = 1.0  # seconds between two looks at a connection
+
+
+class Connections:
+    """How many connections there are, all together and by address."""
+
+    def __init__(self, *, most: int, most_per_address: int) -> None:
+        self._most, self._most_per_address = most, most_per_address
+        self._open: dict[GuardedProtocol, str] = {}  # the oldest first
+        self._by_address: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def enter(self, protocol: GuardedProtocol, address: str) -> bool:
+        """Let a connection in, in the place of one that is idle if need be."""
+        rivals: Iterator[GuardedProtocol] = iter(())
+        if self._by_address[address] >= self._most_per_address:
+            rivals = (one for one, where in self._open.items() if where == address)
+        elif len(self._open) >= self._most:
+            rivals = iter(self._open)
+        else:
+            self._add(protocol, address)
+            return True
+        idle = next((one for one in rivals if one.is_waiting), None)
+        if idle is None:
+            return False
+        idle.drop()
+        self.leave(idle)
+        self._add(protocol, address)
+        return True
+
+    def leave(self, protocol: GuardedProtocol) -> None:
+        """Forget a connection; twice is harmless."""
+        address = self._open.pop(protocol, None)
+        if address is not None:
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
+
+    def _add(self, protocol: GuardedProtocol, address: str) -> None:
+        self._open[protocol] = address
+        self._by_address[address] += 1
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection; `guarded` binds the limits."""
+
+    limits: Limits
+    times: Times
+    all_connections: Connections
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_since = time.monotonic()  # 0: no head is awaited
+        self._head_bytes = 0
+        self._body_since = 0.0  # 0: no body is awaited
+        self._body_bytes = 0
+        self._last_byte = self._head_since
+        self._write_stalled = 0.0  # since when the client reads nothing; 0: it reads
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether nothing is being answered on it: it may be dropped."""
+        return self.cycle is None or self.cycle.response_complete or bool(self._body_since)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        address = self.client[0] if self.client else ""
+        if not self.all_connections.enter(self, address):
+            self._refuse(503, "overloaded", "Too many connections are open.")
+            return
+        self._timer = self.loop.call_later(_LOOK, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.all_connections.leave(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        self._last_byte = time.monotonic()
+        if self._body_since:
+            self._body_bytes += len(data)
+        else:
+            if not self._head_since:
+                self._head_since, self._head_bytes = self._last_byte, 0
+            self._head_bytes += len(data)
+        try:
+            super().data_received(data)
+        except (ValueError, UnicodeError):  # a path that is no ASCII, and the like
+            self._refuse(400, "bad_request", "The request is no HTTP.")
+            return
+        if self._head_since and self._head_bytes > self.limits.head_bytes:
+            self._refuse(431, "too_large", "The request's headers are too long.")
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._head_since = 0.0
+        self._body_since, self._body_bytes = time.monotonic(), 0
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._body_since = 0.0
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "bad_request", "The request is no HTTP.")
+
+    def pause_writing(self) -> None:
+        self._write_stalled = time.monotonic()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._write_stalled = 0.0
+        super().resume_writing()
+
+    def drop(self) -> None:
+        """End the connection at once."""
+        self.transport.abort()
+
+    def _look(self) -> None:
+        self._timer = None
+        if self.transport.is_closing():
+            # closed by us, and the client does not take the rest
+            self._timer = self.loop.call_later(self.times.stall, self.transport.abort)
+            return
+        now, times = time.monotonic(), self.times
+        if self._write_stalled and now - self._write_stalled > times.stall:
+            self.drop()
+            return
+        if self._head_since and now - self._head_since > times.head:
+            self._refuse(408, "too_slow", "The request's headers took too long.")
+            return
+        if self._body_since and not self.flow.read_paused:
+            allowed = times.body + self._body_bytes / times.bytes_per_second
+            if now - self._body_since > allowed or now - self._last_byte > times.stall:
+                self._refuse(408, "too_slow", "The request's body took too long.")
+                return
+        self._timer = self.loop.call_later(_LOOK, self._look)
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        """Say why and hang up; where an answer has begun, only hang up."""
+        begun = self.cycle is not None and self.cycle.response_started
+        if begun and not self.cycle.response_complete:
+            self.drop()
+            return
+        body = body_of(ApiError(status, code, message))
+        retry = f"retry-after: 1{CRLF}" if status == 503 else ""
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            f"{retry}connection: close\r\n\r\n"
+        )
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+def guarded(
+    *, limits: Limits, times: Times, connections: Connections
+) -> Callable[..., GuardedProtocol] | type[GuardedProtocol]:
+    """Return the protocol class of one server."""
+    bound = {"limits": limits, "times": times, "all_connections": connections}
+    return type("BoundProtocol", (GuardedProtocol,), bound)

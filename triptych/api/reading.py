@@ -1,0 +1,39 @@
+"""A request's body as the model that a route expects."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel
+
+from triptych.api.bodies import JSON, expect_type, parse_json, validated, whole_body
+from triptych.api.rooms import rooms_of, working
+
+M = TypeVar("M", bound=BaseModel)
+
+_QUICK = 64 * 2**10  # bytes that are parsed sooner than another thread is woken
+
+
+async def json_body(request: Request, model: type[M], *, small: bool = False) -> M:
+    """Return the JSON body as `model`; raises ApiError and InvalidInput.
+
+    `small` is for what holds neither pictures nor items.
+    """
+    expect_type(request, JSON)
+    limits = rooms_of(request).config.limits
+    most = limits.small_body_bytes if small else limits.body_bytes
+    data = await whole_body(request, most=most)
+    if len(data) <= _QUICK:
+        return read_as(model, data, limits.json_depth)
+    return await working(request, read_as, model, data, limits.json_depth)
+
+
+def read_as(model: type[M], data: bytes | str, depth: int) -> M:
+    """Return JSON as `model`."""
+    return validated(model, parse_json(data, depth=depth))
+
+
+def parsed(data: str, depth: int) -> Any:
+    """Return the JSON of a form's field."""
+    return parse_json(data, depth=depth)

@@ -1,0 +1,39 @@
+"""Whether the server lives, whether it is ready, and its numbers."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from triptych.api.jsons import dumps
+from triptych.api.metrics import CONTENT_TYPE
+from triptych.api.openapi import ERRORS
+from triptych.api.rooms import Reader, Server
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/")
+async def root() -> dict[str, str]:
+    """Say where to go on."""
+    return {"service": "triptych", "openapi": "/openapi.json", "ready": "/readyz"}
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    """Answer while the process turns."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", responses={503: {"description": "Not ready."}})
+async def readyz(server: Server) -> Response:
+    """Say whether embedding and searching went well within the last seconds."""
+    is_ready, said = server.health.report()
+    server.metrics.ready.set(is_ready)
+    return Response(dumps(said), 200 if is_ready else 503, media_type="application/json")
+
+
+@router.get("/metrics", responses=ERRORS, response_class=Response)
+async def metrics(caller: Reader, server: Server) -> Response:
+    """Return all numbers in Prometheus's text form."""
+    server.metrics.ready.set(server.health.report()[0])
+    return Response(server.metrics.text(), media_type=CONTENT_TYPE)

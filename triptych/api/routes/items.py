@@ -1,0 +1,272 @@
+"""Items of a collection: add, upsert, delete, get, count, and their small pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import unquote
+
+from fastapi import APIRouter, Request, Response
+
+from triptych.api.access import Caller
+from triptych.api.bodies import FORM, JSON, LINES, Files, chunks, content_type, expect_type, form
+from triptych.api.errors import ApiError, too_large
+from triptych.api.jsons import dumps
+from triptych.api.openapi import ERRORS, takes
+from triptych.api.reading import json_body, parsed
+from triptych.api.rooms import Reader, Rooms, Server, Writer, rooms_of, working
+from triptych.api.routes.collections import CollectionName
+from triptych.api.schemas import CountItems, GetItems, Items, Record, SomeIds, Written
+from triptych.api.writing import Mode, Outcome, parsed_lines
+from triptych.errors import InvalidInput, NotFound
+
+router = APIRouter(tags=["items"], responses=ERRORS)
+
+_FORM: dict[str, Any] = {
+    "items": {"type": "string", "description": "A JSON array of items"},
+    "id": {"type": "string"},
+    "text": {"type": "string"},
+    "uri": {"type": "string"},
+    "metadata": {"type": "string", "description": "JSON"},
+    "image": {"type": "string", "format": "binary"},
+}
+_BATCH = 64
+_TAKES = takes(Items, form=_FORM, lines=True)
+
+
+@router.post("/v1/collections/{name}/items", response_model=Written, openapi_extra=_TAKES)
+async def add_items(
+    name: CollectionName, request: Request, caller: Writer, server: Server
+) -> Response:
+    """Store new items; an id that is there is an error of its item."""
+    return _written(await _write(request, server, caller, name, "add"))
+
+
+@router.put("/v1/collections/{name}/items", response_model=Written, openapi_extra=_TAKES)
+async def upsert_items(
+    name: CollectionName, request: Request, caller: Writer, server: Server
+) -> Response:
+    """Store items, replacing by id."""
+    return _written(await _write(request, server, caller, name, "upsert"))
+
+
+@router.post("/v1/collections/{name}/items/delete", openapi_extra=takes(SomeIds))
+async def delete_items(
+    name: CollectionName, request: Request, caller: Writer, server: Server
+) -> Response:
+    """Delete items; the reply says how many were there."""
+    body = await json_body(request, SomeIds)
+    deleted = await working(request, _delete, server, caller.tenant, name, body.ids)
+    return _json({"deleted": deleted})
+
+
+@router.post("/v1/collections/{name}/items/get", openapi_extra=takes(GetItems))
+async def get_items(
+    name: CollectionName, request: Request, caller: Reader, server: Server
+) -> Response:
+    """Return items in the order of their ids, null where there is none."""
+    body = await json_body(request, GetItems)
+    return _json(await working(request, _get, server, caller.tenant, name, body))
+
+
+@router.post("/v1/collections/{name}/items/count", openapi_extra=takes(CountItems))
+async def count_items(
+    name: CollectionName, request: Request, caller: Reader, server: Server
+) -> Response:
+    """Return how many items there are, or how many match a filter."""
+    body = await json_body(request, CountItems, small=True)
+    return _json({"count": await working(request, _count, server, caller.tenant, name, body)})
+
+
+@router.get("/v1/collections/{name}/items/{id}", response_model=Record)
+async def get_item(
+    name: CollectionName, id: str, request: Request, caller: Reader, server: Server
+) -> Response:
+    """Return one item; its id is one segment, percent-encoded."""
+    body = GetItems(ids=[_id_of(request)])
+    found = await working(request, _get, server, caller.tenant, name, body)
+    if found["items"][0] is None:
+        raise _no_item(body.ids[0])
+    return _json(found["items"][0])
+
+
+@router.delete("/v1/collections/{name}/items/{id}")
+async def delete_item(
+    name: CollectionName, id: str, request: Request, caller: Writer, server: Server
+) -> Response:
+    """Delete one item."""
+    id = _id_of(request)
+    if not await working(request, _delete, server, caller.tenant, name, [id]):
+        raise _no_item(id)
+    return _json({"deleted": 1})
+
+
+@router.get(
+    "/v1/collections/{name}/items/{id}/image",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}},
+)
+async def get_image(
+    name: CollectionName, id: str, request: Request, caller: Reader, server: Server
+) -> Response:
+    """Return the small JPEG that is kept of an item's picture."""
+    id = _id_of(request)
+    jpeg = await working(request, _thumbnail, server, caller.tenant, name, id)
+    if jpeg is None:
+        raise NotFound(f"There is no picture of an item {id!r}.")
+    return Response(jpeg, media_type="image/jpeg")
+
+
+async def _write(request: Request, server: Rooms, caller: Caller, name: str, mode: Mode) -> Outcome:
+    expect_type(request, JSON, FORM, LINES)
+    await working(request, _check_there, server, caller.tenant, name)
+    if content_type(request) == LINES:
+        return await _write_lines(request, server, caller, name, mode)
+    files: dict[str, bytes] = {}
+    if content_type(request) == JSON:
+        given = (await json_body(request, Items)).items
+    else:
+        given, files = await _from_form(request)
+    caller.spend(len(given))
+    return await working(
+        request, _store, server, caller.tenant, name, list(enumerate(given)), mode, files
+    )
+
+
+async def _write_lines(
+    request: Request, server: Rooms, caller: Caller, name: str, mode: Mode
+) -> Outcome:
+    """Store line by line, each batch durable by itself and with a deadline of its own."""
+    limits, times = server.config.limits, server.config.times
+    outcome, first = Outcome(limits.errors_listed), 0
+    async for lines in line_batches(request, size=_BATCH):
+        caller.spend(len(lines))
+        outcome.add(
+            await server.pool.run(
+                time.monotonic() + times.answer,
+                store_lines, server, caller.tenant, name, lines, mode, first,
+            )
+        )  # fmt: skip
+        first += len(lines)
+    return outcome
+
+
+async def line_batches(request: Request, *, size: int) -> AsyncIterator[list[bytes]]:
+    """Yield the lines of a body as they come, `size` at a time; raises ApiError for a long one."""
+    limits = rooms_of(request).config.limits
+    rest, lines, held = bytearray(), [], 0
+    async for chunk in chunks(request, most=limits.stream_bytes):
+        *ended, tail = chunk.split(b"\n")
+        for part in ended:
+            lines.append(bytes(rest) + part)
+            held += len(lines[-1])
+            rest.clear()
+        rest += tail
+        if len(rest) > limits.line_bytes:
+            raise too_large("A line is too long", most=limits.line_bytes)
+        while len(lines) >= size or (lines and held > limits.line_bytes):
+            batch, lines = lines[:size], lines[size:]
+            held = sum(map(len, lines))
+            yield batch
+    if rest:
+        lines.append(bytes(rest))
+    for start in range(0, len(lines), size):
+        yield lines[start : start + size]
+
+
+async def _from_form(request: Request) -> tuple[list[Any], dict[str, bytes]]:
+    limits = rooms_of(request).config.limits
+    fields, uploads = await form(request, limits=limits)
+    files = _single(uploads)
+    if "items" in fields:
+        given = parsed(fields.pop("items"), limits.json_depth)
+        if fields or not isinstance(given, list) or len(given) > limits.items:
+            raise InvalidInput(
+                f"The part items is a JSON array of at most {limits.items:,}, and stands alone "
+                "beside the files."
+            )
+        return given, files
+    item: dict[str, Any] = dict(fields)
+    if "metadata" in item:
+        item["metadata"] = parsed(item["metadata"], limits.json_depth)
+    if "image" in files:
+        item["image"] = "part:image"
+    return [item], files
+
+
+def _single(uploads: Files) -> dict[str, bytes]:
+    for name, data in uploads.items():
+        if len(data) > 1:
+            raise ApiError(400, "bad_multipart", f"The file {name[:80]!r} is there twice.")
+    return {name: data[0] for name, data in uploads.items()}
+
+
+def _store(
+    server: Rooms, tenant: str, name: str, given: Any, mode: Mode, files: dict[str, bytes]
+) -> Outcome:
+    return server.writing.write(tenant, name, given, mode=mode, files=files)
+
+
+def store_lines(
+    server: Rooms, tenant: str, name: str, lines: list[bytes], mode: Mode, first: int
+) -> Outcome:
+    """Store the items on some lines of NDJSON."""
+    given = parsed_lines(lines, first=first, limits=server.config.limits)
+    return server.writing.write(tenant, name, given, mode=mode)
+
+
+def _check_there(server: Rooms, tenant: str, name: str) -> None:
+    with server.catalog.using(tenant, name):
+        pass
+
+
+def _delete(server: Rooms, tenant: str, name: str, ids: list[str]) -> int:
+    with server.catalog.using(tenant, name) as collection:
+        return collection.delete(ids)
+
+
+def _get(server: Rooms, tenant: str, name: str, body: GetItems) -> dict[str, Any]:
+    with server.catalog.using(tenant, name) as collection:
+        records = collection.get(body.ids)
+        there = [record.id for record in records if record is not None]
+        rows = iter(collection.vectors(there).tolist()) if body.vectors and there else None
+    fields = ("id", "modality", "text", "uri", "metadata")
+    items = []
+    for record in records:
+        said = None if record is None else {field: getattr(record, field) for field in fields}
+        if said is not None and rows is not None:
+            said["vector"] = next(rows)
+        items.append(said)
+    return {"items": items}
+
+
+def _count(server: Rooms, tenant: str, name: str, body: CountItems) -> int:
+    with server.catalog.using(tenant, name) as collection:
+        return collection.count(body.filter)
+
+
+def _thumbnail(server: Rooms, tenant: str, name: str, id: str) -> bytes | None:
+    with server.catalog.using(tenant, name) as collection:
+        return collection.thumbnail(id)
+
+
+def _id_of(request: Request) -> str:
+    """Return the id as it was encoded: the path that was routed keeps %2F, see edge.py."""
+    segment = request.scope["raw_path"].split(b"/")[5]
+    try:
+        return unquote(segment.decode("ascii"), errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidInput("The id in the path is not UTF-8.") from None
+
+
+def _no_item(id: str) -> NotFound:
+    return NotFound(f"There is no item {id!r} in this collection.")
+
+
+def _written(outcome: Outcome) -> Response:
+    return _json(outcome.json())
+
+
+def _json(value: Any) -> Response:
+    return Response(dumps(value), media_type="application/json")

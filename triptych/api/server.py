@@ -1,0 +1,134 @@
+"""Runs the application under uvicorn, until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from triptych.api import logs
+from triptych.api.access import Access
+from triptych.api.app import Application, build
+from triptych.api.config import Limits, ServerConfig, Times
+from triptych.api.protocol import Connections, guarded
+from triptych.errors import InvalidInput, NotAvailable
+from triptych.keys import Key
+from triptych.settings import Settings
+
+
+class _Server(uvicorn.Server):
+    """Tells the health route before anything else that it stops."""
+
+    def __init__(self, config: uvicorn.Config, application: Application) -> None:
+        super().__init__(config)
+        self._application = application
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._application.rooms.health.draining = True
+        await super().shutdown(sockets)
+
+
+class HttpServer:
+    """One process that serves."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        config: ServerConfig,
+        *,
+        key_file: Path | None = None,
+        keys: list[Key] | None = None,
+    ) -> None:
+        if not config.on_loopback and key_file is None and not keys:
+            raise InvalidInput(
+                f"Without a key the server only listens on this machine (127.0.0.1), "
+                f"got --host {config.host}.",
+                hint="Make one: triptych keys add keys.json --name me --role admin; "
+                "then: triptych serve --key-file keys.json",
+            )
+        access = Access(file=key_file, keys=keys or [], rate=config.rate)
+        self.config = config
+        self.application = build(settings, config, access)
+
+    def bind(self) -> socket.socket:
+        """Return the listening socket; raises NotAvailable where the address is taken."""
+        host, port = self.config.host.strip("[]"), self.config.port
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            listener.listen(self.config.connections)
+        except OSError as error:
+            listener.close()
+            raise NotAvailable(
+                f"Cannot listen on {host}:{port}: {error.strerror}.", hint="Try another --port."
+            ) from None
+        return listener
+
+    def run(self, listener: socket.socket) -> None:
+        """Serve on the socket until SIGTERM or SIGINT."""
+        logs.set_up(self.config.log)
+        _Server(self.uvicorn_config(), self.application).run(sockets=[listener])
+
+    def uvicorn_config(self) -> uvicorn.Config:
+        """Return what uvicorn is told."""
+        config = self.config
+        connections = Connections(
+            most=config.connections, most_per_address=config.connections_per_address
+        )
+        self.application.rooms.metrics.gauge(
+            "triptych_connections", "Open connections", lambda: len(connections)
+        )
+        return uvicorn.Config(
+            self.application.asgi,
+            loop="uvloop",
+            http=guarded(limits=config.limits, times=config.times, connections=connections),  # type: ignore[arg-type]
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,  # no header is believed
+            server_header=False,
+            timeout_keep_alive=int(config.times.keep_alive),
+            timeout_graceful_shutdown=int(config.times.drain),
+        )
+
+
+def start(settings: Settings, given: Mapping[str, Any], keys: list[Key]) -> None:
+    """Serve as the options say, until the process is told to stop."""
+    options = dict(given)
+    key_file = options.pop("key_file", None)
+    server = HttpServer(settings, configured(settings, options), key_file=key_file, keys=keys)
+    listener = server.bind()
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    sys.stderr.write(f"triptych: serving {settings.data} on http://{shown}:{port}\n")
+    server.run(listener)
+
+
+def configured(settings: Settings, options: dict[str, Any]) -> ServerConfig:
+    """Return the configuration that the options of the command line spell."""
+    limits, times = Limits(), Times()
+    if (body := options.pop("max_body", None)) is not None:
+        limits = replace(limits, body_bytes=body)
+    if (answer := options.pop("request_timeout", None)) is not None:
+        times = replace(times, answer=answer)
+    if (drain := options.pop("drain_timeout", None)) is not None:
+        times = replace(times, drain=drain)
+    plural = {
+        "also_model": "also_models",
+        "allow_host": "allow_hosts",
+        "allow_origin": "allow_origins",
+        "allow_url": "allow_urls",
+    }
+    named = {plural.get(name, name): value for name, value in options.items()}
+    cores = len(os.sched_getaffinity(0))
+    known: dict[str, Any] = {"pool": 2 * cores, "model": settings.model, **named}
+    return ServerConfig(**known, limits=limits, times=times)

@@ -1,0 +1,173 @@
+"""Items into collections, each with its own fate. Runs in the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from triptych.api.bodies import parse_json, validated
+from triptych.api.catalog import Catalog
+from triptych.api.config import Limits
+from triptych.api.errors import ApiError, shown, too_large
+from triptych.api.pictures import Pictures
+from triptych.api.schemas import ItemBody
+from triptych.errors import InvalidInput, ModelMismatch, TriptychError
+from triptych.retrieval.collection import Collection
+from triptych.retrieval.models import holds_own_vectors
+from triptych.retrieval.prepare import Prepared, batches, prepare
+from triptych.types import Item
+
+Mode: TypeAlias = Literal["add", "upsert"]
+
+_BATCH = 64
+_BATCH_VECTORS = 1024
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of items."""
+
+    most: int  # errors listed
+    written: int = 0
+    num_errors: int = 0
+    errors: list[dict[str, Any]] = field(default_factory=list)
+
+    def fail(self, index: int, id: Any, error: TriptychError) -> None:
+        """Note that an item was left out, and why."""
+        self.num_errors += 1
+        if len(self.errors) < self.most:
+            name = id if isinstance(id, str) else None
+            self.errors.append({"index": index, "id": name, "error": shown(error)})
+
+    def add(self, other: Outcome) -> None:
+        """Take over what became of other items."""
+        self.written += other.written
+        self.num_errors += other.num_errors
+        self.errors += other.errors[: self.most - len(self.errors)]
+
+    def json(self) -> dict[str, Any]:
+        """Return it as a reply shows it."""
+        return {"written": self.written, "errors": self.errors, "num_errors": self.num_errors}
+
+
+class Writing:
+    """Checks items one by one and stores the good ones, batch by batch."""
+
+    def __init__(self, *, catalog: Catalog, pictures: Pictures, limits: Limits) -> None:
+        self._catalog, self._pictures, self._limits = catalog, pictures, limits
+
+    def write(
+        self,
+        tenant: str,
+        name: str,
+        given: Iterable[tuple[int, Any]],
+        *,
+        mode: Mode,
+        files: Mapping[str, bytes] | None = None,
+    ) -> Outcome:
+        """Store the items, each given with its index; an error in an item's place is its error.
+
+        Raises what is no single item's fault: NotFound, CollectionBusy, DiskFull ...
+        """
+        outcome = Outcome(self._limits.errors_listed)
+        with self._catalog.using(tenant, name) as collection:
+            size = _BATCH_VECTORS if holds_own_vectors(collection.embedder) else _BATCH
+            for batch in batches(given, size):
+                self._store(collection, batch, mode, files or {}, outcome)
+        return outcome
+
+    def _store(
+        self,
+        collection: Collection,
+        batch: Iterable[tuple[int, Any]],
+        mode: Mode,
+        files: Mapping[str, bytes],
+        outcome: Outcome,
+    ) -> None:
+        ready: list[tuple[int, Prepared]] = []
+        for index, given in batch:
+            try:
+                if isinstance(given, TriptychError):
+                    raise given
+                ready.append((index, self._prepared(collection, given, files)))
+            except TriptychError as error:
+                outcome.fail(index, given.get("id") if isinstance(given, dict) else None, error)
+        if mode == "add":
+            ready = _new_ones(collection, ready, outcome)
+        self._put(collection, ready, mode, outcome)
+
+    def _put(
+        self,
+        collection: Collection,
+        ready: Sequence[tuple[int, Prepared]],
+        mode: Mode,
+        outcome: Outcome,
+    ) -> None:
+        """Store all in one transaction; where one is at fault, halve until it is found."""
+        if not ready:
+            return
+        try:
+            collection.put([one for _, one in ready], replace=mode == "upsert")
+            outcome.written += len(ready)
+        except (InvalidInput, ModelMismatch) as error:
+            if len(ready) == 1:
+                index, one = ready[0]
+                outcome.fail(index, one.item.id, error)
+                return
+            half = len(ready) // 2
+            self._put(collection, ready[:half], mode, outcome)
+            self._put(collection, ready[half:], mode, outcome)
+
+    def _prepared(self, collection: Collection, given: Any, files: Mapping[str, bytes]) -> Prepared:
+        if not isinstance(given, dict):
+            raise InvalidInput("An item is a JSON object.")
+        body = validated(ItemBody, given)
+        hint = getattr(collection.embedder, "picture_size", None)
+        image: Any = body.image
+        if image is not None:
+            image = self._pictures.load(image, size_hint=hint, files=files)
+        item = Item(
+            id=body.id,
+            text=body.text,
+            image=image,
+            vector=body.vector,
+            metadata=body.metadata,
+            uri=body.uri,
+        )
+        return prepare(item, size_hint=hint)
+
+
+def _new_ones(
+    collection: Collection, ready: list[tuple[int, Prepared]], outcome: Outcome
+) -> list[tuple[int, Prepared]]:
+    """Return those whose ids are neither stored nor named before."""
+    there = collection.get([one.item.id for _, one in ready])
+    taken = {record.id for record in there if record is not None}
+    new = []
+    for index, one in ready:
+        if one.item.id in taken:
+            error = ApiError(409, "already_exists", f"There is an item {one.item.id!r} already.")
+            outcome.fail(index, one.item.id, error)
+        else:
+            taken.add(one.item.id)
+            new.append((index, one))
+    return new
+
+
+def parsed_lines(lines: Sequence[bytes], *, first: int, limits: Limits) -> list[tuple[int, Any]]:
+    """Return the values of lines of JSON with their numbers; blank lines are left out.
+
+    An error stands in the place of a line that cannot be read.
+    """
+    found: list[tuple[int, Any]] = []
+    for index, line in enumerate(lines, first):
+        if not line.strip():
+            continue
+        try:
+            if len(line) > limits.line_bytes:
+                raise too_large(f"The line has {len(line):,} bytes", most=limits.line_bytes)
+            found.append((index, parse_json(line, depth=limits.json_depth)))
+        except TriptychError as error:
+            found.append((index, error))
+    return found
