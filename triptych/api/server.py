@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -110,6 +111,9 @@ def start(settings: Settings, given: Mapping[str, Any], keys: list[Key]) -> None
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     sys.stderr.write(f"triptych: serving {settings.data} on http://{shown}:{port}\n")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn sends itself the signal once more when it has drained: that is no failure
+        signal.signal(number, lambda *_: None)
     server.run(listener)
 
 
