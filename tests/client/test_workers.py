@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from tests.client.serving import served
+from tests.redis_server import RedisServer
 from triptych import connect
 
 pytest.importorskip("triptych.api.server")
@@ -46,3 +48,28 @@ def test_a_write_to_either_is_found_by_both(workers: tuple[ExitStack, str, str])
         other.upsert([{"id": "after", "text": "after all"}])
         assert other.count() == 25
         assert other.search("after all", limit=1)[0].id == "after"
+
+
+def test_what_one_has_found_the_other_need_not_search(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    shared = ("--redis-url", redis_server.url)
+
+    def tier(url: str) -> str:
+        asked = {"query": "a shoe"}
+        reply = httpx2.post(f"{url}/v1/collections/default/search", json=asked).raise_for_status()
+        assert [hit["id"] for hit in reply.json()["hits"]] == ids
+        return reply.headers["x-triptych-tier"]
+
+    with (
+        served(tmp_path, *shared) as first,
+        served(tmp_path, *shared) as second,
+        connect(first) as one,
+    ):
+        one.create()
+        one.add([{"id": "a", "text": "a shoe"}])
+        ids = ["a"]
+        assert [tier(first), tier(second), tier(second)] == ["index", "redis", "process"]
+        one.add([{"id": "b", "text": "a hat"}])
+        ids = ["a", "b"]
+        assert [tier(second), tier(first), tier(first)] == ["index", "redis", "process"]

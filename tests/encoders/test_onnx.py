@@ -73,6 +73,15 @@ def test_the_worst_of_ten_thousand_texts_alone_is_as_in_a_batch(model: OnnxModel
     assert worst(model.embed_texts(texts), alone) >= 0.9999
 
 
+def test_a_text_is_the_same_bits_in_any_company_and_padding_says_nothing(model: OnnxModel) -> None:
+    texts = [" ".join(["dog"] * count) for count in range(1, 30)]
+    rows = model.embed_texts(texts)
+    for at, text in enumerate(texts):
+        assert (model.embed_texts([text])[0] == rows[at]).all()
+        ids = np.asarray([model._tokenizer.encode(text).ids], dtype=np.int64)
+        assert np.abs(model._run("text", ids=ids)[0] - rows[at]).max() < 1e-6
+
+
 def test_a_picture_alone_is_as_in_a_batch(model: OnnxModel) -> None:
     pictures = made_up_pictures(24)
     alone = np.concatenate([model.embed_pictures([picture]) for picture in pictures])

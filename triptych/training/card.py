@@ -19,7 +19,7 @@ Texts and pictures to vectors of {dim} numbers in one space. The default model o
   the mean. Eight bits, static: every scale was fixed at export.
 - Texts: a 6-layer transformer of width 384, 256 tokens; a longer text is the mean of up to 32
   segments. Weights in eight bits, multiplied out at load; nothing that they meet is rounded. A
-  text embeds alone as it does in a batch: texts of one length are batched, nothing is padded.
+  text embeds alone as it does in a batch: it is padded to a multiple of four, whatever its company.
 - Tokenizer: 37,783 pieces, all 256 bytes among them, so nothing is unknown. NFKC, lower case, marks
   are kept.
 - In training texts and pictures also compete with each other, so that both answer one query.
