@@ -19,7 +19,7 @@ BENCHMARKS = [
     "cache",
     "losses",
 ]
-ON_DEMAND = ["late", "million"]
+ON_DEMAND = ["late", "alignment", "million"]
 
 
 def main() -> int:
