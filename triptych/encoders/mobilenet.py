@@ -141,7 +141,10 @@ class MobileNet(nn.Module):
 
 
 class PictureHead(nn.Module):
-    """A map of features to a vector: what several heads attend to, and the plain mean."""
+    """A map of features to states of its places, and those to a vector.
+
+    The vector is what several heads attend to, beside the plain mean.
+    """
 
     def __init__(
         self, *, channels: int = 1280, dim: int = 384, num_heads: int = 8, attend: bool = True
@@ -160,26 +163,22 @@ class PictureHead(nn.Module):
         self.dropout = nn.Dropout(0.1)
         nn.init.zeros_(self.narrow.weight)
 
-    def forward(self, map_BCHW: Tensor) -> Tensor:
-        places_BPC = map_BCHW.flatten(2).transpose(1, 2) * self.scale
-        vector_BM: Tensor = self.mean(self.dropout(places_BPC.mean(dim=1)))
+    def places(self, map_BCHW: Tensor) -> Tensor:
+        """Return states_BPC, row by row of the map, in range."""
+        return map_BCHW.flatten(2).transpose(1, 2) * self.scale
+
+    def patches(self, states_BPC: Tensor) -> Tensor:
+        """Return patches_BPM: the states as wide as the vector."""
+        patches_BPM: Tensor = self.mean(self.dropout(states_BPC))
+        return patches_BPM
+
+    def forward(self, states_BPC: Tensor, patches_BPM: Tensor) -> Tensor:
+        """Return vector_BM."""
+        vector_BM = patches_BPM.mean(dim=1)
         if self.attend:
-            share_BHP = self.look(places_BPC).transpose(1, 2).softmax(dim=-1)
-            pooled_BHC = self.dropout(share_BHP @ places_BPC)
+            share_BHP = self.look(states_BPC).transpose(1, 2).softmax(dim=-1)
+            pooled_BHC = self.dropout(share_BHP @ states_BPC)
             seen_HBM = pooled_BHC.transpose(0, 1) @ self.heads_HCM
             vector_BM = vector_BM + seen_HBM.transpose(0, 1).flatten(1)
         bent: Tensor = self.narrow(self.dropout(functional.gelu(self.widen(vector_BM))))
         return vector_BM + bent
-
-
-class PictureTower(nn.Module):
-    """Pictures in -1..1 to vectors that are not yet of unit length."""
-
-    def __init__(self, trunk: MobileNet, *, head: PictureHead) -> None:
-        super().__init__()
-        self.trunk, self.head = trunk, head
-
-    def forward(self, map_BCHW: Tensor, *, after: int = -1) -> Tensor:
-        """Vectors of pictures, or of the cached output of layer `after`."""
-        vector_BM: Tensor = self.head(self.trunk(map_BCHW, after=after))
-        return vector_BM

@@ -47,7 +47,9 @@ class Attention(nn.Module):
         # written out: for short texts on a CPU torch's fused attention costs a third of a step
         root = (width // self.num_heads) ** -0.5
         scores_BHTT = heads(self.query) * root @ heads(self.key).transpose(2, 3)
-        share_BHTT = scores_BHTT.masked_fill(~mask_B11T, -torch.inf).softmax(dim=-1)
+        # finite: a text that is padding throughout gives numbers, which nobody reads
+        lowest = torch.finfo(scores_BHTT.dtype).min
+        share_BHTT = scores_BHTT.masked_fill(~mask_B11T, lowest).softmax(dim=-1)
         mixed_BHTD = share_BHTT.to(tokens_BTD.dtype) @ heads(self.value)
         mixed: Tensor = self.out(mixed_BHTD.transpose(1, 2).reshape(batch, length, width))
         return mixed
@@ -131,23 +133,5 @@ def from_bert(
 def mean_of_tokens(tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     """The mean state of what is not padding."""
     weight_BT1 = mask_BT.unsqueeze(-1).to(tokens_BTD.dtype)
-    return (tokens_BTD * weight_BT1).sum(dim=1) / weight_BT1.sum(dim=1)
-
-
-class TextTower(nn.Module):
-    """Token ids to vectors that are not yet of unit length."""
-
-    def __init__(self, transformer: Transformer, *, dim: int) -> None:
-        super().__init__()
-        self.transformer = transformer
-        self.project = nn.Linear(transformer.config.width, dim)
-        nn.init.eye_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
-
-    def forward(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        vector_BM: Tensor = self.project(self.pooled(ids_BT, mask_BT))
-        return vector_BM
-
-    def pooled(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """The mean state of every text, before the projection."""
-        return mean_of_tokens(self.transformer(ids_BT, mask_BT), mask_BT)
+    # a text without a token is 0, not NaN
+    return (tokens_BTD * weight_BT1).sum(dim=1) / weight_BT1.sum(dim=1).clamp(min=1.0)

@@ -21,16 +21,17 @@ def main() -> None:
     parser.add_argument("recipe", choices=sorted(recipes.RECIPES))
     parser.add_argument("--data", type=Path, help="the folder of Parquet files and weights")
     parser.add_argument("--out", type=Path, required=True, help="where everything is written")
+    parser.add_argument("--threads", type=int, help="instead of the recipe's")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    recipe = recipes.RECIPES[args.recipe]()
+    stages = recipes.RECIPES[args.recipe]()
     if args.data is None:
-        if recipe.name != "smoke":
+        if args.recipe != "smoke":
             parser.error("--data is needed: only the smoke recipe makes its own")
         args.data = args.out / "data"
         write_data(args.data)
-    torch.set_num_threads(recipe.threads)
-    run(recipe, data=args.data, out=args.out)
+    torch.set_num_threads(args.threads or stages[0].threads)
+    run(stages, data=args.data, out=args.out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""From the data folder to a trainer: tokenizer, feature cache, towers, sources."""
+"""From the data folder to what a run stands on: tokenizer, feature cache, towers, sources.
+
+N pictures, T texts, V vocabulary, D width of the towers, M embedding width, H W C as in a map.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +11,40 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional
 
-from triptych.encoders.mobilenet import LAST_MAP, MobileNet, PictureHead, PictureTower, read_graph
-from triptych.encoders.transformer import TextTower, TransformerConfig, from_bert
+from triptych.encoders.mobilenet import LAST_MAP, MobileNet, read_graph
+from triptych.encoders.transformer import Transformer, TransformerConfig, from_bert
+from triptych.model import JointConfig, JointModel
 from triptych.training import tokenizer as pieces
+from triptych.training.batches import Source, read_texts, text_ids
 from triptych.training.data import PICTURE_SETS, Row, read_rows
 from triptych.training.features import CUT, ViewCache, build_cache
-from triptych.training.loop import Source, Towers
 from triptych.training.recipes import Recipe
+from triptych.types import Matrix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What stands before the first step."""
+    """What stands before the first step; the towers move with every stage."""
 
-    towers: Towers
+    text: Transformer
+    picture: MobileNet
     tokenizer: Tokenizer
     sources: Mapping[str, Source]
     dev_rows: Mapping[str, Sequence[Row]]
     dev_caches: Mapping[str, ViewCache]
+
+    def model(self, config: JointConfig, *, seed: int) -> JointModel:
+        """Return a model upon the towers, its head in range of the last map."""
+        torch.manual_seed(seed)
+        model = JointModel(config, text=self.text, picture=self.picture)
+        set_scale(model, self.sources)
+        return model
 
 
 def minilm_folder(data: Path) -> Path:
@@ -52,35 +66,33 @@ def prepare(recipe: Recipe, *, data: Path, work: Path) -> Ground:
     names = [name for name in PICTURE_SETS if (data / f"{name}.parquet").exists()]
     train = {name: _train_rows(data / f"{name}.parquet") for name in names}
     dev = {name: read_rows(data / f"{name}.parquet", splits=["dev"]) for name in names}
+    views = {name: recipe.views.get(name, 1) for name in names}
+    folder = work / "features"
     caches = {
-        name: build_cache(
-            rows,
-            name=f"{name}.train",
-            views=recipe.views.get(name, 1),
-            folder=work / "features",
-            tower=trunk,
-        )
+        name: build_cache(rows, name=f"{name}.train", views=views[name], folder=folder, tower=trunk)
         for name, rows in train.items()
     }
     dev_caches = {
-        name: build_cache(rows, name=f"{name}.dev", views=1, folder=work / "features", tower=trunk)
+        name: build_cache(rows, name=f"{name}.dev", views=1, folder=folder, tower=trunk)
         for name, rows in dev.items()
     }
     law = data / "law.parquet"
     law_rows = read_rows(law, splits=["train"]) if law.exists() else []
-    tokenizer, towers = _towers(
-        recipe, trunk=trunk, train=train, law_rows=law_rows, folder=minilm_folder(data)
-    )
+    tokenizer, text = _text_tower(recipe, train=train, law_rows=law_rows, data=data)
     sources = {
-        name: Source(rows=rows, cache=caches[name], views=recipe.views.get(name, 1))
+        name: Source(rows=rows, cache=caches[name], views=views[name])
         for name, rows in train.items()
     }
     sources |= {"law": Source(rows=law_rows)} if law_rows else {}
     if "emoji" in train:
         sources["emoji_names"] = Source(rows=train["emoji"])
-    set_scale(towers, sources)
     return Ground(
-        towers=towers, tokenizer=tokenizer, sources=sources, dev_rows=dev, dev_caches=dev_caches
+        text=text,
+        picture=trunk,
+        tokenizer=tokenizer,
+        sources=sources,
+        dev_rows=dev,
+        dev_caches=dev_caches,
     )
 
 
@@ -88,15 +100,15 @@ def _train_rows(path: Path) -> list[Row]:
     return read_rows(path, splits=["train"]) + read_rows(path, splits=["catalogue"])
 
 
-def _towers(
+def _text_tower(
     recipe: Recipe,
     *,
-    trunk: MobileNet,
     train: Mapping[str, Sequence[Row]],
     law_rows: Sequence[Row],
-    folder: Path,
-) -> tuple[Tokenizer, Towers]:
+    data: Path,
+) -> tuple[Tokenizer, Transformer]:
     torch.manual_seed(recipe.seed)
+    folder = minilm_folder(data)
     bert = load_file(folder / "model.safetensors")
     wordpieces = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
     built = pieces.build(
@@ -109,12 +121,7 @@ def _towers(
         table_VD=bert["embeddings.word_embeddings.weight"].float().numpy(),
     )
     config = TransformerConfig(vocabulary=len(words_VD))
-    transformer = from_bert(bert, words_VD=torch.from_numpy(words_VD), config=config)
-    head = PictureHead(dim=recipe.dim, attend=recipe.attend)
-    towers = Towers(
-        text=TextTower(transformer, dim=recipe.dim), picture=PictureTower(trunk, head=head)
-    )
-    return built.tokenizer, towers
+    return built.tokenizer, from_bert(bert, words_VD=torch.from_numpy(words_VD), config=config)
 
 
 def _corpus(train: Mapping[str, Sequence[Row]], law_rows: Sequence[Row]) -> Iterator[str]:
@@ -135,25 +142,81 @@ def _translations(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
                 yield from ((str(name), row.texts[0]) for name in dict.fromkeys(names))
 
 
-def set_scale(towers: Towers, sources: Mapping[str, Source]) -> None:
+def set_scale(model: JointModel, sources: Mapping[str, Source]) -> None:
     """Bring the last map to a mean of squares of one, so that the head starts in range."""
     cache = next(source.cache for source in sources.values() if source.cache is not None)
     sample = cache.maps(0)[: min(64, cache.num_pictures)].permute(0, 3, 1, 2).float()
+    assert model.picture is not None
     with torch.no_grad():
-        map_BCHW = towers.picture.trunk(sample, after=CUT, until=LAST_MAP)
-    towers.picture.head.scale.data = map_BCHW.square().mean().rsqrt()
+        map_BCHW = model.picture(sample, after=CUT, until=LAST_MAP)
+    model.head.scale.data = map_BCHW.square().mean().rsqrt()
 
 
-def dev_pictures(
-    towers: Towers, caches: Mapping[str, ViewCache]
-) -> dict[str, np.ndarray[tuple[int, int], np.dtype[np.float32]]]:
-    """Unit rows of every dev picture, from the cached maps."""
-    out = {}
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        for name, cache in caches.items():
-            rows = [
-                towers.picture(chunk.permute(0, 3, 1, 2), after=CUT).float()
-                for chunk in torch.split(cache.maps(0), 64)
-            ]
-            out[name] = torch.nn.functional.normalize(torch.cat(rows), dim=-1).numpy()
+def embed_maps(model: JointModel, maps_NHWC: Tensor) -> Tensor:
+    """Return emb_NM, float32 unit rows, of cached maps."""
+    device = model.log_scale.device
+    rows = []
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+        for chunk in torch.split(maps_NHWC, 64):
+            picture = model.look(chunk.permute(0, 3, 1, 2).to(device), after=CUT)
+            rows.append(model(None, picture).emb_BM.float().cpu())
+    return torch.cat(rows)
+
+
+def embed_texts(model: JointModel, tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
+    """Return emb_TM, float32 unit rows, in full precision."""
+    order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
+    out = torch.empty(len(texts), model.config.dim)
+    with torch.inference_mode():
+        for start in range(0, len(order), 256):
+            chosen = order[start : start + 256]
+            states = read_texts(model, text_ids(tokenizer, [texts[at] for at in chosen]))
+            out[chosen] = model(states, None).emb_BM.cpu()
     return out
+
+
+def dev_pictures(model: JointModel, caches: Mapping[str, ViewCache]) -> dict[str, Matrix]:
+    """Return unit rows of every dev picture, from the cached maps."""
+    return {name: embed_maps(model, cache.maps(0)).numpy() for name, cache in caches.items()}
+
+
+def adopt(model: JointModel, state: Mapping[str, Tensor], *, ground: Ground) -> None:
+    """Start from an earlier stage's weights; what it had not keeps its own start.
+
+    A space that becomes wider is turned first, so that its leading numbers say most (PCA of
+    training items): cosines stay as they were, and shorter prefixes are useful from the start.
+    """
+    old_dim = len(state["leave_text.weight"])
+    kept = {name: value for name, value in state.items() if name in model.state_dict()}
+    if old_dim == model.config.dim:
+        model.load_state_dict({**model.state_dict(), **kept})
+        return
+    leaving = ("leave_text", "leave_picture")
+    plain = {name: value for name, value in kept.items() if not name.startswith(leaving)}
+    narrow = JointModel(
+        JointConfig(dim=old_dim, prefixes=(), attend=model.config.attend),
+        text=ground.text,
+        picture=ground.picture,
+    )
+    narrow.load_state_dict(dict(state))
+    turn_MM = principal_axes(narrow.eval(), ground)
+    for side in leaving:
+        layer = getattr(model, side)
+        weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
+        weight[:old_dim] = turn_MM @ state[f"{side}.weight"]
+        bias[:old_dim] = turn_MM @ state[f"{side}.bias"]
+        plain |= {f"{side}.weight": weight, f"{side}.bias": bias}
+    model.load_state_dict({**model.state_dict(), **plain})
+
+
+def principal_axes(model: JointModel, ground: Ground, *, per_set: int = 200) -> Tensor:
+    """Return axes_MM, the directions in which training items differ most first; orthogonal."""
+    found = []
+    for source in ground.sources.values():
+        texts = [row.texts[0] for row in source.rows[:per_set] if row.texts]
+        found.append(embed_texts(model, ground.tokenizer, texts))
+        if source.cache is not None:
+            found.append(embed_maps(model, source.cache.maps(0)[:per_set]))
+    emb_NM = functional.normalize(torch.cat(found), dim=-1).double()
+    _, axes_MM = torch.linalg.eigh(emb_NM.T @ emb_NM)
+    return axes_MM.flip(1).T.float().contiguous()

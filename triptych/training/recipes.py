@@ -1,9 +1,16 @@
-"""Recipes: functions that return what a run is."""
+"""Recipes: functions that return the stages of a run, each with everything that it depends on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from triptych.encoders.cross_modal import CrossModalConfig
+from triptych.encoders.pair_scorer import PairScorerConfig
+from triptych.model import JointConfig
+from triptych.moe.layer import MoEConfig
+from triptych.training.schedule import Kind
 
 MIXTURE = {
     "flickr8k": 0.41,
@@ -17,15 +24,24 @@ MIXTURE = {
     "medpix": 0.02,
     "law": 0.01,
 }
-VIEWS = {"flickr8k": 3, "grocery": 2}
+VIEWS = {"flickr8k": 4, "grocery": 2}
+DUAL = JointConfig(dim=384, prefixes=())
+JOINT = JointConfig(
+    fusion=CrossModalConfig(
+        text_width=384, picture_width=384, width=192, hidden=384, num_latents=8
+    ),
+    moe=MoEConfig(width=384, hidden=64, zero_output=True),
+    scorer=PairScorerConfig(),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that a run depends on but the data."""
+    """One stage: everything that it depends on but the data and where it starts."""
 
     name: str
     steps: int
+    model: JointConfig = DUAL
     mixture: Mapping[str, float] = field(
         default_factory=lambda: dict(MIXTURE)
     )  # set -> share of the steps
@@ -35,6 +51,7 @@ class Recipe:
     batch: int = 128  # pictures, or pairs of texts
     warmup: int = 40  # steps over which the rates rise
     lr_head: float = 5e-4
+    lr_new: float = 1e-3  # fusion, experts, scorer, prototypes
     lr_text: float = 5e-5
     lr_words: float = 1e-4  # the table of words: new pieces have far to go
     lr_picture: float = 8e-5
@@ -42,63 +59,105 @@ class Recipe:
     weight_decay: float = 0.05
     train_text: bool = True
     picture_after: int | None = 41  # layers above this one are trained; None: the trunk is frozen
-    attend: bool = True  # attention pooling beside the mean
+    scorer_only: bool = False  # the pair scorer alone learns, from states that stay
+    weights: Kind = "fixed"  # of the four terms
+    prefixes: Mapping[int, float] = field(default_factory=lambda: {384: 1.0})  # length -> weight
     joint_weight: float = 0.3  # of the joint loss, beside the cross-modal one
+    both_weight: float = 0.0  # of the contrast between a picture with a text and another text
+    token_weight: float = 0.0  # of late interaction, words to patches
+    token_scale: float = 20.0  # its inverse temperature
+    classified: tuple[str, ...] = ()  # sets whose labels are learnt too
     ema: float = 0.99
-    dim: int = 384
     num_new_pieces: int = 8000
-    head_steps: int = 130  # steps with frozen towers before, so that no noise goes down into them
     seed: int = 7
     eval_every: int = 200
+    patience: int = 0  # measurements without a better first figure before it stops; 0: never
     threads: int = 2
 
 
-def default() -> Recipe:
-    """The model that ships."""
-    return Recipe(name="default", steps=650)
+Stages: TypeAlias = tuple[Recipe, ...]
 
 
-def heads_of(recipe: Recipe) -> Recipe:
-    """The short stage before the towers move: heads alone, at a high rate."""
-    return replace(
-        recipe,
-        name=f"{recipe.name}_heads",
-        steps=recipe.head_steps,
-        eval_every=recipe.head_steps,
-        warmup=min(15, recipe.head_steps),
+def base() -> Stages:
+    """A dual tower from its pretrained starts: heads first, as noise must not go down; then all."""
+    towers = Recipe(name="base", steps=650)
+    heads = replace(
+        towers,
+        name="base_heads",
+        steps=130,
+        eval_every=130,
+        warmup=15,
         lr_head=2e-3,
         ema=0.97,
         train_text=False,
         picture_after=None,
-        head_steps=0,
     )
+    return heads, towers
 
 
-def attention_pool() -> Recipe:
+def joint() -> Stages:
+    """The joint model, from the dual tower: what is new first, then all, then the pair scorer."""
+    everything = Recipe(
+        name="joint",
+        steps=400,
+        model=JOINT,
+        lr_head=2e-4,
+        lr_new=5e-4,
+        prefixes={512: 1.0, 256: 0.5, 128: 0.25, 64: 0.25},
+        both_weight=0.25,
+        token_weight=0.1,
+        classified=("fashion", "caltech101", "clothing", "grocery"),
+        eval_every=100,
+    )
+    new = replace(
+        everything,
+        name="joint_new",
+        steps=60,
+        eval_every=60,
+        warmup=10,
+        lr_head=5e-4,
+        lr_new=2e-3,
+        ema=0.95,
+        train_text=False,
+        picture_after=None,
+    )
+    return new, everything
+
+
+def default() -> Stages:
+    """The model that ships."""
+    return *base(), *joint()
+
+
+def attention_pool() -> Stages:
     """Frozen towers, trained heads with attention pooling, Flickr8k alone."""
-    recipe = replace(default(), name="attention_pool", mixture={"flickr8k": 1.0}, head_steps=300)
-    return replace(heads_of(recipe), name="attention_pool")
+    return (replace(base()[0], name="attention_pool", steps=300, mixture={"flickr8k": 1.0}),)
 
 
-def floor() -> Recipe:
+def floor() -> Stages:
     """Frozen towers, a head on the mean of the features, one view: the least that is possible."""
-    return replace(attention_pool(), name="floor", attend=False, views={})
+    model = replace(DUAL, attend=False)
+    return (replace(attention_pool()[0], name="floor", model=model, views={}),)
 
 
-def smoke() -> Recipe:
-    """A few steps on made-up data, for tests."""
-    return Recipe(
-        name="smoke",
-        steps=6,
-        mixture={"flickr8k": 0.5, "emoji": 0.5},
-        views={},
-        batch=8,
-        warmup=2,
-        num_new_pieces=200,
-        head_steps=2,
-        eval_every=3,
-        threads=1,
+def smoke() -> Stages:
+    """A few steps of every stage on made-up data, for tests."""
+    moe = replace(JOINT.moe or MoEConfig(width=384, hidden=64), num_experts=16, hidden=16)
+    small = {
+        "steps": 4,
+        "mixture": {"flickr8k": 0.5, "emoji": 0.5},
+        "views": {},
+        "batch": 8,
+        "warmup": 2,
+        "num_new_pieces": 200,
+        "eval_every": 2,
+        "threads": 1,
+    }
+    stages = [replace(stage, **small) for stage in default()]
+    return tuple(
+        replace(stage, model=replace(JOINT, moe=moe)) if stage.model is JOINT else stage
+        for stage in stages
     )
 
 
-RECIPES = {recipe.__name__: recipe for recipe in (default, floor, attention_pool, smoke)}
+RECIPES = {recipe.__name__: recipe for recipe in (default, base, floor, attention_pool, smoke)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import TypeAlias
 
@@ -37,36 +37,46 @@ WORN = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """Texts of a batch, the picture that each belongs to, and the group of every picture."""
+    """Texts of a batch, the picture that each belongs to, and the group of every picture.
+
+    `beside` is a text that may stand beside each picture, as part of one item: a product's photo
+    with what the shop says of it. Empty where a set has none.
+    """
 
     texts: list[str]
     owners: list[int]
     groups: list[str]
+    beside: list[str] = field(default_factory=list)
 
 
 Draw: TypeAlias = Callable[[Sequence[Row], Random], Drawn]
 
 
-def _join(per_row: Sequence[Sequence[str]], groups: Sequence[str]) -> Drawn:
+def _join(
+    per_row: Sequence[Sequence[str]], groups: Sequence[str], beside: Sequence[str] = ()
+) -> Drawn:
     pairs = [(text, i) for i, texts in enumerate(per_row) for text in texts]
     return Drawn(
-        texts=[text for text, _ in pairs], owners=[i for _, i in pairs], groups=list(groups)
+        texts=[text for text, _ in pairs],
+        owners=[i for _, i in pairs],
+        groups=list(groups),
+        beside=list(beside),
     )
 
 
 def captions(rows: Sequence[Row], random: Random) -> Drawn:
-    """Two of a photo's captions."""
-    return _join(
-        [random.sample(row.texts, min(2, len(row.texts))) for row in rows], [row.id for row in rows]
-    )
+    """Two of a photo's captions, and another that stands beside it."""
+    drawn = [random.sample(row.texts, min(3, len(row.texts))) for row in rows]
+    beside = [texts[-1] for texts in drawn]
+    return _join([texts[:2] for texts in drawn], [row.id for row in rows], beside)
 
 
 def fashion(rows: Sequence[Row], random: Random) -> Drawn:
-    """Titles; in every fourth batch what the shop says of the product."""
+    """Titles, some of what the shop says beside the photo; in every fourth batch that alone."""
+    said = [_product(row, random) for row in rows]
     if random.random() < 0.75:
         titles = [row.texts[0] for row in rows]
-        return _join([[title] for title in titles], titles)
-    said = [_product(row, random) for row in rows]
+        return _join([[title] for title in titles], titles, said)
     return _join([[text] for text in said], said)
 
 

@@ -1,0 +1,92 @@
+"""What a run says: lines of JSON, TensorBoard, a progress bar, and curves at the end.
+
+Steps that are told twice (an interrupted run) stand twice in the log; the later one counts.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+LOG = logging.getLogger(__name__)
+LINES, FIGURES = "log.jsonl", "figures.jsonl"
+
+
+class RunLog:
+    """The log of one stage, in its folder."""
+
+    def __init__(self, folder: Path, *, steps: int, done: int) -> None:
+        self._folder = folder
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=done)
+        self._bar = tqdm(total=steps, initial=done, desc=folder.name, unit="step", disable=None)
+
+    def step(self, step: int, record: Mapping[str, object] | None) -> None:
+        """Move the bar; write the record where there is one."""
+        self._bar.update(step - self._bar.n)
+        if record is not None:
+            self._write(LINES, "train", {"step": step, **record})
+
+    def figures(self, step: int, figures: Mapping[str, float]) -> None:
+        """Write what was measured on dev."""
+        self._write(FIGURES, "dev", {"step": step, **figures})
+        LOG.info("step %d on dev: %s", step, dict(figures))
+
+    def _write(self, name: str, group: str, record: Mapping[str, object]) -> None:
+        with (self._folder / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        for key, value in record.items():
+            if isinstance(value, int | float) and key != "step":
+                self._writer.add_scalar(
+                    f"{group}/{key.replace('@', '_at_')}", value, int(str(record["step"]))
+                )
+
+    def close(self) -> None:
+        self._writer.close()
+        self._bar.close()
+
+
+def read_log(path: Path) -> list[dict[str, object]]:
+    """Return the records in the order of their steps, each step once."""
+    if not path.exists():
+        return []
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [by_step for _, by_step in sorted({r["step"]: r for r in records}.items())]
+
+
+def draw_curves(folder: Path, picture: Path) -> None:
+    """Draw the loss of every set, the four terms, the experts and the figures on dev as one PNG."""
+    lines, figures = read_log(folder / LINES), read_log(folder / FIGURES)
+    canvas, axes = pyplot.subplots(2, 2, figsize=(13, 8), layout="constrained")
+    for name in sorted({str(line["set"]) for line in lines}):
+        some = [line for line in lines if line["set"] == name]
+        axes[0, 0].plot(*_series(some, "loss"), ".-", label=name, linewidth=0.8)
+    axes[0, 0].set_title("loss of one batch, by set")
+    for name in ("contrastive", "classification", "sparsity", "regularisation"):
+        axes[0, 1].plot(*_series(lines, name), label=name, linewidth=0.8)
+    axes[0, 1].set(title="the four terms, unweighted", yscale="log")
+    axes[1, 0].plot(*_series(lines, "num_active"), linewidth=0.8, label="active experts")
+    axes[1, 0].set_title("mean number of active experts")
+    for name in sorted({key for record in figures for key in record} - {"step"}):
+        if name.endswith(("t2i@1", "t2i@10", "i2t@1")) or name in ("emoji.en@1", "fashion@10"):
+            axes[1, 1].plot(*_series(figures, name), "o-", label=name)
+    axes[1, 1].set_title("on dev, percent")
+    for each in axes.flat:
+        each.set_xlabel("step")
+        if each.has_data():
+            each.legend(fontsize=7, ncols=2)
+    canvas.savefig(picture, dpi=110)
+    pyplot.close(canvas)
+
+
+def _series(records: list[dict[str, object]], name: str) -> tuple[list[int], list[float]]:
+    some = [record for record in records if name in record]
+    return [int(str(r["step"])) for r in some], [float(str(r[name])) for r in some]

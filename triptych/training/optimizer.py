@@ -1,0 +1,73 @@
+"""Which parameters move, and how fast."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from triptych.encoders.mobilenet import MobileNet
+from triptych.model import JointModel
+from triptych.training.recipes import Recipe
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that move, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.AdamW:
+    """Return AdamW over what the recipe lets move; norms, biases and words do not decay."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in trained(model).items():
+        plain = parameter.ndim < 2 or "words" in name
+        peak = _peak(recipe, name.removeprefix("model."))
+        key = (peak, 0.0 if plain else recipe.weight_decay)
+        groups.setdefault(key, []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": params, "peak": peak, "weight_decay": decay}
+            for (peak, decay), params in groups.items()
+        ],
+        betas=(0.9, 0.98),
+    )
+
+
+def freeze(recipe: Recipe, model: JointModel) -> None:
+    """Let move what the recipe says."""
+    after = recipe.picture_after
+    moving = (
+        {id(p) for p in model.picture.parameters_after(after)}
+        if after is not None and isinstance(model.picture, MobileNet)
+        else set()
+    )
+    for name, parameter in model.named_parameters():
+        frozen_trunk = name.startswith("picture.") and id(parameter) not in moving
+        frozen_text = name.startswith("text.") and not recipe.train_text
+        frozen_joint = recipe.scorer_only and not name.startswith("scorer.")
+        fixed = frozen_trunk or frozen_text or frozen_joint or name == "head.scale"
+        parameter.requires_grad_(not fixed)
+
+
+def set_rates(recipe: Recipe, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """A linear rise, then half a cosine down to a fiftieth."""
+    ramp = min(1.0, (step + 1) / max(recipe.warmup, 1))
+    cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * ramp * (0.02 + 0.98 * cosine)
+
+
+def _peak(recipe: Recipe, name: str) -> float:
+    """The highest learning rate of a parameter."""
+    if name.startswith("picture."):
+        return recipe.lr_picture
+    if name.startswith("text.blocks."):
+        return recipe.lr_text * recipe.layer_decay ** (5 - int(name.split(".")[2]))
+    if name.startswith("text.words"):
+        return recipe.lr_words
+    if name.startswith("text."):
+        return recipe.lr_text * recipe.layer_decay**6
+    if name.startswith(("moe.", "fusion.", "scorer.", "prototypes.")):
+        return recipe.lr_new
+    return recipe.lr_head
