@@ -99,19 +99,21 @@ def joint() -> Stages:
     """The joint model, from the dual tower: what is new first, then all, then the pair scorer."""
     everything = Recipe(
         name="joint",
-        steps=400,
+        steps=480,
         model=JOINT,
+        mixture={**MIXTURE, "flickr8k": 0.5},
         lr_head=2e-4,
         lr_new=5e-4,
         prefixes={512: 1.0, 256: 0.5, 128: 0.25, 64: 0.25},
         both_weight=0.25,
         token_weight=0.1,
         classified=("fashion", "caltech101", "clothing", "grocery"),
-        eval_every=100,
+        eval_every=120,
     )
     new = replace(
         everything,
         name="joint_new",
+        mixture=dict(MIXTURE),
         steps=60,
         eval_every=60,
         warmup=10,
