@@ -141,7 +141,8 @@ class JointModel(nn.Module):
         mask_BT = torch.cat([side.mask_BT for side, _ in sides], dim=1)
         tokens_BTD = torch.cat([norm(side.tokens_BTD) for side, norm in sides], dim=1)
         made: MoEOutput = self.moe(tokens_BTD, mask_BT)
-        parts = made.tokens_BTD.split([side.mask_BT.shape[1] for side, _ in sides], dim=1)
+        lengths = [side.mask_BT.shape[1] for side, _ in sides]
+        parts = torch.split(made.tokens_BTD, lengths, dim=1)
         changed = iter(
             TokenStates(side.tokens_BTD + part, side.mask_BT)
             for (side, _), part in zip(sides, parts, strict=True)

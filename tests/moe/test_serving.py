@@ -11,11 +11,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor
+from triptych.training.graph import Graph
 
 from triptych.moe.layer import MoE, MoEConfig
 from triptych.moe.router import RouterKind
 from triptych.moe.serving import MoEWeights, write_moe
-from triptych.training.graph import Graph
 
 CONFIG = MoEConfig(width=32, hidden=16, shared_hidden=8)
 

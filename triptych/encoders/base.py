@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, r
 import numpy as np
 
 from triptych.errors import InvalidInput
-from triptych.types import Item, Matrix
+from triptych.types import Item, Matrix, Vector
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -71,6 +71,31 @@ class LateInteraction(Protocol):
         """Return states_TW of each item, float32 unit rows, T >= 1; alone equals in a batch.
 
         Raises PictureError for a picture that cannot be read.
+        """
+
+
+@runtime_checkable
+class PairScoring(Protocol):
+    """A text and a picture that look at each other, from the token states of both.
+
+    A model with token states may offer it beside; its fingerprint covers both.
+    """
+
+    @property
+    def has_scorer(self) -> bool: ...
+
+    @property
+    def pair_weight(self) -> float:
+        """How many cosines a unit of the score is worth."""
+
+    @property
+    def num_patches(self) -> int:
+        """How many of an item's states are its picture's; they come last."""
+
+    def score_pairs(self, text_TW: Matrix, pictures: Sequence[Matrix]) -> Vector:
+        """Return scores_K of a text beside each picture, higher is better; no cosines.
+
+        A score does not depend on what else is scored.
         """
 
 

@@ -47,29 +47,27 @@ class DualEncoder(ABC):
                     f"Item {item.id!r} holds only a vector, expected a text or an image.",
                     hint="A collection of your own vectors takes the model vectors:<name>:<dim>.",
                 )
-        rows = range(len(items))
-        emb_NM = np.zeros((len(items), self.dim), dtype=np.float32)
-        self._add_texts(
-            emb_NM, {row: text for row in rows if (text := items[row].text) is not None}
-        )
-        self._add_pictures(
-            emb_NM, {row: image for row in rows if (image := items[row].image) is not None}
-        )
-        both = [row for row in rows if items[row].modality == "both"]
-        if both:
-            emb_NM[both] = unit_rows(emb_NM[both])
+        emb_NM = np.empty((len(items), self.dim), dtype=np.float32)
+        texts = {at: one.text for at, one in enumerate(items) if one.text is not None}
+        pictured = {at: one.image for at, one in enumerate(items) if one.image is not None}
+        alone = [at for at in texts if at not in pictured]
+        if alone:
+            emb_NM[alone] = self.embed_texts([texts[at] for at in alone])
+        for chosen in ([at for at in pictured if at not in texts], texts.keys() & pictured.keys()):
+            rows, start = sorted(chosen), 0
+            for pictures in self._decoded([pictured[at] for at in rows]):
+                some = rows[start : start + len(pictures)]
+                emb_NM[some] = (
+                    self.embed_both([texts[at] for at in some], pictures)
+                    if some[0] in texts
+                    else self.embed_pictures(pictures)
+                )
+                start += len(pictures)
         return emb_NM
 
-    def _add_texts(self, emb_NM: Matrix, texts: dict[int, str]) -> None:
-        if texts:
-            emb_NM[list(texts)] += self.embed_texts(list(texts.values()))
-
-    def _add_pictures(self, emb_NM: Matrix, sources: dict[int, ImageSource]) -> None:
-        rows = list(sources)
-        start = 0
-        for pictures in self._decoded(list(sources.values())):
-            emb_NM[rows[start : start + len(pictures)]] += self.embed_pictures(pictures)
-            start += len(pictures)
+    def embed_both(self, texts: Sequence[str], pictures: Sequence[Image]) -> Matrix:
+        """Return emb_NM of items that have a text and a picture: the sum of the two, unit again."""
+        return unit_rows(self.embed_texts(texts) + self.embed_pictures(pictures))
 
     def _decoded(self, sources: list[ImageSource]) -> Iterator[list[Image]]:
         """Yield chunks of pictures; Pillow decodes without the GIL, so threads do help."""

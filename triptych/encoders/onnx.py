@@ -1,11 +1,13 @@
-"""The default model: two ONNX graphs, a tokenizer and a description in one folder.
+"""The default model: ONNX graphs, a tokenizer and a description in one folder.
 
-Each tower is loaded when it is first asked for, so that a search for words never reads the other.
-B batch, T tokens, N texts or pictures, S segments, M embedding width.
+Each graph is loaded when it is first asked for, so that a search for words never reads the others.
+B batch, T tokens, P patches, N texts or pictures, S segments, C channels, D W widths of states,
+M embedding width, K candidates.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,17 +25,21 @@ from tokenizers import Tokenizer
 
 from triptych.encoders.base import unit_rows
 from triptych.encoders.dual import DualEncoder
+from triptych.encoders.late import DualStates
 from triptych.errors import NotAvailable, NotFound
-from triptych.types import Matrix
+from triptych.types import Matrix, Vector
 
 DEFAULT_FOLDER = Path(__file__).parent / "default"
 _BATCH = 32
 _STEP = 4  # tokens; alone a text takes 3 % longer, in company 8 to 19 % less
-_FILES = ("text.onnx", "image.onnx", "tokenizer.json")
+_DECIMALS = 4  # of a score, which is some units large
 
 
-class OnnxModel(DualEncoder):
-    """An `EmbeddingModel` from a folder that `triptych.training` wrote."""
+class OnnxModel(DualEncoder, DualStates):
+    """An `EmbeddingModel` from a folder that `triptych.training` wrote.
+
+    With states of tokens, and scores of pairs, where it was trained to give them.
+    """
 
     languages: tuple[str, ...]
 
@@ -41,6 +47,7 @@ class OnnxModel(DualEncoder):
         self.folder, self._threads = folder, threads
         self._description = description
         self._lock = Lock()
+        self._sessions: dict[str, Any] = {}
         self.name = str(description["name"])
         self.dim = int(description["dim"])
         self.languages = tuple(description["languages"])
@@ -90,26 +97,108 @@ class OnnxModel(DualEncoder):
         if not segments:
             return np.zeros((0, self.dim), dtype=np.float32)
         vectors_SM = np.empty((len(segments), self.dim), dtype=np.float32)
-        for length, chosen in _alike(segments, most=int(self._description["text"]["max_tokens"])):
-            ids_BT = np.zeros((len(chosen), length), dtype=np.int64)  # 0 is padding
-            for row, index in enumerate(chosen):
-                ids_BT[row, : len(segments[index])] = segments[index]
+        for chosen, ids_BT in self._alike(segments):
             vectors_SM[chosen] = self._run("text", ids=ids_BT)
-        sums_NM = np.zeros((len(texts), self.dim), dtype=np.float32)
-        np.add.at(sums_NM, owners, vectors_SM)
-        return unit_rows(sums_NM)
+        return _mean_of_segments(vectors_SM, owners, len(texts))
 
     def embed_pictures(self, pictures: Sequence[Image.Image]) -> Matrix:
         """Return emb_NM; the whole picture is squashed to the square that the tower sees."""
-        out_NM = np.empty((len(pictures), self.dim), dtype=np.float32)
+        parts = [self._run("image", pictures=squares) for squares in self._squares(pictures)]
+        return unit_rows(np.concatenate([np.empty((0, self.dim), dtype=np.float32), *parts]))
+
+    def embed_both(self, texts: Sequence[str], pictures: Sequence[Image.Image]) -> Matrix:
+        """Return emb_NM of texts that look at their pictures, and back (cross-modal attention).
+
+        Of a model without a fusion it is the sum of the two. Of a text of more than one segment
+        each looks by itself.
+        """
+        if "both.onnx" not in self._description["files"]:
+            return super().embed_both(texts, pictures)
+        segments, owners = self._segments(texts)
+        seen = [self._run("image", "read", pictures=some) for some in self._squares(pictures)]
+        seen_NPC = np.concatenate(seen)
+        vectors_SM = np.empty((len(segments), self.dim), dtype=np.float32)
+        # words and patches look at all that is there, so nothing is padded
+        for chosen, ids_BT in self._alike(segments, step=1):
+            read_BTD = self._run("text", "read", ids=ids_BT)
+            picture_BPC = seen_NPC[[owners[at] for at in chosen]]
+            vectors_SM[chosen] = self._run("both", text=read_BTD, picture=picture_BPC)
+        return _mean_of_segments(vectors_SM, owners, len(texts))
+
+    @property
+    def token_width(self) -> int:
+        """W; raises NotAvailable for a model of the first form, which gives no states."""
+        width = self._description.get("states")
+        if width is None:
+            raise NotAvailable(
+                f"The model {self.name!r} gives no token states.",
+                hint="Take the package's own: model='default'.",
+            )
+        return int(width)
+
+    def text_states(self, texts: Sequence[str]) -> list[Matrix]:
+        """Return states_TW of each text, float32 unit rows, of all its segments."""
+        segments, owners = self._segments(texts)
+        states: list[Matrix] = [np.empty((0, self.token_width), dtype=np.float32)] * len(segments)
+        for chosen, ids_BT in self._alike(segments):
+            for at, tokens_TW in zip(chosen, self._run("text", "states", ids=ids_BT), strict=True):
+                states[at] = unit_rows(tokens_TW[: len(segments[at])])
+        parts: list[list[Matrix]] = [[] for _ in texts]
+        for owner, tokens_TW in zip(owners, states, strict=True):
+            parts[owner].append(tokens_TW)
+        return [np.concatenate(some) for some in parts]
+
+    def picture_states(self, pictures: Sequence[Image.Image]) -> list[Matrix]:
+        """Return states_PW of each picture, float32 unit rows of its 49 places."""
+        return [
+            unit_rows(patches_PW)
+            for squares in self._squares(pictures)
+            for patches_PW in self._run("image", "states", pictures=squares)
+        ]
+
+    @property
+    def has_scorer(self) -> bool:
+        """Whether `score_pairs` answers."""
+        return "pair.onnx" in self._description["files"]
+
+    @property
+    def pair_weight(self) -> float:
+        """How many cosines a unit of a pair's score is worth, as chosen when it was trained."""
+        return float(self._description.get("pair_weight", 0.0))
+
+    @property
+    def num_patches(self) -> int:
+        """How many states a picture has."""
+        return int(self._description["patches"])
+
+    def score_pairs(self, text_TW: Matrix, pictures: Sequence[Matrix]) -> Vector:
+        """Return scores_K: how well a text fits each picture, from the states of both.
+
+        Higher is better; no cosine. Raises NotAvailable for a model without a scorer.
+        """
+        if not self.has_scorer:
+            raise NotAvailable(f"The model {self.name!r} has no scorer of pairs.")
+        scores = [np.empty(0, dtype=np.float32)]
+        for start in range(0, len(pictures), _BATCH):
+            picture_BPW = np.stack(pictures[start : start + _BATCH])
+            scores.append(self._run("pair", "scores", text=text_TW[None], picture=picture_BPW))
+        # the last bits depend on what else is scored, and would break ties
+        return np.concatenate(scores).round(_DECIMALS)
+
+    def _squares(self, pictures: Sequence[Image.Image]) -> Iterator[NDArray[np.uint8]]:
         side = (self.picture_size, self.picture_size)
         for start in range(0, len(pictures), _BATCH):
-            chosen = pictures[start : start + _BATCH]
-            squashed = [
-                np.asarray(picture.resize(side, Image.Resampling.BILINEAR)) for picture in chosen
-            ]
-            out_NM[start : start + len(chosen)] = self._run("image", pictures=np.stack(squashed))
-        return out_NM if not len(pictures) else unit_rows(out_NM)
+            yield np.stack(
+                [
+                    np.asarray(picture.resize(side, Image.Resampling.BILINEAR))
+                    for picture in pictures[start : start + _BATCH]
+                ]
+            )
+
+    def _alike(
+        self, segments: Sequence[Sequence[int]], *, step: int = _STEP
+    ) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
+        return _alike(segments, step=step, most=int(self._description["text"]["max_tokens"]))
 
     def _segments(self, texts: Sequence[str]) -> tuple[list[list[int]], list[int]]:
         limits = self._description["text"]
@@ -124,21 +213,18 @@ class OnnxModel(DualEncoder):
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
+        packed = self.folder / "tokenizer.json.gz"
+        if packed.exists():
+            return Tokenizer.from_str(gzip.decompress(packed.read_bytes()).decode())
         return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
 
-    def _run(self, tower: str, **inputs: NDArray[Any]) -> Matrix:
+    def _run(self, graph: str, output: str = "vectors", **inputs: NDArray[Any]) -> Matrix:
         with self._lock:
-            session = self._text_session if tower == "text" else self._image_session
-        vectors: Matrix = session.run(None, inputs)[0]
-        return vectors
-
-    @cached_property
-    def _text_session(self) -> Any:
-        return _session(self.folder / "text.onnx", threads=self._threads)
-
-    @cached_property
-    def _image_session(self) -> Any:
-        return _session(self.folder / "image.onnx", threads=self._threads)
+            if graph not in self._sessions:
+                path = self.folder / f"{graph}.onnx"
+                self._sessions[graph] = _session(path, threads=self._threads)
+        found: Matrix = self._sessions[graph].run([output], inputs)[0]
+        return found
 
 
 def _session(path: Path, *, threads: int) -> Any:
@@ -151,22 +237,35 @@ def _session(path: Path, *, threads: int) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _alike(segments: Sequence[Sequence[int]], *, most: int) -> Iterator[tuple[int, list[int]]]:
-    """Batches of indices, each with the length to which its segments are padded.
+def _alike(
+    segments: Sequence[Sequence[int]], *, step: int, most: int
+) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
+    """Yield batches: indices, and ids_BT of one length, 0 where there is padding.
 
-    That depends on a segment alone, never on its company: the last bit of a sum depends on it.
+    The length depends on a segment alone, never on its company: the last bit of a sum depends on
+    it. It is a multiple of `step`.
     """
     by_length: defaultdict[int, list[int]] = defaultdict(list)
     for index, segment in enumerate(segments):
-        by_length[min(-(-len(segment) // _STEP) * _STEP, most)].append(index)
+        by_length[min(-(-len(segment) // step) * step, most)].append(index)
     for length, indices in by_length.items():
         for start in range(0, len(indices), _BATCH):
-            yield length, indices[start : start + _BATCH]
+            chosen = indices[start : start + _BATCH]
+            ids_BT = np.zeros((len(chosen), length), dtype=np.int64)
+            for row, index in enumerate(chosen):
+                ids_BT[row, : len(segments[index])] = segments[index]
+            yield chosen, ids_BT
+
+
+def _mean_of_segments(vectors_SM: Matrix, owners: Sequence[int], num_texts: int) -> Matrix:
+    sums_NM = np.zeros((num_texts, vectors_SM.shape[1]), dtype=np.float32)
+    np.add.at(sums_NM, owners, vectors_SM)
+    return unit_rows(sums_NM)
 
 
 def fingerprint(description: Mapping[str, Any]) -> str:
     """Hex digest over the files' sums and all that turns an item into a vector."""
     keys = ("dim", "image", "text", "quantisation")
     counted = {key: description[key] for key in keys if key in description}
-    counted["files"] = {name: description["files"][name]["sha256"] for name in _FILES}
+    counted["files"] = {name: file["sha256"] for name, file in description["files"].items()}
     return sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()

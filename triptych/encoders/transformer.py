@@ -131,7 +131,8 @@ def from_bert(
 
 
 def mean_of_tokens(tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """The mean state of what is not padding."""
+    """The mean state of what is not padding, whatever padding holds."""
+    tokens_BTD = tokens_BTD.masked_fill(~mask_BT.unsqueeze(-1), 0.0)
     weight_BT1 = mask_BT.unsqueeze(-1).to(tokens_BTD.dtype)
     # a text without a token is 0, not NaN
     return (tokens_BTD * weight_BT1).sum(dim=1) / weight_BT1.sum(dim=1).clamp(min=1.0)

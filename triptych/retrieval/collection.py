@@ -374,14 +374,14 @@ class Collection:
                     if model is self.embedder:
                         raise
                     continue  # a stored vector came of the next model
-                tokens_QW = late.query_tokens(asked, model) if request.rerank else None
+                judge = late.judge_of(asked, model) if request.rerank else None
             # who was overtaken by a writer begins again, in the end holding the writers off
             with self._live.gate if try_ > 2 else nullcontext(), self._store.reading():
                 sequence = self._live.refresh()
                 if model is not self.embedder:
                     continue
                 try:
-                    hits = Pipeline(self._store, self._live, request, vector_M, tokens_QW).hits()
+                    hits = Pipeline(self._store, self._live, request, vector_M, judge).hits()
                 except TriptychError:
                     if not self._is_overtaken(model, sequence):
                         raise

@@ -1,6 +1,9 @@
-"""Late interaction: each token of the query looks for its best answer among an item's tokens.
+"""Reranking by token states that were stored with the items.
 
-MaxSim of Khattab and Zaharia (2020, ColBERT), over token states that were stored with the items.
+Late interaction: each token of the query looks for its best answer among an item's tokens.
+
+MaxSim of Khattab and Zaharia (2020, ColBERT). A model with a scorer of pairs does better: there
+words and patches see each other.
 
 Q tokens of a query, T of an item, W their width, K items.
 """
@@ -8,17 +11,18 @@ Q tokens of a query, T of an item, W their width, K items.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from triptych.embedder import Embedder
-from triptych.encoders.base import EmbeddingModel, LateInteraction
+from triptych.encoders.base import EmbeddingModel, LateInteraction, PairScoring, unit_rows
 from triptych.errors import InvalidInput, NotAvailable
 from triptych.index.sqlite.meta import Meta
 from triptych.index.sqlite.records import Tokens
 from triptych.index.sqlite.store import Store
 from triptych.index.sqlite.tokens import in_bytes
-from triptych.types import Item, Matrix, Query, Vector
+from triptych.types import Item, Matrix, Modality, Query, Vector
 
 _DECIMALS = 6  # the last bits of a sum depend on what else is summed, and would break ties
 
@@ -73,6 +77,87 @@ def query_tokens(query: Query, model: EmbeddingModel) -> Matrix:
     scaled = [one_TW * (share / len(one_TW)) for one_TW, share in zip(states, shares, strict=True)]
     tokens_QW: Matrix = np.concatenate(scaled).astype(np.float32)
     return tokens_QW
+
+
+class Candidates(NamedTuple):
+    """What is ordered anew: the states of each, and what it is."""
+
+    states: Sequence[Matrix]
+    modalities: Sequence[Modality]
+
+
+class Judge(Protocol):
+    """Orders candidates anew, of which a part at a time is in memory."""
+
+    def look(self, found: Candidates) -> Vector:
+        """Return what is seen in each of some candidates."""
+
+    def decide(self, cosines_K: Vector, seen_K: Vector) -> Vector:
+        """Return scores_K of all that were looked at, higher is better."""
+
+
+def judge_of(query: Query, model: EmbeddingModel) -> Judge:
+    """Return what orders the first: the model's scorer of pairs, or else MaxSim.
+
+    The scorer judges one text beside pictures, or one picture beside texts; for a query of several
+    parts, or a model without a scorer, it is late interaction. Raises as `query_tokens` does.
+    """
+    tokens_QW = query_tokens(query, model)
+    late = _late(model)
+    # not isinstance alone: a model of an older form has the method, and no scorer
+    if len(query.parts) == 1 and isinstance(late, PairScoring) and late.has_scorer:
+        states_QW = unit_rows(tokens_QW)  # as they are stored
+        return Pairs(states_QW, late, is_text=query.parts[0].text is not None)
+    return MaxSim(tokens_QW)
+
+
+class MaxSim:
+    """Late interaction alone."""
+
+    def __init__(self, tokens_QW: Matrix) -> None:
+        self._tokens_QW = tokens_QW
+
+    def look(self, found: Candidates) -> Vector:
+        return max_similarities(self._tokens_QW, found.states)
+
+    def decide(self, cosines_K: Vector, seen_K: Vector) -> Vector:
+        return seen_K
+
+
+class Pairs:
+    """A candidate of the other kind moves by its score; one of the same kind keeps its cosine."""
+
+    def __init__(self, tokens_QW: Matrix, scoring: PairScoring, *, is_text: bool) -> None:
+        self._tokens_QW, self._scoring, self._is_text = tokens_QW, scoring, is_text
+
+    def look(self, found: Candidates) -> Vector:
+        """Return the scores of pairs, NaN for what is of the query's own kind."""
+        other = ("image", "both") if self._is_text else ("text", "both")
+        wanted = [at for at, modality in enumerate(found.modalities) if modality in other]
+        seen_K = np.full(len(found.states), np.nan, dtype=np.float32)
+        if wanted:
+            seen_K[wanted] = self._scores(
+                [(found.states[at], found.modalities[at]) for at in wanted]
+            )
+        return seen_K
+
+    def _scores(self, sides: Sequence[tuple[Matrix, Modality]]) -> Vector:
+        num = self._scoring.num_patches
+        if self._is_text:
+            pictures = [states_TW[-num:] for states_TW, _ in sides]
+            return self._scoring.score_pairs(self._tokens_QW, pictures)
+        texts = [states[:-num] if modality == "both" else states for states, modality in sides]
+        scores = [self._scoring.score_pairs(text, [self._tokens_QW]) for text in texts]
+        return np.concatenate(scores)
+
+    def decide(self, cosines_K: Vector, seen_K: Vector) -> Vector:
+        """Those who were judged move among each other, not all of them past the rest."""
+        judged_K = ~np.isnan(seen_K)
+        scores_K = cosines_K.copy()
+        if judged_K.any():
+            centre = seen_K[judged_K].mean(dtype=np.float64)
+            scores_K[judged_K] += self._scoring.pair_weight * (seen_K[judged_K] - centre)
+        return scores_K.round(_DECIMALS)
 
 
 def max_similarities(tokens_QW: Matrix, states: Sequence[Matrix]) -> Vector:

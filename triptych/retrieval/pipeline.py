@@ -22,7 +22,7 @@ from triptych.filters import Filter
 from triptych.index.sqlite.reader import as_rows
 from triptych.index.sqlite.records import Record
 from triptych.index.sqlite.store import Store
-from triptych.retrieval.late import max_similarities
+from triptych.retrieval.late import Candidates, Judge
 from triptych.retrieval.live import LiveIndex
 from triptych.retrieval.prepare import batches
 from triptych.retrieval.ranking import (
@@ -31,7 +31,7 @@ from triptych.retrieval.ranking import (
     reciprocal_rank_fusion,
 )
 from triptych.retrieval.timing import stage
-from triptych.types import Hit, Matrix, Vector
+from triptych.types import Hit, Vector
 
 _LOADED_AT_ONCE = 64  # token states of so many items in memory
 _CANDIDATES = 10
@@ -78,13 +78,13 @@ class Pipeline:
         live: LiveIndex,
         request: Request,
         vector_M: Vector,
-        tokens_QW: Matrix | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self._store = store
         self._live = live
         self._asked = request
         self._vector_M = vector_M
-        self._tokens_QW = tokens_QW
+        self._judge = judge
         with stage("filter"):
             self._allowed = None if request.filter is None else store.where(request.filter)
         named = store.rows_of(request.without) if request.without else {}
@@ -126,9 +126,9 @@ class Pipeline:
         if asked.threshold is not None:
             is_all |= not asked.hybrid and bool(found) and found[-1].score < asked.threshold
             found = [match for match in found if match.score >= asked.threshold]
-        if self._tokens_QW is not None:
+        if self._judge is not None:
             with stage("rerank"):
-                found = self._reranked(found, self._tokens_QW)
+                found = self._reranked(found, self._judge)
         if asked.diversity:
             is_all &= len(found) <= horizon
             with stage("diversity"):
@@ -169,19 +169,26 @@ class Pipeline:
         order, _ = reciprocal_rank_fusion(lists, [1 - share, share])
         return [Match(row, cosines[row], bm25.get(row)) for row in order.tolist()]
 
-    def _reranked(self, found: list[Match], tokens_QW: Matrix) -> list[Match]:
-        """Return the first by late interaction; then those without tokens, then the rest."""
+    def _reranked(self, found: list[Match], judge: Judge) -> list[Match]:
+        """Return the first as the judge has them; then those without tokens, then the rest."""
         head, rest = found[: self._asked.rerank], found[self._asked.rerank :]
         scored: list[Match] = []
         without: list[Match] = []
+        seen = [np.empty(0, dtype=np.float32)]
         for part in batches(head, _LOADED_AT_ONCE):
             loaded = self._store.token_states([match.row for match in part])
             self._live.set_aside(loaded.damaged)
             known = [match for match in part if match.row in loaded.states]
-            scores = max_similarities(tokens_QW, [loaded.states[match.row] for match in known])
-            scored += [m._replace(tokens=s) for m, s in zip(known, scores.tolist(), strict=True)]
+            modalities = self._store.modalities([match.row for match in known])
+            states = [loaded.states[match.row] for match in known]
+            kinds = [modalities[match.row] for match in known]
+            seen.append(judge.look(Candidates(states, kinds)))
+            scored += known
             there = loaded.states.keys() | loaded.damaged.keys()
             without += [match for match in part if match.row not in there]
+        cosines_K = np.array([match.score for match in scored], dtype=np.float32)
+        scores_K = judge.decide(cosines_K, np.concatenate(seen))
+        scored = [m._replace(tokens=s) for m, s in zip(scored, scores_K.tolist(), strict=True)]
         scored.sort(key=lambda match: match.tokens or 0.0, reverse=True)
         return [*scored, *without, *rest]
 

@@ -21,8 +21,9 @@ from triptych.encoders.mobilenet import LAST_MAP, MobileNet, read_graph
 from triptych.encoders.transformer import Transformer, TransformerConfig, from_bert
 from triptych.model import JointConfig, JointModel
 from triptych.training import tokenizer as pieces
-from triptych.training.batches import Source, read_texts, text_ids
+from triptych.training.batches import Source
 from triptych.training.data import PICTURE_SETS, Row, read_rows
+from triptych.training.embed import embed_maps, embed_texts
 from triptych.training.features import CUT, ViewCache, build_cache
 from triptych.training.recipes import Recipe
 from triptych.types import Matrix
@@ -152,29 +153,6 @@ def set_scale(model: JointModel, sources: Mapping[str, Source]) -> None:
     model.head.scale.data = map_BCHW.square().mean().rsqrt()
 
 
-def embed_maps(model: JointModel, maps_NHWC: Tensor) -> Tensor:
-    """Return emb_NM, float32 unit rows, of cached maps."""
-    device = model.log_scale.device
-    rows = []
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
-        for chunk in torch.split(maps_NHWC, 64):
-            picture = model.look(chunk.permute(0, 3, 1, 2).to(device), after=CUT)
-            rows.append(model(None, picture).emb_BM.float().cpu())
-    return torch.cat(rows)
-
-
-def embed_texts(model: JointModel, tokenizer: Tokenizer, texts: Sequence[str]) -> Tensor:
-    """Return emb_TM, float32 unit rows, in full precision."""
-    order = sorted(range(len(texts)), key=lambda at: len(texts[at]))
-    out = torch.empty(len(texts), model.config.dim)
-    with torch.inference_mode():
-        for start in range(0, len(order), 256):
-            chosen = order[start : start + 256]
-            states = read_texts(model, text_ids(tokenizer, [texts[at] for at in chosen]))
-            out[chosen] = model(states, None).emb_BM.cpu()
-    return out
-
-
 def dev_pictures(model: JointModel, caches: Mapping[str, ViewCache]) -> dict[str, Matrix]:
     """Return unit rows of every dev picture, from the cached maps."""
     return {name: embed_maps(model, cache.maps(0)).numpy() for name, cache in caches.items()}
@@ -219,4 +197,5 @@ def principal_axes(model: JointModel, ground: Ground, *, per_set: int = 200) -> 
             found.append(embed_maps(model, source.cache.maps(0)[:per_set]))
     emb_NM = functional.normalize(torch.cat(found), dim=-1).double()
     _, axes_MM = torch.linalg.eigh(emb_NM.T @ emb_NM)
-    return axes_MM.flip(1).T.float().contiguous()
+    turned_MM: Tensor = axes_MM.flip(1).T.float().contiguous()
+    return turned_MM

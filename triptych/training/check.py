@@ -11,13 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional
 
+from triptych.encoders.base import TokenStates
 from triptych.encoders.onnx import OnnxModel
-from triptych.training.artefact import torch_texts
+from triptych.model import JointModel
+from triptych.training.batches import read_texts, text_ids
 from triptych.training.build import Ground
 from triptych.training.data import Row, open_picture
-from triptych.training.evaluate import figures_of
+from triptych.training.embed import embed_texts
+from triptych.training.evaluate import figures_of, product_search
 from triptych.training.features import pixel_batches
 from triptych.types import Matrix
 
@@ -28,19 +30,49 @@ def worst_cosine(first_NM: Matrix, second_NM: Matrix) -> float:
     return float((first_NM * second_NM).sum(axis=1).min())
 
 
-def parity(ground: Ground, *, model: OnnxModel, count: int = 64) -> dict[str, float]:
-    """The lowest cosine between torch and an export, over dev texts and pictures."""
+def parity(
+    joint: JointModel, ground: Ground, *, model: OnnxModel, count: int = 64
+) -> dict[str, float]:
+    """Return the lowest cosine between torch and an export, over dev texts, pictures, and both.
+
+    `pair` is the largest difference of a score, relative to how far scores lie apart.
+    """
     rows = [row for rows in ground.dev_rows.values() for row in rows[:count]][:count]
     texts = [row.texts[0] for row in rows]
     with torch.inference_mode():
-        text = torch_texts(ground.towers, tokenizer=ground.tokenizer, texts=texts)
-        pixels = list(pixel_batches(rows, view=0))
-        picture = torch.cat([ground.towers.picture(batch) for batch in pixels])
-    picture = functional.normalize(picture, dim=-1)
-    return {
+        text = embed_texts(joint, ground.tokenizer, texts)
+        looked = [joint.look(batch) for batch in pixel_batches(rows, view=0)]
+        read = TokenStates(*(torch.cat(parts) for parts in zip(*looked, strict=True)))
+        picture = joint(None, read).emb_BM
+        both = joint(read_texts(joint, text_ids(ground.tokenizer, texts)), read)
+    found = {
         "text": worst_cosine(text.numpy(), model.embed_texts(texts)),
         "image": worst_cosine(picture.numpy(), embed_rows(model, rows)),
     }
+    if joint.fusion is not None:
+        opened = [open_picture(row.image) for row in rows if row.image]
+        found["both"] = worst_cosine(both.emb_BM.numpy(), model.embed_both(texts, opened))
+    if joint.scorer is not None:
+        found["pair"] = _scores_apart(joint, ground, rows=rows, model=model)
+    return found
+
+
+def _scores_apart(
+    joint: JointModel, ground: Ground, *, rows: Sequence[Row], model: OnnxModel
+) -> float:
+    """Torch and the export on the same states, so that the scorer alone is compared."""
+    opened = [open_picture(row.image) for row in rows if row.image]
+    patches = model.picture_states(opened)
+    words = model.text_states([rows[0].texts[0]])[0]
+    with torch.inference_mode():
+        theirs = joint.score(_states([words]), _states(patches)).scores_B.numpy()
+    ours = model.score_pairs(words, patches)
+    return float(np.abs(theirs - ours).max() / max(theirs.std(), 1e-6))
+
+
+def _states(rows: Sequence[Matrix]) -> TokenStates[torch.Tensor]:
+    tokens_BTD = torch.from_numpy(np.stack(rows))
+    return TokenStates(tokens_BTD, torch.ones(tokens_BTD.shape[:2], dtype=torch.bool))
 
 
 def alone_against_batched(
@@ -70,7 +102,38 @@ def dev_figures(model: OnnxModel, rows: Mapping[str, Sequence[Row]]) -> dict[str
     """Recall and the rest, from raw pictures and texts through the artefact."""
     first = {name: some[:MOST_PICTURES] for name, some in rows.items()}
     pictures = {name: embed_rows(model, some) for name, some in first.items()}
-    return figures_of(pictures, rows=first, embed=model.embed_texts)
+    figures = figures_of(pictures, rows=first, embed=model.embed_texts)
+    if "fashion" in first:
+        figures |= products(model, first["fashion"], photo_NM=pictures["fashion"])
+    if "flickr8k" in first and model.has_scorer:
+        figures |= {"rerank@1": reranked(model, first["flickr8k"], pictures["flickr8k"])}
+    return figures
+
+
+def products(model: OnnxModel, rows: Sequence[Row], *, photo_NM: Matrix) -> dict[str, float]:
+    """Products as a photo, as part of their text (colour and kind), and as both at once."""
+    parts = [f"{row.attributes['baseColour']} {row.label}" for row in rows]
+    both = []
+    for start in range(0, len(rows), 32):
+        some = [open_picture(row.image) for row in rows[start : start + 32] if row.image]
+        both.append(model.embed_both(parts[start : start + 32], some))
+    sides = {"photo": photo_NM, "part": model.embed_texts(parts), "both": np.concatenate(both)}
+    return product_search(sides, titles=[row.texts[0] for row in rows], embed=model.embed_texts)
+
+
+def reranked(
+    model: OnnxModel, rows: Sequence[Row], pictures_NM: Matrix, *, candidates: int = 50
+) -> float:
+    """Recall@1 in percent of each photo's first caption, its first candidates ordered by pairs."""
+    patches = [model.picture_states([open_picture(row.image)])[0] for row in rows if row.image]
+    hits = 0
+    for at, row in enumerate(rows):
+        cosines_N = (model.embed_texts([row.texts[0]]) @ pictures_NM.T)[0]
+        top_K = np.argsort(-cosines_N, kind="stable")[:candidates]
+        words = model.text_states([row.texts[0]])[0]
+        scores_K = model.score_pairs(words, [patches[one] for one in top_K])
+        hits += int(top_K[np.argmax(cosines_N[top_K] + model.pair_weight * scores_K)] == at)
+    return round(100 * hits / len(rows), 2)
 
 
 def speed(folder: Path, *, rows: Sequence[Row]) -> dict[str, float]:

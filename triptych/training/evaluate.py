@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.encoders.base import unit_rows
 from triptych.training.data import Row
 from triptych.types import Matrix
 
@@ -43,7 +44,34 @@ def captioned(pictures_NM: Matrix, *, rows: Sequence[Row], embed: Embeds) -> dic
     figures |= {f"i2t@{k}": recall(back, at=k) for k in (1, 5, 10)}
     if len(texts_TM) >= 2 * len(rows):
         figures |= mixed(pictures_NM, texts_TM=texts_TM, owners_T=owners_T)
+    return figures | prefixes(pictures_NM, texts_TM=texts_TM, right_TN=right_TN)
+
+
+def prefixes(
+    pictures_NM: Matrix, *, texts_TM: Matrix, right_TN: NDArray[np.bool_]
+) -> dict[str, float]:
+    """Texts to pictures by the first numbers of each embedding alone, made unit again."""
+    figures = {}
+    for length in (256, 128, 64):
+        if pictures_NM.shape[1] > length:
+            short_TN = unit_rows(texts_TM[:, :length]) @ unit_rows(pictures_NM[:, :length]).T
+            found = ranks(short_TN, right_QN=right_TN)
+            figures |= {f"{length}@{k}": recall(found, at=k) for k in (1, 10)}
     return figures
+
+
+def product_search(
+    sides: Mapping[str, Matrix], *, titles: Sequence[str], embed: Embeds
+) -> dict[str, float]:
+    """A title finds its product, whose vector is made of its photo, of part of its text, of both.
+
+    `sides` gives the products' vectors by what they are made of.
+    """
+    return {
+        f"fashion.{side}{key}": value
+        for side, emb_NM in sides.items()
+        for key, value in named(emb_NM, names=titles, embed=embed).items()
+    }
 
 
 def mixed(

@@ -23,8 +23,10 @@ from triptych.model import JointModel
 from triptych.training import checkpoint, schedule
 from triptych.training.batches import Schedule, Source, map_batch, read_texts, text_ids
 from triptych.training.checkpoint import Checkpoint
+from triptych.training.embed import embed_maps
 from triptych.training.features import CUT
 from triptych.training.log import RunLog
+from triptych.training.neighbours import Neighbourhoods
 from triptych.training.objective import (
     Objective,
     Prototypes,
@@ -35,7 +37,7 @@ from triptych.training.objective import (
 from triptych.training.optimizer import freeze, optimizer, set_rates, trained
 from triptych.training.recipes import Recipe
 from triptych.training.sources import DRAWS, Drawn
-from triptych.training.terms import Batch, Found, terms_of
+from triptych.training.terms import Batch, Found, pair_terms, terms_of
 
 LOG = logging.getLogger(__name__)
 
@@ -77,13 +79,7 @@ class Trainer:
         )
         self.parts = nn.ModuleDict({"model": model, "prototypes": self.prototypes}).to(self.device)
         self.step, self.best, self.waited = 0, -1.0, 0
-        self.schedule = Schedule(
-            mixture=recipe.mixture,
-            sizes={name: len(source.rows) for name, source in self.sources.items()},
-            steps=recipe.steps,
-            batch=recipe.batch,
-            seed=recipe.seed,
-        )
+        self.schedule = self._neighbourhoods() if recipe.scorer_only else self._mixed()
         self.weights = schedule.make(recipe.weights)
         self.optimizer = optimizer(recipe, self.parts)
         self.average = {name: tensor.detach().clone() for name, tensor in trained(model).items()}
@@ -146,6 +142,8 @@ class Trainer:
         labels = label_ids([row.label for row in rows], self.classes.get(name, {}))
         with half_precision(self.device):
             batch = self._batch(drawn, source, indices, random, labels=labels)
+            if self.recipe.scorer_only:
+                return pair_terms(self.model, batch, recipe=self.recipe)
             return terms_of(self.model, batch, recipe=self.recipe, prototypes_CM=prototypes)
 
     def _batch(
@@ -176,6 +174,24 @@ class Trainer:
             group_B=torch.tensor([number[group] for group in drawn.groups], device=self.device),
             owner_T=torch.tensor(drawn.owners, device=self.device),
             label_B=labels.to(self.device),
+        )
+
+    def _mixed(self) -> Schedule:
+        return Schedule(
+            mixture=self.recipe.mixture,
+            sizes={name: len(source.rows) for name, source in self.sources.items()},
+            steps=self.recipe.steps,
+            batch=self.recipe.batch,
+            seed=self.recipe.seed,
+        )
+
+    def _neighbourhoods(self) -> Neighbourhoods:
+        name, source = next(iter(self.sources.items()))
+        assert source.cache is not None
+        emb_NM = embed_maps(self.model.eval(), source.cache.maps(0))
+        recipe = self.recipe
+        return Neighbourhoods(
+            emb_NM, name=name, batch=recipe.batch, block=recipe.block, seed=recipe.seed
         )
 
     def _measured(self, measure: Callable[[], Figures]) -> Figures:

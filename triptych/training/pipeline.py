@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
+from triptych.encoders.onnx import OnnxModel
 from triptych.model import JointModel
-from triptych.training.build import Ground, adopt, dev_pictures, embed_texts, prepare
+from triptych.training import artefact, check
+from triptych.training.build import Ground, adopt, dev_pictures, prepare
+from triptych.training.card import model_card
+from triptych.training.embed import embed_texts
 from triptych.training.evaluate import figures_of
 from triptych.training.log import draw_curves
 from triptych.training.loop import Trainer
 from triptych.training.recipes import Stages
+from triptych.training.rerank import reranked
 from triptych.types import Matrix
 
 LOG = logging.getLogger(__name__)
 
 
-def run(stages: Stages, *, data: Path, out: Path) -> JointModel:
-    """Run all stages, each in a folder of its name; return the model of the last."""
+def run(stages: Stages, *, data: Path, out: Path) -> dict[str, object]:
+    """Run all stages, each in a folder of its name, export the last one's model, measure it.
+
+    What is returned is also written to `report.json`.
+    """
     out.mkdir(parents=True, exist_ok=True)
     ground = prepare(stages[0], data=data, work=out)
+    model = train(stages, ground, out=out)
+    report = {
+        "name": artefact.NAME,
+        "dim": model.config.dim,
+        "prefixes": model.config.prefixes,
+        "recipe": [asdict(stage) for stage in stages],
+        **finish(model, ground, out=out),
+    }
+    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (out / "artefact" / "MODEL_CARD.md").write_text(model_card(report), encoding="utf-8")
+    LOG.info("the artefact is in %s", out / "artefact")
+    return report
+
+
+def train(stages: Stages, ground: Ground, *, out: Path) -> JointModel:
+    """Train stage by stage, each from where the one before ended."""
     state = None
     for stage in stages:
         model = ground.model(stage.model, seed=stage.seed)
@@ -33,7 +60,8 @@ def run(stages: Stages, *, data: Path, out: Path) -> JointModel:
             sources=ground.sources,
             folder=out / stage.name,
         )
-        trainer.train(measure=lambda model=model: measure(model, ground))
+        measured = measure_pairs if stage.scorer_only else measure
+        trainer.train(measure=partial(measured, model, ground))
         state = trainer.averaged()
         model.load_state_dict(state)
         draw_curves(out / stage.name, out / f"{stage.name}.png")
@@ -48,3 +76,36 @@ def measure(model: JointModel, ground: Ground) -> dict[str, float]:
 
     pictures = dev_pictures(model, ground.dev_caches)
     return figures_of(pictures, rows=ground.dev_rows, embed=embed)
+
+
+def measure_pairs(model: JointModel, ground: Ground, *, captions: int = 1) -> dict[str, float]:
+    """Return recall@1 on Flickr8k dev after reranking, by the weight of the score."""
+    found = reranked(
+        model,
+        ground.tokenizer,
+        rows=ground.dev_rows["flickr8k"],
+        maps_NHWC=ground.dev_caches["flickr8k"].maps(0),
+        captions=captions,
+    )
+    return {f"rerank.{weight}": value for weight, value in found.items()}
+
+
+def finish(model: JointModel, ground: Ground, *, out: Path) -> dict[str, object]:
+    """Export in float32 and in eight bits, and measure both."""
+    artefact.write(model, ground, folder=out / "float32", quantised=False)
+    artefact.write(model, ground, folder=out / "artefact", quantised=True)
+    exact, shipped = OnnxModel.load(out / "float32"), OnnxModel.load(out / "artefact")
+    rows = ground.dev_rows
+    some = [row for each in rows.values() for row in each[:100]]
+    texts = [text for row in some for text in row.texts]
+    size = sum(file.stat().st_size for file in (out / "artefact").iterdir())
+    return {
+        "parity_float32": check.parity(model, ground, model=exact),
+        "parity_eight_bits": check.parity(model, ground, model=shipped),
+        "alone_float32": check.alone_against_batched(exact, texts=texts[:200], rows=some[:64]),
+        "alone_eight_bits": check.alone_against_batched(shipped, texts=texts, rows=some),
+        "dev_float32": check.dev_figures(exact, rows),
+        "dev_eight_bits": check.dev_figures(shipped, rows),
+        "milliseconds": check.speed(out / "artefact", rows=some),
+        "megabytes": round(size / 1e6, 2),
+    }

@@ -60,6 +60,7 @@ class Recipe:
     train_text: bool = True
     picture_after: int | None = 41  # layers above this one are trained; None: the trunk is frozen
     scorer_only: bool = False  # the pair scorer alone learns, from states that stay
+    block: int = 8  # pictures near each other, which it learns to tell apart
     weights: Kind = "fixed"  # of the four terms
     prefixes: Mapping[int, float] = field(default_factory=lambda: {384: 1.0})  # length -> weight
     joint_weight: float = 0.3  # of the joint loss, beside the cross-modal one
@@ -99,7 +100,7 @@ def joint() -> Stages:
     """The joint model, from the dual tower: what is new first, then all, then the pair scorer."""
     everything = Recipe(
         name="joint",
-        steps=480,
+        steps=420,
         model=JOINT,
         mixture={**MIXTURE, "flickr8k": 0.5},
         lr_head=2e-4,
@@ -108,7 +109,7 @@ def joint() -> Stages:
         both_weight=0.25,
         token_weight=0.1,
         classified=("fashion", "caltech101", "clothing", "grocery"),
-        eval_every=120,
+        eval_every=140,
     )
     new = replace(
         everything,
@@ -123,7 +124,20 @@ def joint() -> Stages:
         train_text=False,
         picture_after=None,
     )
-    return new, everything
+    pairs = replace(
+        everything,
+        name="pairs",
+        steps=150,
+        mixture={"flickr8k": 1.0},
+        eval_every=150,
+        warmup=15,
+        lr_new=1e-3,
+        both_weight=0.0,
+        train_text=False,
+        picture_after=None,
+        scorer_only=True,
+    )
+    return new, everything, pairs
 
 
 def default() -> Stages:
@@ -145,17 +159,20 @@ def floor() -> Stages:
 def smoke() -> Stages:
     """A few steps of every stage on made-up data, for tests."""
     moe = replace(JOINT.moe or MoEConfig(width=384, hidden=64), num_experts=16, hidden=16)
-    small = {
-        "steps": 4,
-        "mixture": {"flickr8k": 0.5, "emoji": 0.5},
-        "views": {},
-        "batch": 8,
-        "warmup": 2,
-        "num_new_pieces": 200,
-        "eval_every": 2,
-        "threads": 1,
-    }
-    stages = [replace(stage, **small) for stage in default()]
+    stages = [
+        replace(
+            stage,
+            steps=4,
+            mixture={"flickr8k": 0.5, "emoji": 0.5},
+            views={},
+            batch=8,
+            warmup=2,
+            num_new_pieces=200,
+            eval_every=2,
+            threads=1,
+        )
+        for stage in default()
+    ]
     return tuple(
         replace(stage, model=replace(JOINT, moe=moe)) if stage.model is JOINT else stage
         for stage in stages

@@ -65,10 +65,10 @@ def _join(
 
 
 def captions(rows: Sequence[Row], random: Random) -> Drawn:
-    """Two of a photo's captions, and another that stands beside it."""
-    drawn = [random.sample(row.texts, min(3, len(row.texts))) for row in rows]
-    beside = [texts[-1] for texts in drawn]
-    return _join([texts[:2] for texts in drawn], [row.id for row in rows], beside)
+    """Two of a photo's captions."""
+    return _join(
+        [random.sample(row.texts, min(2, len(row.texts))) for row in rows], [row.id for row in rows]
+    )
 
 
 def fashion(rows: Sequence[Row], random: Random) -> Drawn:

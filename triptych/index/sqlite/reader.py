@@ -37,7 +37,7 @@ from triptych.index.sqlite.records import (
 from triptych.index.sqlite.spaces import Loaded, load_all_after, load_rows, missing_rows
 from triptych.index.sqlite.view import View
 from triptych.index.sqlite.writes import rows_by_id
-from triptych.types import Matrix, Rows, Vector
+from triptych.types import Matrix, Modality, Rows, Vector
 
 _RECORD = "SELECT row, checksum, id, modality, text, uri, metadata, content FROM items"
 
@@ -138,6 +138,13 @@ class Reader:
             query = "SELECT row, id FROM items WHERE row = ?"
             found = connection.executemany(query, [(row,) for row in as_rows(rows).tolist()])
             return {row: str(unpack(id)) for row, id in found}
+
+    def modalities(self, rows: Sequence[int]) -> dict[int, Modality]:
+        """Return what each of those rows that are there is made of."""
+        with self._database.reading() as connection:
+            query = "SELECT row, modality FROM items WHERE row = ?"
+            found = connection.executemany(query, [(row,) for row in as_rows(rows).tolist()])
+            return dict(found)
 
     def load(self, rows_N: Rows) -> Loaded:
         """Return the verified vectors of `rows_N`, ascending; rows that are gone are left out."""

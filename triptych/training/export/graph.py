@@ -6,12 +6,15 @@ batch with one scale, which would let a neighbour change a vector.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from triptych.moe.serving import ONNX_RUNTIME
 
 OPSET = 21
 
@@ -67,14 +70,19 @@ class Graph:
         floats = self.op("Cast", self.constant(bytes_KN), to=TensorProto.FLOAT)
         return self.op("Mul", floats, self.constant(scale_1N))
 
+    def table(self, table_VD: NDArray[np.float32]) -> str:
+        """A whole table; in eight bits with a scale per row."""
+        if not self.quantised:
+            return self.constant(table_VD)
+        bytes_VD, scale_V1 = _rows_in_bytes(table_VD)
+        floats = self.op("Cast", self.constant(bytes_VD), to=TensorProto.FLOAT)
+        return self.op("Mul", floats, self.constant(scale_V1))
+
     def embedding(self, ids: str, *, table_VD: NDArray[np.float32]) -> str:
         """Rows of a table; in eight bits with a scale per row."""
         if not self.quantised:
             return self.op("Gather", self.constant(table_VD), ids)
-        scale_V1 = np.maximum(np.abs(table_VD).max(axis=1, keepdims=True) / 127, 1e-12).astype(
-            np.float32
-        )
-        bytes_VD = np.rint(table_VD / scale_V1).astype(np.int8)
+        bytes_VD, scale_V1 = _rows_in_bytes(table_VD)
         rows = self.op(
             "Cast", self.op("Gather", self.constant(bytes_VD), ids), to=TensorProto.FLOAT
         )
@@ -98,15 +106,27 @@ class Graph:
             "Div", x, self.op("ReduceL2", x, self.constant(np.asarray([-1])), keepdims=1)
         )
 
-    def model(self, *, inputs: list[onnx.ValueInfoProto], output: str, dim: int) -> onnx.ModelProto:
-        """The finished model; its output is called `vectors`."""
-        self._nodes.append(helper.make_node("Identity", [output], ["vectors"]))
-        out = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["batch", dim])
-        graph = helper.make_graph(self._nodes, "triptych", inputs, [out], self._constants)
-        domains = [helper.make_opsetid("", OPSET)]
-        # ONNX Runtime's own operators have one version
-        own = sorted({node.domain for node in self._nodes} - {""})
-        domains += [helper.make_opsetid(domain, 1) for domain in own]
+    def model(
+        self,
+        *,
+        inputs: list[onnx.ValueInfoProto],
+        outputs: Mapping[str, tuple[str, Sequence[str | int]]],
+    ) -> onnx.ModelProto:
+        """The finished model; `outputs` gives each a name, what it is, and its shape."""
+        infos = []
+        for name, (tensor, shape) in outputs.items():
+            self._nodes.append(helper.make_node("Identity", [tensor], [name]))
+            infos.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
+        graph = helper.make_graph(self._nodes, "triptych", inputs, infos, self._constants)
+        domains = [helper.make_opsetid("", OPSET), helper.make_opsetid(ONNX_RUNTIME, 1)]
         return helper.make_model(
             graph, opset_imports=domains, ir_version=10, producer_name="triptych"
         )
+
+
+def _rows_in_bytes(
+    table_VD: NDArray[np.float32],
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    scale_V1 = np.maximum(np.abs(table_VD).max(axis=1, keepdims=True) / 127, 1e-12)
+    scale_V1 = scale_V1.astype(np.float32)
+    return np.rint(table_VD / scale_V1).astype(np.int8), scale_V1

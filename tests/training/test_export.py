@@ -1,0 +1,144 @@
+"""The graphs against torch, with weights that are all at work (nothing starts at zero here)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+from triptych.encoders.base import TokenStates  # noqa: E402
+from triptych.encoders.cross_modal import CrossModalConfig  # noqa: E402
+from triptych.encoders.mobilenet import IMAGE_SIZE, MobileNet, read_graph  # noqa: E402
+from triptych.encoders.pair_scorer import PairScorerConfig  # noqa: E402
+from triptych.encoders.transformer import Transformer, TransformerConfig  # noqa: E402
+from triptych.model import JointConfig, JointModel  # noqa: E402
+from triptych.moe.layer import MoEConfig  # noqa: E402
+from triptych.training.export import shared  # noqa: E402
+from triptych.training.export.fusion import both_model, pair_model  # noqa: E402
+from triptych.training.export.picture import picture_model  # noqa: E402
+from triptych.training.export.text import text_model  # noqa: E402
+from triptych.training.made_up import write_data  # noqa: E402
+
+WIDTH = 64
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> JointModel:
+    folder = tmp_path_factory.mktemp("made_up")
+    write_data(folder)
+    layers, weights = read_graph(folder / "mobilenet_edgetpu.safetensors")
+    torch.manual_seed(3)
+    text = Transformer(
+        TransformerConfig(vocabulary=50, width=WIDTH, num_layers=2, num_heads=4, hidden=96)
+    )
+    config = JointConfig(
+        dim=80,
+        width=WIDTH,
+        fusion=CrossModalConfig(
+            text_width=WIDTH, picture_width=WIDTH, width=32, num_heads=4, hidden=48, num_latents=4
+        ),
+        moe=MoEConfig(width=WIDTH, hidden=16, num_experts=16),
+        scorer=PairScorerConfig(text_width=WIDTH, picture_width=WIDTH, width=32, hidden=48),
+    )
+    joint = JointModel(config, text=text, picture=MobileNet(layers, weights=weights))
+    with torch.no_grad():
+        for parameter in joint.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.05)
+    return joint.eval()
+
+
+@pytest.fixture(scope="module")
+def folder(model: JointModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("graphs")
+    graphs = {
+        "text": text_model(model, quantised=False),
+        "image": picture_model(model, ranges=None),
+        "both": both_model(model, quantised=False),
+        "pair": pair_model(model, quantised=False),
+    }
+    shared.save(graphs, out)
+    return out
+
+
+def run(folder: Path, graph: str, output: str, **inputs: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(
+        str(folder / f"{graph}.onnx"), providers=["CPUExecutionProvider"]
+    )
+    return session.run([output], inputs)[0]
+
+
+IDS = np.asarray([[1, 7, 9, 11, 2], [1, 30, 31, 4, 2], [1, 8, 8, 8, 2]])
+
+
+def pictures() -> np.ndarray:
+    draw = np.random.default_rng(0)
+    return draw.integers(0, 256, (3, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+
+
+def states(model: JointModel) -> tuple[TokenStates, TokenStates]:
+    ids = torch.from_numpy(IDS)
+    pixels = torch.from_numpy(pictures()).float() / 127.5 - 1
+    return model.read(ids, ids != 0), model.look(pixels.permute(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("side", ["text", "image", "both"])
+def test_a_vector_is_torchs(model: JointModel, folder: Path, side: str) -> None:
+    with torch.inference_mode():
+        text, picture = states(model)
+        expected = {
+            "text": lambda: model(text, None),
+            "image": lambda: model(None, picture),
+            "both": lambda: model(text, picture),
+        }[side]().emb_BM.numpy()
+    read_text = run(folder, "text", "read", ids=IDS)
+    read_picture = run(folder, "image", "read", pictures=pictures())
+    found = {
+        "text": lambda: run(folder, "text", "vectors", ids=IDS),
+        "image": lambda: run(folder, "image", "vectors", pictures=pictures()),
+        "both": lambda: run(folder, "both", "vectors", text=read_text, picture=read_picture),
+    }[side]()
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_the_sides_see_each_other(model: JointModel) -> None:
+    with torch.inference_mode():
+        text, picture = states(model)
+        both = model(text, picture).emb_BM
+        apart = model(text, None).emb_BM + model(None, picture).emb_BM
+    assert float((both - torch.nn.functional.normalize(apart, dim=-1)).abs().max()) > 1e-3
+
+
+def test_a_score_is_torchs(model: JointModel, folder: Path) -> None:
+    with torch.inference_mode():
+        text, picture = states(model)
+        words, patches = model(text, None).text, model(None, picture).picture
+        assert words is not None and patches is not None
+        expected = model.score(words, patches).scores_B.numpy()
+    found = run(
+        folder,
+        "pair",
+        "scores",
+        text=words.tokens_BTD.numpy(),
+        picture=patches.tokens_BTD.numpy(),
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_padding_changes_no_vector(model: JointModel, folder: Path) -> None:
+    longer = np.concatenate([IDS, np.zeros((3, 4), dtype=np.int64)], axis=1)
+    np.testing.assert_allclose(
+        run(folder, "text", "vectors", ids=longer),
+        run(folder, "text", "vectors", ids=IDS),
+        atol=1e-5,
+    )
+
+
+def test_what_two_graphs_hold_is_written_once(folder: Path) -> None:
+    # the experts, of both graphs that use them on pictures, and the text's
+    experts = 16 * 16 * WIDTH * 4
+    whole = sum(file.stat().st_size for file in folder.iterdir())
+    assert (folder / shared.FILE).stat().st_size >= 2 * experts
+    assert (folder / "both.onnx").stat().st_size < whole / 4

@@ -1,0 +1,198 @@
+"""The picture side: bytes to a unit vector, and the states of its patches.
+
+B batch, C channels, H W rows and columns of a map, P patches, M embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from torch import Tensor
+
+from triptych.encoders.mobilenet import (
+    IMAGE_SIZE,
+    LAST_MAP,
+    MobileNet,
+    PictureHead,
+    SameConv,
+)
+from triptych.model import JointModel
+from triptych.training.export.graph import Graph
+from triptych.training.export.parts import (
+    Floats,
+    all_true,
+    experts_norm,
+    ints,
+    linear,
+    numbers,
+    through_experts,
+)
+
+Range = tuple[float, float]
+
+
+def picture_model(model: JointModel, *, ranges: Mapping[int, Range] | None) -> onnx.ModelProto:
+    """Return bytes_BHW3 to `vectors`, `states` (for pairs) and `read` (for fusion).
+
+    With `ranges` of the layers' outputs (-1: the picture) the convolutions compute in eight bits.
+    """
+    graph, trunk = Graph(quantised=ranges is not None), model.picture
+    assert isinstance(trunk, MobileNet)
+    shape = ["batch", IMAGE_SIZE, IMAGE_SIZE, 3]
+    pictures = helper.make_tensor_value_info("pictures", TensorProto.UINT8, shape)
+    pixels = graph.op("Cast", "pictures", to=TensorProto.FLOAT)
+    pixels = graph.op("Sub", graph.op("Mul", pixels, graph.number(1 / 127.5)), graph.number(1.0))
+    pixels = graph.op("Transpose", pixels, perm=[0, 3, 1, 2])
+    map_BCHW = _Trunk(graph, trunk, ranges).run(pixels)
+    flat_BCP = graph.op("Reshape", map_BCHW, ints(graph, 0, model.config.channels, -1))
+    turned_BPC = graph.op("Transpose", flat_BCP, perm=[0, 2, 1])
+    read = graph.op("Mul", turned_BPC, graph.number(model.head.scale.item()))
+    patches = linear(graph, read, model.head.mean)
+    mask_BP = all_true(graph, patches)
+    states = through_experts(graph, patches, model, experts_norm(model, "picture"), mask=mask_BP)
+    outputs: dict[str, tuple[str, list[str | int]]] = {
+        "vectors": (picture_vector(graph, read, states, model), ["batch", model.config.dim]),
+        "states": (states, ["batch", "patches", model.config.width]),
+        "read": (read, ["batch", "patches", model.config.channels]),
+    }
+    return graph.model(inputs=[pictures], outputs=outputs)
+
+
+def picture_vector(graph: Graph, read: str, states: str, model: JointModel) -> str:
+    """Unit rows of the mean patch and of what the heads look at."""
+    head = model.head
+    vectors = graph.op("ReduceMean", states, ints(graph, 1), keepdims=0)
+    if head.attend:
+        vectors = graph.op("Add", vectors, _seen(graph, read, head))
+    bent = linear(graph, graph.op("Gelu", linear(graph, vectors, head.widen)), head.narrow)
+    return graph.unit(linear(graph, graph.op("Add", vectors, bent), model.leave_picture))
+
+
+def _seen(graph: Graph, read: str, head: PictureHead) -> str:
+    num_heads = len(head.heads_HCM)
+    look_CH = graph.constant(numbers(head.look.weight).T.copy())
+    scores_BPH = graph.op(
+        "Add", graph.op("MatMul", read, look_CH), graph.constant(numbers(head.look.bias))
+    )
+    share_BHP = graph.op("Softmax", graph.op("Transpose", scores_BPH, perm=[0, 2, 1]), axis=-1)
+    pooled_BHC = graph.op("MatMul", share_BHP, read)
+    parts = graph.split("Split", pooled_BHC, outputs=num_heads, axis=1, num_outputs=num_heads)
+    weights = numbers(head.heads_HCM)
+    seen = [
+        graph.linear(graph.op("Squeeze", part, ints(graph, 1)), weight_NK=weights[at].T.copy())
+        for at, part in enumerate(parts)
+    ]
+    return graph.op("Concat", *seen, axis=1)
+
+
+class _Trunk:
+    """Writes the convolutions, with fixed scales where ranges are given."""
+
+    def __init__(self, graph: Graph, trunk: MobileNet, ranges: Mapping[int, Range] | None) -> None:
+        self.graph, self.trunk, self.ranges = graph, trunk, ranges
+        self.scales: dict[int, float] = {}
+
+    def run(self, pixels: str) -> str:
+        outputs, size = {-1: self._fixed(pixels, -1)}, {-1: IMAGE_SIZE}
+        for index, layer in enumerate(self.trunk.layers[: LAST_MAP + 1]):
+            source = layer.inputs[0]
+            if layer.op == "add":
+                raw, size[index] = (
+                    self.graph.op("Add", *(outputs[i] for i in layer.inputs)),
+                    size[source],
+                )
+            else:
+                conv = self.trunk.convs[layer.name.replace(".", "_")]
+                assert isinstance(conv, SameConv)
+                raw = self._conv(
+                    outputs[source], conv, source=source, size=size[source], index=index
+                )
+                size[index] = -(-size[source] // layer.stride)
+            outputs[index] = self._fixed(raw, index)
+        return outputs[LAST_MAP]
+
+    def _conv(self, x: str, conv: SameConv, *, source: int, size: int, index: int) -> str:
+        weight, bias = numbers(conv.weight), numbers(conv.bias)
+        steps = -(-size // conv.stride)
+        total = max((steps - 1) * conv.stride + weight.shape[2] - size, 0)
+        low, high = total // 2, total - total // 2
+        names = self._weights(weight, bias, source=source)
+        y = self.graph.op(
+            "Conv",
+            x,
+            *names,
+            pads=[low, low, high, high],
+            strides=[conv.stride] * 2,
+            group=conv.groups,
+        )
+        # eight bits that begin at zero are a relu by themselves
+        return (
+            y
+            if not conv.relu or (self.ranges and index in self.ranges)
+            else self.graph.op("Relu", y)
+        )
+
+    def _weights(self, weight: Floats, bias: Floats, *, source: int) -> list[str]:
+        graph = self.graph
+        if self.ranges is None or source not in self.scales:
+            return [graph.constant(weight), graph.constant(bias)]
+        scale = np.abs(weight).max(axis=(1, 2, 3)) / 127
+        scale = np.maximum(scale, 1e-9).astype(np.float32)
+        in_bytes = np.rint(weight / scale[:, None, None, None]).astype(np.int8)
+        bias_scale = (scale * self.scales[source]).astype(np.float32)
+        bias_int = np.rint(bias / bias_scale).clip(-(2**31) + 1, 2**31 - 1).astype(np.int32)
+        return [
+            self._back(in_bytes, scale, zero=np.zeros(len(scale), np.int8)),
+            self._back(bias_int, bias_scale, zero=np.zeros(len(scale), np.int32)),
+        ]
+
+    def _back(self, array: NDArray[np.integer], scale: Floats, *, zero: NDArray[np.integer]) -> str:
+        constants = (self.graph.constant(part) for part in (array, scale, zero))
+        return self.graph.op("DequantizeLinear", *constants, axis=0)
+
+    def _fixed(self, x: str, index: int) -> str:
+        """Round to 256 steps of a range that was fixed at export."""
+        if self.ranges is None or index not in self.ranges:
+            return x
+        low, high = min(self.ranges[index][0], 0.0), max(self.ranges[index][1], 0.0)
+        scale = np.float32(max(high - low, 1e-6) / 255)
+        self.scales[index] = float(scale)
+        zero = np.asarray(round(-low / float(scale)), dtype=np.uint8)
+        step, point = self.graph.constant(np.asarray(scale)), self.graph.constant(zero)
+        return self.graph.op(
+            "DequantizeLinear", self.graph.op("QuantizeLinear", x, step, point), step, point
+        )
+
+
+def measured_ranges(trunk: MobileNet, batches: list[Tensor]) -> dict[int, Range]:
+    """For every output the range whose 256 steps give the least error on training pictures."""
+    samples: dict[int, list[Tensor]] = {}
+    with torch.inference_mode():
+        for pixels in batches:
+            for index, output in enumerate(trunk.outputs(pixels)):
+                flat = output.flatten()
+                samples.setdefault(index, []).append(flat[:: max(len(flat) // 60_000, 1)])
+    found = {index: _best_range(torch.cat(parts)) for index, parts in samples.items()}
+    return {-1: (-1.0, 1.0), **found}
+
+
+def _best_range(sample: Tensor) -> Range:
+    low, high = float(sample.min()), float(sample.max())
+    # cutting more than a fifth off the tails cost far more than finer steps gained, on every layer
+    parts = [1.0, 0.95, 0.9, 0.85, 0.8, 0.7]
+    errors = [
+        float((_rounded(sample, low * part, high * part) - sample).square().mean())
+        for part in parts
+    ]
+    best = parts[errors.index(min(errors))]
+    return low * best, high * best
+
+
+def _rounded(sample: Tensor, low: float, high: float) -> Tensor:
+    step = max(high - low, 1e-6) / 255
+    return ((sample - low) / step).round().clamp(0, 255) * step + low

@@ -1,0 +1,72 @@
+"""What the scorer of pairs adds to the cosine, on captions whose first candidates it orders.
+
+T texts, N pictures, K candidates of a text, M embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from triptych.encoders.base import TokenStates
+from triptych.encoders.entrance import States
+from triptych.model import JointModel
+from triptych.training.batches import read_texts, text_ids
+from triptych.training.data import Row
+from triptych.training.features import CUT
+
+WEIGHTS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)  # cosines per unit of the score
+
+
+def reranked(
+    model: JointModel,
+    tokenizer: Tokenizer,
+    *,
+    rows: Sequence[Row],
+    maps_NHWC: Tensor,
+    captions: int = 1,
+    candidates: int = 50,
+) -> dict[float, float]:
+    """Return recall@1 in percent for each weight of the score beside the cosine (0: none)."""
+    pictures, emb_NM = _pictures(model, maps_NHWC)
+    hits, asked = dict.fromkeys(WEIGHTS, 0), 0
+    texts = [(at, text) for at, row in enumerate(rows) for text in row.texts[:captions]]
+    for start in range(0, len(texts), 32):
+        some = texts[start : start + 32]
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            out = model(read_texts(model, text_ids(tokenizer, [text for _, text in some])), None)
+            cosines_TN = out.emb_BM.float() @ emb_NM.T
+            top_TK = cosines_TN.topk(min(candidates, len(emb_NM)), dim=1).indices
+            assert out.text is not None
+            scores_TK = _scores(model, out.text, pictures, top_TK)
+        cosines_TK = cosines_TN.gather(1, top_TK)
+        own_T = torch.tensor([at for at, _ in some])
+        for weight in WEIGHTS:
+            best_T = (cosines_TK + weight * scores_TK).argmax(dim=1, keepdim=True)
+            hits[weight] += int((top_TK.gather(1, best_T)[:, 0] == own_T).sum())
+        asked += len(some)
+    return {weight: round(100 * count / asked, 2) for weight, count in hits.items()}
+
+
+def _pictures(model: JointModel, maps_NHWC: Tensor) -> tuple[States, Tensor]:
+    tokens, embs = [], []
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        for chunk in torch.split(maps_NHWC, 64):
+            out = model(None, model.look(chunk.permute(0, 3, 1, 2), after=CUT))
+            assert out.picture is not None
+            tokens.append(out.picture.tokens_BTD)
+            embs.append(out.emb_BM.float())
+    all_NPD = torch.cat(tokens)
+    return TokenStates(all_NPD, torch.ones(all_NPD.shape[:2], dtype=torch.bool)), torch.cat(embs)
+
+
+def _scores(model: JointModel, text: States, pictures: States, top_TK: Tensor) -> Tensor:
+    rows = []
+    for at, top_K in enumerate(top_TK):
+        one = TokenStates(text.tokens_BTD[at : at + 1], text.mask_BT[at : at + 1])
+        some = TokenStates(pictures.tokens_BTD[top_K], pictures.mask_BT[top_K])
+        rows.append(model.score(one, some).scores_B.float())
+    return torch.stack(rows)
