@@ -51,7 +51,7 @@ def prefixes(
     pictures_NM: Matrix, *, texts_TM: Matrix, right_TN: NDArray[np.bool_]
 ) -> dict[str, float]:
     """Texts to pictures by the first numbers of each embedding alone, made unit again."""
-    figures = {}
+    figures: dict[str, float] = {}
     for length in (256, 128, 64):
         if pictures_NM.shape[1] > length:
             short_TN = unit_rows(texts_TM[:, :length]) @ unit_rows(pictures_NM[:, :length]).T
