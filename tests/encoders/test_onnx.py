@@ -137,8 +137,7 @@ def test_words_find_colours_and_things_find_their_like(model: OnnxModel) -> None
 def test_words_alone_do_not_load_the_picture_tower() -> None:
     fresh = OnnxModel.load()
     fresh.embed_texts(["a dog"])
-    assert "_text_session" in vars(fresh)
-    assert "_image_session" not in vars(fresh)
+    assert set(fresh._sessions) == {"text"}
 
 
 def test_the_files_are_what_the_fingerprint_says(model: OnnxModel) -> None:
