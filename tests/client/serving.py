@@ -15,9 +15,10 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @contextmanager
-def served(data: Path, *options: str) -> Iterator[str]:
+def served(data: Path, *options: str, **variables: str) -> Iterator[str]:
     """Yield the address of a server of the folder `data`; it must stop in peace."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("TRIPTYCH_")}
+    env |= variables
     command = [sys.executable, "-m", "triptych.cli.main", "serve", "--port", "0", "--log", "off"]
     server = subprocess.Popen(
         [*command, "--data", str(data), "--model", "hashing:64", *options],

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import jsonschema
 import pytest
 import yaml
 
 import triptych
+from tests.client.serving import served
 from triptych.cli.serve import OPTIONS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -126,6 +129,24 @@ def test_an_image_does_not_run_as_root_and_says_how_it_is(path: Path) -> None:
 def test_variables_are_those_that_the_server_knows(path: Path) -> None:
     known = {option.variable for option in OPTIONS} | {"TRIPTYCH_API_KEY"}
     assert set(re.findall(r"TRIPTYCH_[A-Z_]+", path.read_text())) <= known
+
+
+def test_with_the_variables_of_an_image_it_is_ready_for_all_who_ask(tmp_path: Path) -> None:
+    (line,) = re.findall(r"TRIPTYCH_DATA=.*", DOCKERFILES[0].read_text())
+    variables = dict(pair.split("=") for pair in line.split())
+    assert variables.keys() == {"TRIPTYCH_DATA", "TRIPTYCH_HOST", "TRIPTYCH_PORT"}
+    key = "k" * 40
+    with served(tmp_path, TRIPTYCH_HOST=variables["TRIPTYCH_HOST"], TRIPTYCH_API_KEY=key) as url:
+        url = url.replace("0.0.0.0", "127.0.0.1")
+        until = time.monotonic() + 20
+        # a kubelet asks by the pod's address, Prometheus and the others by a name
+        for path, host in [("/livez", "10.1.2.3:8000"), ("/readyz", "10.1.2.3:8000")]:
+            while httpx2.get(url + path, headers={"Host": host}).status_code != 200:
+                assert time.monotonic() < until, path
+                time.sleep(0.05)
+        assert httpx2.get(f"{url}/metrics", headers={"Host": "api:8000"}).status_code == 401
+        shown = {"Host": "api:8000", "Authorization": f"Bearer {key}"}
+        assert "triptych_ready 1.0" in httpx2.get(f"{url}/metrics", headers=shown).text
 
 
 def test_what_is_copied_into_an_image_is_let_through() -> None:
