@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
@@ -26,6 +27,7 @@ LINES = "application/x-ndjson"
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _LONGEST_NUMBER = 400  # digits
+_TAIL = 64  # bytes at the end of a form that are looked at
 
 
 def content_type(request: Request) -> str:
@@ -68,26 +70,17 @@ async def whole_body(request: Request, *, most: int) -> bytes:
 
 async def form(request: Request, *, limits: Limits) -> tuple[dict[str, str], Files]:
     """Return the fields and the files of a multipart body; nothing is kept under a sent name."""
-    read = 0
-
-    async def counted() -> Message:
-        nonlocal read
-        message = await request.receive()
-        read += len(message.get("body", b""))
-        if read > limits.body_bytes:
-            raise too_large(f"The body has {read:,} bytes or more", most=limits.body_bytes)
-        return message
-
+    stream = _FormStream(request, most=limits.body_bytes)
     try:
-        parts = await Request(request.scope, counted).form(
+        parts = await Request(request.scope, stream).form(
             max_files=limits.form_parts,
             max_fields=limits.form_parts,
             max_part_size=limits.field_bytes,
         )
     except HTTPException as error:
-        raise ApiError(400, "bad_multipart", f"The form is not sound: {error.detail}") from None
-    except ClientDisconnect:
-        raise ApiError(400, "bad_request", "The connection ended before the body did.") from None
+        raise stream.refused or ApiError(
+            400, "bad_multipart", f"The form is not sound: {error.detail}"
+        ) from None
     fields: dict[str, str] = {}
     files: Files = {}
     for name, value in parts.multi_items():
@@ -99,6 +92,32 @@ async def form(request: Request, *, limits: Limits) -> tuple[dict[str, str], Fil
             files.setdefault(name, []).append(await value.read())
     await parts.close()
     return fields, files
+
+
+class _FormStream:
+    """Receives a form, within a limit and up to its end.
+
+    What is wrong is raised as the parser's own error: only then does it let go of its files.
+    """
+
+    def __init__(self, request: Request, *, most: int) -> None:
+        self.refused: ApiError | None = None
+        self._receive, self._most = request.receive, most
+        self._read, self._tail = 0, b""
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        body = message.get("body", b"")
+        self._read += len(body)
+        self._tail = (self._tail + body)[-_TAIL:]
+        if self._read > self._most:
+            self.refused = too_large(f"The body has {self._read:,} bytes or more", most=self._most)
+            raise MultiPartException("too large")
+        if message["type"] == "http.disconnect" or (
+            not message.get("more_body") and not self._tail.rstrip().endswith(b"--")
+        ):
+            raise MultiPartException("it ends before its last boundary")
+        return message
 
 
 def parse_json(data: bytes | str, *, depth: int) -> Any:

@@ -128,9 +128,12 @@ class Fetcher:
             watch.daemon = True
             watch.start()
             try:
-                return self._exchange(connected, target)
+                found = self._exchange(connected, target)
             finally:
                 watch.cancel()
+        if time.monotonic() >= deadline:  # what was cut off reads like an end
+            raise _failed()
+        return found
 
     def _exchange(self, connected: socket.socket, target: _Target) -> bytes | str:
         connection = http.client.HTTPConnection(target.host, target.port)

@@ -120,6 +120,10 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(431, "too_large", "The request's headers are too long.")
 
     def on_headers_complete(self) -> None:
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.limits.head_bytes:
+            self._head_bytes = size
+            raise ValueError  # the parser says that the request is no good
         super().on_headers_complete()
         self._head_since = 0.0
         self._body_since, self._body_bytes = time.monotonic(), 0
@@ -129,7 +133,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._body_since = 0.0
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, "bad_request", "The request is no HTTP.")
+        if self._head_bytes > self.limits.head_bytes:
+            self._refuse(431, "too_large", "The request's headers are too long.")
+        else:
+            self._refuse(400, "bad_request", "The request is no HTTP.")
 
     def pause_writing(self) -> None:
         self._write_stalled = time.monotonic()

@@ -76,6 +76,9 @@ class HttpServer:
     def run(self, listener: socket.socket) -> None:
         """Serve on the socket until SIGTERM or SIGINT."""
         logs.set_up(self.config.log)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # uvicorn raises again what it was stopped by: the end that was asked for is no failure
+            signal.signal(number, lambda *_: None)
         _Server(self.uvicorn_config(), self.application).run(sockets=[listener])
 
     def uvicorn_config(self) -> uvicorn.Config:

@@ -128,6 +128,8 @@ async def _write(request: Request, server: Rooms, caller: Caller, name: str, mod
         given = (await json_body(request, Items)).items
     else:
         given, files = await _from_form(request)
+    if len(given) > server.config.limits.items:
+        raise too_large(f"There are {len(given):,} items", most=server.config.limits.items)
     caller.spend(len(given))
     return await working(
         request, _store, server, caller.tenant, name, list(enumerate(given)), mode, files
@@ -181,11 +183,8 @@ async def _from_form(request: Request) -> tuple[list[Any], dict[str, bytes]]:
     files = _single(uploads)
     if "items" in fields:
         given = parsed(fields.pop("items"), limits.json_depth)
-        if fields or not isinstance(given, list) or len(given) > limits.items:
-            raise InvalidInput(
-                f"The part items is a JSON array of at most {limits.items:,}, and stands alone "
-                "beside the files."
-            )
+        if fields or not isinstance(given, list):
+            raise InvalidInput("The part items is a JSON array, alone beside the files.")
         return given, files
     item: dict[str, Any] = dict(fields)
     if "metadata" in item:

@@ -1,0 +1,306 @@
+"""Jobs, health, numbers, the log, and an end that loses nothing."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.api.live import Live, serving
+from triptych.api.logs import AccessLog, JsonFormatter
+
+JOBS = "/v1/collections/photos/jobs"
+
+
+def finished(live: Live, id: str, *, seconds: float = 20) -> Any:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        job = live.json("GET", f"/v1/jobs/{id}")
+        if job["finished"] is not None:
+            return job
+        time.sleep(0.02)
+    raise AssertionError(job)
+
+
+def test_a_job_stores_its_items(live: Live) -> None:
+    lines = [json.dumps({"id": f"job{at}", "text": f"item {at}"}) for at in range(150)]
+    lines[70:70] = ["", "no json"]
+    headers = {"content-type": "application/x-ndjson"}
+    reply = live.client.post(JOBS, content="\n".join(lines), headers=headers)
+    assert reply.status_code == 202
+    job = reply.json()
+    assert reply.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert (job["total"], job["collection"], job["mode"]) == (151, "photos", "upsert")
+    over = finished(live, job["id"])
+    assert (over["status"], over["written"], over["num_errors"]) == ("done", 150, 1)
+    assert over["errors"][0]["index"] == 71
+    assert live.json("GET", "/v1/jobs")["jobs"][0] == over
+    folder = live.rooms.catalog.settings.data / ".jobs" / "default"
+    assert [path.suffix for path in folder.glob(f"{job['id']}*")] == [".json"]
+
+
+def test_a_job_is_watched_to_its_end(live: Live) -> None:
+    items = {"items": [{"id": f"w{at}", "text": "w"} for at in range(100)]}
+    job = live.json("POST", JOBS, items)
+    with live.client.stream("GET", f"/v1/jobs/{job['id']}/events") as reply:
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        events = "".join(reply.iter_text()).strip().split("\n\n")
+    assert all(event.startswith("event: progress\ndata: {") for event in events[:-1])
+    kind, data = events[-1].split("\ndata: ")
+    assert kind == "event: end"
+    assert (json.loads(data)["status"], json.loads(data)["written"]) == ("done", 100)
+
+
+def test_a_job_in_mode_add_names_what_is_there(live: Live) -> None:
+    items = {"items": [{"id": "once", "text": "a"}]}
+    finished(live, live.json("POST", JOBS, items)["id"])
+    over = finished(live, live.json("POST", f"{JOBS}?mode=add", items)["id"])
+    assert (over["written"], over["errors"][0]["error"]["code"]) == (0, "already_exists")
+
+
+def test_a_job_is_called_off(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = live.rooms.jobs._write
+
+    def slow(*args: Any) -> Any:
+        time.sleep(0.2)
+        return write(*args)
+
+    monkeypatch.setattr(live.rooms.jobs, "_write", slow)
+    items = {"items": [{"id": f"c{at}", "text": "c"} for at in range(1_000)]}
+    job = live.json("POST", JOBS, items)
+    live.json("DELETE", f"/v1/jobs/{job['id']}")
+    over = finished(live, job["id"])
+    assert over["status"] == "cancelled"
+    assert over["written"] < 1_000
+
+
+def test_a_job_of_a_collection_that_goes_away_fails(live: Live) -> None:
+    live.json("POST", "/v1/collections", {"name": "gone"})
+    live.json("DELETE", "/v1/collections/gone")
+    assert live.error("POST", "/v1/collections/gone/jobs", {"items": [{"id": "a"}]})[0] == 404
+    assert live.error("GET", f"/v1/jobs/{'0' * 32}") == (404, "not_found")
+    assert live.error("GET", "/v1/jobs/..%2f..%2fx") == (404, "not_found")
+
+
+def test_a_job_goes_on_after_a_restart(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = {"items": [{"id": str(at), "text": f"t{at}"} for at in range(300)]}
+    with serving(data) as live:
+        live.json("POST", "/v1/collections", {"name": "photos"})
+        write = live.rooms.jobs._write
+        monkeypatch.setattr(
+            live.rooms.jobs, "_write", lambda *args: time.sleep(0.3) or write(*args)
+        )
+        id = live.json("POST", JOBS, items)["id"]
+    with serving(data) as live:
+        over = finished(live, id)
+        assert (over["status"], over["written"], over["done"]) == ("done", 300, 300)
+        assert live.json("POST", "/v1/collections/photos/items/count", {}) == {"count": 300}
+
+
+def test_it_is_ready_while_a_true_embedding_and_a_true_search_go_well(data: Path) -> None:
+    with serving(data) as live:
+        assert live.json("GET", "/livez") == {"status": "ok"}
+        ready = live.json("GET", "/readyz")
+        assert ready["status"] == "ready"
+        assert {name: check["ok"] for name, check in ready["checks"].items()} == {
+            "embed": True, "search": True, "data": True, "answers": True,
+        }  # fmt: skip
+        model = live.rooms.catalog.model(None)
+
+        def broken(items: Any) -> Any:
+            raise MemoryError
+
+        working, model.embed = model.embed, broken  # type: ignore[method-assign]
+        live.rooms.health.probe()
+        reply = live.client.get("/readyz")
+        assert (reply.status_code, reply.json()["checks"]["embed"]["ok"]) == (503, False)
+        assert live.client.get("/livez").status_code == 200
+        model.embed = working  # type: ignore[method-assign]
+        live.rooms.health.probe()
+        assert live.client.get("/readyz").status_code == 200
+
+
+def test_it_is_not_ready_where_nobody_gets_an_answer(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(data) as live:
+        monkeypatch.setattr(live.rooms.catalog, "names", lambda tenant: 1 / 0)
+        live.rooms.health._went_well = 0
+        for _ in range(6):
+            assert live.client.get("/v1/collections").status_code == 500
+        assert live.client.get("/readyz").status_code == 503
+
+
+def test_numbers_tell_what_was_done(live: Live) -> None:
+    live.json("POST", "/v1/collections/photos/search", {"query": "numbers"})
+    live.json("POST", "/v1/collections/photos/search", {"query": "numbers"})
+    text = live.client.get("/metrics").text
+    route = 'route="/v1/collections/{name}/search"'
+    assert f'triptych_requests_total{{method="POST",{route},status="200"}}' in text
+    assert 'triptych_answers_total{tier="process"}' in text
+    assert 'triptych_stage_seconds_count{stage="embed"}' in text
+    assert "triptych_pool_waiting 0.0" in text
+
+
+def test_no_line_of_the_log_can_be_forged() -> None:
+    stream = io.StringIO()
+    log = AccessLog("json", stream)
+    log._timer = object()  # type: ignore[assignment]
+    log.note("id", "GET", '/x\n{"status": 200}\x1b[2J"', 404, 0.001, 'na"me')
+    log.flush()
+    (line,) = stream.getvalue().splitlines()
+    said = json.loads(line)
+    assert said["path"] == '/x\n{"status": 200}\x1b[2J"'
+    assert (said["status"], said["ms"], said["key"]) == (404, 1.0, 'na"me')
+    assert JsonFormatter()
+
+
+def test_the_dashboard_asks_for_numbers_that_there_are(live: Live) -> None:
+    import re
+
+    text = live.client.get("/metrics").text
+    known = set(re.findall(r"^# TYPE (\w+)", text, flags=re.MULTILINE))
+    path = Path(__file__).parents[2] / "deploy" / "grafana" / "triptych.json"
+    board = json.loads(path.read_text())
+    asked = {
+        name
+        for panel in board["panels"]
+        for target in panel.get("targets", [])
+        for name in re.findall(r"triptych_\w+", target["expr"])
+    }
+    assert len(asked) >= 6
+    for name in asked:
+        assert re.sub(r"_(bucket|count|sum)$", "", name) in known | {f"{one}" for one in known}, (
+            name
+        )
+
+
+def start(data: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
+    """Start `triptych serve` as a person does; return it and where it listens."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "triptych.cli.main", "serve", "--port", "0", *options],
+        env={
+            **os.environ,
+            "TRIPTYCH_DATA": str(data),
+            "TRIPTYCH_MODEL": "hashing:64",
+            "TRIPTYCH_LOG": "json",
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert "serving" in line, line
+    url = line.rsplit(" ", 1)[-1].strip()
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        try:
+            if httpx2.get(f"{url}/livez").status_code == 200:
+                break
+        except httpx2.TransportError:
+            time.sleep(0.05)
+    return process, url
+
+
+def test_the_end_under_load_loses_nothing_that_was_acknowledged(data: Path) -> None:
+    process, url = start(data)
+    httpx2.post(f"{url}/v1/collections", json={"name": "photos"}).raise_for_status()
+    acknowledged: list[str] = []
+    stop = threading.Event()
+
+    def write(number: int) -> None:
+        with httpx2.Client(base_url=url, timeout=30) as client:
+            for at in range(100_000):
+                if stop.is_set():
+                    return
+                id = f"{number}-{at}"
+                try:
+                    reply = client.put(
+                        "/v1/collections/photos/items", json={"items": [{"id": id, "text": id}]}
+                    )
+                except httpx2.TransportError:
+                    return
+                if reply.status_code == 200:
+                    acknowledged.append(id)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    assert process.stderr is not None
+    _, said = process.communicate(timeout=20)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert process.returncode == 0, said
+    assert "Traceback" not in said, said
+    assert len(acknowledged) > 5
+    with serving(data) as live:
+        for start_at in range(0, len(acknowledged), 500):
+            ids = acknowledged[start_at : start_at + 500]
+            found = live.json("POST", "/v1/collections/photos/items/get", {"ids": ids})
+            assert None not in found["items"]
+    lines = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert {"request_id", "path", "status", "ms"} <= set(lines[0])
+
+
+def test_an_address_that_is_taken(data: Path, live: Live) -> None:
+    from triptych.errors import NotAvailable
+
+    with pytest.raises(NotAvailable, match="Cannot listen"):
+        from triptych.api.config import ServerConfig
+        from triptych.api.server import HttpServer
+        from triptych.settings import Settings
+
+        config = ServerConfig(port=live.port, model="hashing")
+        HttpServer(Settings(data=data, model="hashing"), config).bind()
+
+
+def test_without_the_extra_it_says_which(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from triptych.cli.main import main
+
+    monkeypatch.setitem(sys.modules, "triptych.api.server", None)
+    for name in [name for name in sys.modules if name.startswith("uvicorn")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "triptych.api.server")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["serve"]) == 2
+    assert 'pip install "triptych[server]"' in capsys.readouterr().err
+
+
+def test_every_option_is_a_variable_and_the_option_wins(capsys: pytest.CaptureFixture[str]) -> None:
+    from triptych.cli.main import main
+    from triptych.cli.serve import OPTIONS, resolved
+    from triptych.errors import InvalidInput
+
+    with pytest.raises(SystemExit):
+        main(["serve", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    document = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
+    for option in OPTIONS:
+        assert (
+            f"[{option.variable}]" in shown.replace(" ", "").replace("\n", "")
+            or option.variable in shown
+        )
+        assert f"`{option.flag}` | `{option.variable}`" in document
+    both = resolved({"port": "1"}, {"TRIPTYCH_PORT": "2", "TRIPTYCH_MAX_BODY": "3MB"})
+    assert both == {"port": 1, "max_body": 3 * 2**20}
+    with pytest.raises(InvalidInput, match="TRIPTYCH_PORT"):
+        resolved({}, {"TRIPTYCH_PORT": "many"})
+    for name, wrong in (
+        ("REQUEST_TIMEOUT", "0"), ("REQUEST_TIMEOUT", "nan"), ("RATE", "-1"), ("READ_ONLY", "perhaps"),
+        ("LOG", "xml"), ("MAX_BODY", "MB"), ("REQUEST_TIMEOUT", "x"),
+    ):  # fmt: skip
+        with pytest.raises(InvalidInput, match=f"TRIPTYCH_{name}"):
+            resolved({}, {f"TRIPTYCH_{name}": wrong})
