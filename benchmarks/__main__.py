@@ -18,6 +18,7 @@ BENCHMARKS = [
     "stores",
     "cache",
     "losses",
+    "serve",
 ]
 ON_DEMAND = ["late", "alignment", "million"]
 

@@ -289,12 +289,12 @@ def test_a_slow_server_is_given_up(site: Watch) -> None:
 
 def test_no_host_is_flooded(site: Watch) -> None:
     fetcher = Fetcher(FetchConfig(hosts=("*",), seconds=1))
-    threads = [
-        threading.Thread(
-            target=lambda: pytest.raises(PictureError, fetcher.fetch, "http://allowed.example/slow")
-        )
-        for _ in range(2)
-    ]
+
+    def fetch_slowly() -> None:
+        with pytest.raises(PictureError):
+            fetcher.fetch("http://allowed.example/slow")
+
+    threads = [threading.Thread(target=fetch_slowly) for _ in range(2)]
     for thread in threads:
         thread.start()
     time.sleep(0.3)

@@ -1,0 +1,230 @@
+"""The HTTP server: known answers beside fixed bytes, unknown queries beside the model, memory, slow
+connections.
+
+Every contestant is a process of its own on the same uvicorn (uvloop, httptools, no access log);
+`wrk` of Debian asks over 16 connections, in turns.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+
+from benchmarks.common import WORK
+from triptych.keys import new_key, write_keys
+from triptych.settings import Settings
+
+ITEMS = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+ROUNDS = 3
+SECONDS = 2
+CONNECTIONS = 16
+_PLAIN = """
+import sys, uvicorn
+from fastapi import FastAPI, Response
+BODY = open(sys.argv[2], "rb").read()
+api = FastAPI()
+
+@api.post("/fixed")
+async def fixed() -> Response:
+    return Response(BODY, media_type="application/json")
+
+async def raw(scope, receive, send):
+    if scope["type"] == "lifespan":
+        return
+    await receive()
+    length = str(len(BODY)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": BODY})
+
+uvicorn.run(api if sys.argv[1] == "fastapi" else raw, port=int(sys.argv[3]), loop="uvloop",
+            http="httptools", access_log=False, log_level="error", lifespan="off")
+"""
+
+
+class RandomModel:
+    """Stands in for a model while a collection is filled: its own fingerprint, any vectors."""
+
+    def __init__(self, like: Any) -> None:
+        self.name, self.fingerprint, self.dim = like.name, like.fingerprint, like.dim
+        self.languages = like.languages
+        self._random = np.random.default_rng(0)
+
+    def embed(self, items: Any) -> Any:
+        rows = self._random.standard_normal((len(items), self.dim)).astype(np.float32)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def filled(folder: Path) -> Settings:
+    """Return a data folder with the collection `many`; its vectors are random, its model is not."""
+    settings = Settings(data=folder)
+    path = folder / "default" / "many"
+    model = settings.open_model()
+    if not (folder / "done").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        from triptych.retrieval.collection import Collection
+
+        with Collection.open(path, embedder=RandomModel(model)) as collection:
+            collection.add({"id": str(at), "text": f"item {at}"} for at in range(ITEMS))
+            collection.optimize()
+        settings.keep(model)
+        (folder / "done").touch()
+    return settings
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[str], port: int, path: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Yield a server that answers."""
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            try:
+                httpx2.get(f"http://127.0.0.1:{port}{path}")
+                break
+            except httpx2.TransportError:
+                time.sleep(0.05)
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wrk(url: str, body: str, key: str, *, seconds: float = SECONDS) -> float:
+    """Return requests a second over 16 connections; every answer must be a success."""
+    script = Path(tempfile.gettempdir()) / "triptych-wrk.lua"
+    script.write_text(
+        f"wrk.method='POST'\nwrk.body='{body}'\nwrk.headers['Content-Type']='application/json'\n"
+        f"wrk.headers['Authorization']='Bearer {key}'\n"
+    )
+    options = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script)]
+    said = subprocess.run(["wrk", *options, url], capture_output=True, text=True, check=True).stdout
+    assert "Non-2xx" not in said, said
+    found = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    assert found is not None, said
+    return float(found[1])
+
+
+def rss(process: subprocess.Popen[bytes]) -> float:
+    """Return the megabytes that the process holds."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+
+
+def known(stack: ExitStack, url: str, key: str, process: subprocess.Popen[bytes]) -> None:
+    """Print known answers beside fixed bytes, and the growth of memory."""
+    body = '{"query":"a red bicycle"}'
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    for _ in range(2):
+        reply = httpx2.post(url, content=body, headers=headers)
+    assert reply.headers["x-triptych-tier"] == "process"
+    answer = WORK / "answer.json"
+    answer.write_bytes(reply.content)
+    contestants = {"triptych, known": url}
+    for name in ("fastapi", "raw"):
+        port = free_port()
+        command = [sys.executable, "-c", _PLAIN, name, str(answer), str(port)]
+        stack.enter_context(running(command, port, "/fixed"))
+        contestants[f"{name}, fixed bytes"] = f"http://127.0.0.1:{port}/fixed"
+    rates: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(ROUNDS):
+        for name, where in contestants.items():
+            rates[name].append(wrk(where, body, key))
+    ours = rates["triptych, known"]
+    print(f"answers of {len(reply.content):,} bytes, {CONNECTIONS} connections, wrk:")
+    for name, found in rates.items():
+        ratio = statistics.median(a / b for a, b in zip(ours, found, strict=True))
+        print(f"  {name:22} {statistics.median(found):8,.0f} requests/s   ours is {ratio:.2f} x")
+    before, done = rss(process), 0.0
+    while done < 100_000:
+        done += wrk(url, body, key, seconds=5) * 5
+    grown = (rss(process) - before) * 100_000 / done
+    print(f"memory: {grown:+.2f} MB per 100,000 requests ({before:.0f} MB before)")
+
+
+def unknown(settings: Settings, url: str, key: str) -> None:
+    """Print queries that nobody asked before beside the model's own time, in turns."""
+    model = settings.open_model()
+    headers = {"Authorization": f"Bearer {key}"}
+    times: dict[str, list[float]] = {"http": [], "model": []}
+    with httpx2.Client(headers=headers, timeout=60) as client:
+        for at in range(230):
+            words = f"a picture of thing {at} on a beach"
+            start = time.perf_counter()
+            client.post(url, json={"query": words}).raise_for_status()
+            middle = time.perf_counter()
+            from triptych.types import Item
+
+            model.embed([Item(id="q", text=words)])
+            end = time.perf_counter()
+            if at >= 30:
+                times["http"].append((middle - start) * 1000)
+                times["model"].append((end - middle) * 1000)
+    http, alone = (statistics.median(times[name]) for name in ("http", "model"))
+    print(f"unknown, {ITEMS:,} items: p50 {http:.1f} ms, the model alone {alone:.1f} ms, "
+          f"the rest {http - alone:+.1f} ms")  # fmt: skip
+
+
+def slow(url: str, key: str, port: int) -> None:
+    """Print an honest client's p95 without and with 1,000 connections that send a byte a second."""
+    headers = {"Authorization": f"Bearer {key}"}
+
+    def ninety_fifth(round_: int) -> float:
+        times = []
+        with httpx2.Client(headers=headers) as client:
+            for at in range(200):
+                start = time.perf_counter()
+                client.post(url, json={"query": f"slow {round_} {at}"}).raise_for_status()
+                times.append((time.perf_counter() - start) * 1000)
+        return statistics.quantiles(times, n=20)[-1]
+
+    ninety_fifth(0)
+    before = ninety_fifth(1)
+    held = [socket.create_connection(("127.0.0.1", port)) for _ in range(1000)]
+    for one in held:
+        one.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
+    after = ninety_fifth(2)
+    for one in held:
+        one.close()
+    print(f"1,000 slow connections: p95 {before:.1f} -> {after:.1f} ms, {after / before:.2f} x")
+
+
+def main() -> None:
+    if shutil.which("wrk") is None:
+        sys.exit("There is no wrk here: apt-get install wrk")
+    settings = filled(WORK / "serve")
+    secret, key = new_key("bench", role="read", rate=1e9)
+    write_keys(WORK / "keys.json", [key])
+    port = free_port()
+    command = [
+        sys.executable, "-m", "triptych.cli.main", "serve", "--port", str(port),
+        "--data", str(settings.data), "--key-file", str(WORK / "keys.json"),
+    ]  # fmt: skip
+    url = f"http://127.0.0.1:{port}/v1/collections/many/search"
+    with ExitStack() as stack:
+        process = stack.enter_context(running(command, port, "/livez"))
+        unknown(settings, url, secret)
+        known(stack, url, secret, process)
+        slow(url, secret, port)
+
+
+if __name__ == "__main__":
+    main()
