@@ -68,7 +68,6 @@ class ServerConfig:
     allow_origins: tuple[str, ...] = ()
     allow_urls: tuple[str, ...] = ()
     log: str = "json"  # or "text", "off"
-    trace: bool = False
     limits: Limits = field(default_factory=Limits)
     times: Times = field(default_factory=Times)
 

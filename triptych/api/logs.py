@@ -8,12 +8,16 @@ import logging
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal, TextIO, TypeAlias
 
 LogForm: TypeAlias = Literal["json", "text", "off"]
 
 _FLUSH = 0.1  # seconds that a line may wait
 _MANY = 256
+
+
+_quoted = lru_cache(4096)(json.dumps)
 
 
 class AccessLog:
@@ -42,8 +46,8 @@ class AccessLog:
         if self._form == "json":
             said = (
                 f'{{"time":"{now}","level":"info","event":"request","request_id":"{request_id}",'
-                f'"method":{json.dumps(method)},"path":{json.dumps(path)},"status":{status},'
-                f'"ms":{milliseconds},"key":{json.dumps(key)}}}\n'
+                f'"method":{_quoted(method)},"path":{_quoted(path)},"status":{status},'
+                f'"ms":{milliseconds},"key":{_quoted(key)}}}\n'
             )
         else:
             said = f"{now} {status} {milliseconds:9.3f} ms {method} {path!r} {request_id}\n"

@@ -101,7 +101,6 @@ OPTIONS = (
     Option("allow_url", _names, "hosts that pictures may be fetched from (default: none)", "NAMES"),
     Option("read_only", _switch, "refuse whatever writes"),
     Option("log", _choice("json", "text", "off"), "json, text or off (default: json)", "FORM"),
-    Option("trace", _switch, "OpenTelemetry spans, where the package is installed"),
 )
 
 
