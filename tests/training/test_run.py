@@ -4,13 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
 from triptych.training import recipes
+from triptych.training.batches import Schedule
 from triptych.training.build import prepare
+from triptych.training.checkpoint import load
 from triptych.training.evaluate import mixed, ranks, recall
-from triptych.training.loop import Schedule, Trainer
+from triptych.training.loop import Trainer
 from triptych.training.made_up import write_data
+from triptych.training.neighbours import Neighbourhoods
 from triptych.training.pipeline import run
 
 torch = pytest.importorskip("torch")
@@ -25,47 +27,76 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_a_run_ends_with_an_artefact_that_agrees_with_torch(data: Path, tmp_path: Path) -> None:
-    report = run(recipes.smoke(), data=data, out=tmp_path)
-    for side in ("text", "image"):
+    stages = recipes.smoke()
+    report = run(stages, data=data, out=tmp_path)
+    for side in ("text", "image", "both"):
         assert report["parity_float32"][side] >= 0.999
+    assert report["parity_float32"]["pair"] <= 0.01
+    for side in ("text", "image"):
         assert report["alone_float32"][f"{side}_difference"] <= 1e-5
         assert report["alone_eight_bits"][side] >= 0.9999
     names = {file.name for file in (tmp_path / "artefact").iterdir()}
-    assert names == {"text.onnx", "image.onnx", "tokenizer.json", "model.json", "MODEL_CARD.md"}
-    assert (tmp_path / "loss.png").stat().st_size > 1000
+    graphs = {"text.onnx", "image.onnx", "both.onnx", "pair.onnx", "shared.bin"}
+    assert names == graphs | {"tokenizer.json.gz", "model.json", "MODEL_CARD.md"}
+    for stage in stages:
+        assert (tmp_path / f"{stage.name}.png").stat().st_size > 1000
+        assert list((tmp_path / stage.name / "tensorboard").iterdir())
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_is_the_same_bit_for_bit(data: Path, tmp_path: Path) -> None:
-    recipe = replace(recipes.smoke(), steps=4)
-    _train(recipe, data=data, folder=tmp_path / "whole", stops=(4,))
-    _train(recipe, data=data, folder=tmp_path / "parts", stops=(2,))
-    _train(recipe, data=data, folder=tmp_path / "parts", stops=(4,))
-    whole = load_file(tmp_path / "whole" / "checkpoint.safetensors")
-    parts = load_file(tmp_path / "parts" / "checkpoint.safetensors")
-    assert whole.keys() == parts.keys()
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+@pytest.mark.parametrize("name", ["base", "joint", "pairs"])
+def test_an_interrupted_run_is_the_same_bit_for_bit(data: Path, tmp_path: Path, name: str) -> None:
+    stage = next(stage for stage in recipes.smoke() if stage.name == name)
+    _train(stage, data=data, folder=tmp_path / "whole", stops=(4,))
+    _train(stage, data=data, folder=tmp_path / "parts", stops=(2,))
+    _train(stage, data=data, folder=tmp_path / "parts", stops=(4,))
+    whole, parts = load(tmp_path / "whole"), load(tmp_path / "parts")
+    assert whole is not None and parts is not None
+    assert whole.step == parts.step == 4 and whole.numbers == parts.numbers
+    assert whole.tensors.keys() == parts.tensors.keys()
+    assert all(torch.equal(whole.tensors[key], parts.tensors[key]) for key in whole.tensors)
 
 
 def _train(recipe: recipes.Recipe, *, data: Path, folder: Path, stops: tuple[int, ...]) -> None:
-    folder.mkdir(exist_ok=True)
     torch.set_num_threads(1)
     ground = prepare(recipe, data=data, work=folder)
-    sources = {name: ground.sources[name] for name in recipe.mixture}
-    trainer = Trainer(
-        recipe, towers=ground.towers, tokenizer=ground.tokenizer, sources=sources, folder=folder
-    )
     for stop in stops:
-        trainer.run(until=stop)
+        trainer = Trainer(
+            recipe,
+            model=ground.model(recipe.model, seed=recipe.seed),
+            tokenizer=ground.tokenizer,
+            sources=ground.sources,
+            folder=folder,
+        )
+        trainer.train(measure=lambda: {"right": 1.0}, until=stop)
+
+
+@pytest.mark.slow
+def test_it_stops_when_nothing_gets_better(data: Path, tmp_path: Path) -> None:
+    recipe = replace(recipes.smoke()[1], steps=12, eval_every=1, patience=2)
+    _train(recipe, data=data, folder=tmp_path, stops=(12,))
+    found = load(tmp_path)
+    assert found is not None and found.step == 3
 
 
 def test_an_epoch_sees_every_row_once() -> None:
-    recipe = replace(recipes.smoke(), steps=9, batch=4, mixture={"flickr8k": 1.0})
-    schedule = Schedule(recipe, sizes={"flickr8k": 12})
+    schedule = Schedule(mixture={"a": 1.0}, sizes={"a": 12}, steps=9, batch=4, seed=7)
     drawn = [schedule.draw(step)[1] for step in range(9)]
     for epoch in range(3):
         rows = [row for part in drawn[3 * epoch : 3 * epoch + 3] for row in part]
         assert sorted(rows) == list(range(12))
+
+
+def test_a_neighbourhood_holds_what_is_near() -> None:
+    angle_N = torch.arange(40) * 0.1
+    emb_NM = torch.stack([angle_N.cos(), angle_N.sin()], dim=1)
+    near = Neighbourhoods(emb_NM, name="a", batch=12, block=4, seed=3)
+    name, rows = near.draw(5)
+    assert name == "a" and len(rows) == 12
+    for at in range(0, 12, 4):
+        first, *others = rows[at : at + 4]
+        assert len({first, *others}) == 4
+        assert all(abs(row - first) <= 8 for row in others)
 
 
 def test_recall_counts_the_first_right_answer() -> None:
