@@ -11,7 +11,7 @@ from pathlib import Path
 
 from triptych.encoders.onnx import OnnxModel
 from triptych.model import JointModel
-from triptych.training import artefact, check
+from triptych.training import artefact, check, experts
 from triptych.training.build import Ground, adopt, dev_pictures, prepare
 from triptych.training.card import model_card
 from triptych.training.embed import embed_texts
@@ -90,8 +90,20 @@ def measure_pairs(model: JointModel, ground: Ground, *, captions: int = 1) -> di
     return {f"rerank.{weight}": value for weight, value in found.items()}
 
 
+def freeze_budget(model: JointModel, ground: Ground, *, out: Path) -> dict[str, object]:
+    """Set the threshold on training items; return what the experts do on those of dev."""
+    if model.moe is None:
+        return {}
+    rows = {name: source.rows for name, source in ground.sources.items()}
+    caches = {n: source.cache for n, source in ground.sources.items() if source.cache is not None}
+    experts.calibrate(model.moe, experts.routed_tokens(model, ground, rows=rows, caches=caches))
+    dev = experts.routed_tokens(model, ground, rows=ground.dev_rows, caches=ground.dev_caches)
+    return experts.report(model.moe, dev, picture=out / "experts.png")
+
+
 def finish(model: JointModel, ground: Ground, *, out: Path) -> dict[str, object]:
-    """Export in float32 and in eight bits, and measure both."""
+    """Freeze the experts' budget, export in float32 and in eight bits, and measure both."""
+    used = freeze_budget(model, ground, out=out)
     artefact.write(model, ground, folder=out / "float32", quantised=False)
     artefact.write(model, ground, folder=out / "artefact", quantised=True)
     exact, shipped = OnnxModel.load(out / "float32"), OnnxModel.load(out / "artefact")
@@ -106,6 +118,7 @@ def finish(model: JointModel, ground: Ground, *, out: Path) -> dict[str, object]
         "alone_eight_bits": check.alone_against_batched(shipped, texts=texts, rows=some),
         "dev_float32": check.dev_figures(exact, rows),
         "dev_eight_bits": check.dev_figures(shipped, rows),
+        "experts": used,
         "milliseconds": check.speed(out / "artefact", rows=some),
         "megabytes": round(size / 1e6, 2),
     }
