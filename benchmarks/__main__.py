@@ -20,7 +20,7 @@ BENCHMARKS = [
     "losses",
     "serve",
 ]
-ON_DEMAND = ["late", "alignment", "million"]
+ON_DEMAND = ["rerank", "alignment", "million"]
 
 
 def main() -> int:
