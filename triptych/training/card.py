@@ -47,6 +47,11 @@ Runtime on a CPU, made by the project's own training
 | CT and MR pictures, 1,653 | captions, kind of scan | research use |
 | German statutes, 6,383 sections | heading and body, text alone | official works |
 
+The stages of the recipe: a dual tower (`base_heads`, `base`), the joint model from it (`joint_new`,
+`joint`), the scorer (`pairs`). What ships went on from triptych-base-v1, the first form of this
+model and the outcome of those first two stages: its eight-bit weights were multiplied out instead
+of being trained again.
+
 No picture is part of the model. Because some sources are for research or state no terms, whoever
 ships it in a product of their own should look at that list first. Nothing of any `dev` or `test`
 split was trained on.
