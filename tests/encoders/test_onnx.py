@@ -73,11 +73,12 @@ def test_the_worst_of_ten_thousand_texts_alone_is_as_in_a_batch(model: OnnxModel
     assert worst(model.embed_texts(texts), alone) >= 0.9999
 
 
-def test_a_text_is_the_same_bits_in_any_company_and_padding_says_nothing(model: OnnxModel) -> None:
+def test_a_text_is_the_same_in_any_company_and_padding_says_nothing(model: OnnxModel) -> None:
     texts = [" ".join(["dog"] * count) for count in range(1, 30)]
     rows = model.embed_texts(texts)
     for at, text in enumerate(texts):
-        assert (model.embed_texts([text])[0] == rows[at]).all()
+        # not the same bits: an expert multiplies the tokens of all that chose it in one product
+        assert np.abs(model.embed_texts([text])[0] - rows[at]).max() < 1e-6
         ids = np.asarray([model._tokenizer.encode(text).ids], dtype=np.int64)
         assert np.abs(model._run("text", ids=ids)[0] - rows[at]).max() < 1e-6
 
@@ -126,7 +127,41 @@ def test_a_text_with_a_picture_lies_between_the_two(model: OnnxModel) -> None:
     text, image = model.embed_texts(["red"])[0], model.embed_pictures([picture])[0]
     both = model.embed([Item(id="1", text="red", image=picture)])[0]
     middle = (text + image) / np.linalg.norm(text + image)
-    np.testing.assert_allclose(both, middle, atol=1e-5)
+    # they see each other, so it is not just the middle; but it is nearer to both than they are
+    assert both @ middle > 0.9
+    assert min(both @ text, both @ image) > text @ image
+
+
+def test_an_item_of_both_alone_is_as_in_a_batch(model: OnnxModel) -> None:
+    texts = [text[:60] for text in made_up_texts(20)] + ["dog " * 300]
+    pictures = made_up_pictures(21)
+    items = [
+        Item(id=str(at), text=text, image=picture)
+        for at, (text, picture) in enumerate(zip(texts, pictures, strict=True))
+    ]
+    alone = np.concatenate([model.embed([item]) for item in items])
+    assert np.abs(model.embed(items) - alone).max() < 1e-5
+
+
+def test_states_and_pairs_alone_are_as_in_a_batch(model: OnnxModel) -> None:
+    pictures, texts = made_up_pictures(5), made_up_texts(5)
+    states = model.token_states([Item(id=str(at), image=one) for at, one in enumerate(pictures)])
+    assert [one.shape for one in states] == [(model.num_patches, model.token_width)] * 5
+    words = model.text_states(texts)
+    for text, whole in zip(texts, words, strict=True):
+        assert len(whole) == len(model._tokenizer.encode(text).ids)
+        np.testing.assert_allclose(model.text_states([text])[0], whole, atol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-5)
+    scores = model.score_pairs(words[0], states)
+    single = np.concatenate([model.score_pairs(words[0], [one]) for one in states])
+    np.testing.assert_allclose(scores, single, atol=2e-4)
+
+
+def test_a_prefix_is_a_vector_of_its_own(model: OnnxModel) -> None:
+    rows = model.embed_texts(["two dogs play in the snow", "a dog in snow", "a parked car"])
+    for length in (256, 128, 64):
+        short = rows[:, :length] / np.linalg.norm(rows[:, :length], axis=1, keepdims=True)
+        assert short[0] @ short[1] > short[0] @ short[2]
 
 
 def test_words_find_colours_and_things_find_their_like(model: OnnxModel) -> None:
@@ -168,10 +203,10 @@ def test_a_missing_model_is_not_found(tmp_path: Path) -> None:
 
 def test_a_cut_file_is_refused_at_once_and_a_changed_one_by_verify(tmp_path: Path) -> None:
     shutil.copytree(DEFAULT_FOLDER, tmp_path / "model")
-    file = tmp_path / "model" / "tokenizer.json"
+    file = tmp_path / "model" / "shared.bin"
     data = file.read_bytes()
-    file.write_bytes(data[:-2] + b" }")
-    with pytest.raises(NotAvailable, match=r"tokenizer\.json"):
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(NotAvailable, match=r"shared\.bin"):
         OnnxModel.load(tmp_path / "model").verify()
     file.write_bytes(data[:100])
     with pytest.raises(NotAvailable, match="100 bytes"):

@@ -108,6 +108,13 @@ def test_recall_counts_the_first_right_answer() -> None:
     assert recall(found, at=1) == 50.0
 
 
+def test_of_equal_scores_the_earlier_row_comes_first() -> None:
+    np = pytest.importorskip("numpy")
+    scores_QN = np.full((3, 4), 0.5, dtype=np.float32)
+    right_QN = np.eye(4, dtype=bool)[[0, 2, 3]]
+    assert ranks(scores_QN, right_QN=right_QN).tolist() == [0, 2, 3]
+
+
 def test_mixed_sees_a_gap_between_the_modalities() -> None:
     np = pytest.importorskip("numpy")
     photos_NM = np.tile([1.0, 0.0], (20, 1)).astype(np.float32)

@@ -23,9 +23,16 @@ class Embeds(Protocol):
 
 
 def ranks(scores_QN: Matrix, *, right_QN: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """For every query the number of wrong candidates before its first right one."""
-    best_Q1 = np.where(right_QN, scores_QN, -np.inf).max(axis=1, keepdims=True)
-    return np.asarray(((scores_QN > best_Q1) & ~right_QN).sum(axis=1))
+    """For every query the number of wrong candidates before its first right one.
+
+    Of equal scores the earlier row comes first, as in a search; to count them all as right would
+    praise a model that cannot tell its candidates apart.
+    """
+    right_scores_QN = np.where(right_QN, scores_QN, -np.inf)
+    best_Q1 = right_scores_QN.max(axis=1, keepdims=True)
+    earlier_QN = np.arange(scores_QN.shape[1])[None, :] < right_scores_QN.argmax(axis=1)[:, None]
+    before_QN = (scores_QN > best_Q1) | ((scores_QN == best_Q1) & earlier_QN)
+    return np.asarray((before_QN & ~right_QN).sum(axis=1))
 
 
 def recall(ranks_Q: NDArray[np.int64], *, at: int) -> float:
