@@ -81,19 +81,6 @@ class TestEveryRouter:
             brute_E[expert] += 1
         assert torch.equal(found.load_E, brute_E)
 
-    def test_a_token_that_is_not_finite_goes_nowhere_and_changes_no_other(
-        self, kind: RouterKind
-    ) -> None:
-        one, good_ND = router(kind), tokens(9)
-        bad_ND = good_ND.clone()
-        bad_ND[3, 5], bad_ND[4, 0] = torch.nan, torch.inf
-        rest = [at for at in range(9) if at not in (3, 4)]
-        found, clean = one(bad_ND), one(good_ND[rest])
-        assert not found.chosen_NK[[3, 4]].any() and found.gates_NK[[3, 4]].isnan().all()
-        torch.testing.assert_close(found.gates_NK[rest], clean.gates_NK)
-        for name in ("load_E", "balance_loss", "router_z_loss"):
-            torch.testing.assert_close(getattr(found, name), getattr(clean, name))
-
     def test_nothing_gives_nothing(self, kind: RouterKind) -> None:
         found = router(kind)(tokens(0))
         assert found.ids_NK.shape == (0, 8) and found.load_E.sum() == 0

@@ -92,21 +92,23 @@ class MoE(nn.Module):
         A token that is not finite stays so, and changes no other.
         """
         self._check(tokens_BTD, mask_BT)
-        real_N = mask_BT.flatten().nonzero().squeeze(1)
-        tokens_ND = tokens_BTD.flatten(0, 1)[real_N]
-        routing = self.router(tokens_ND)
+        flat_MD = tokens_BTD.flatten(0, 1)
+        finite_M = flat_MD.detach().sum(dim=1).isfinite()
+        real_M = mask_BT.flatten() & finite_M
+        real_N = real_M.nonzero().squeeze(1)
+        tokens_ND = flat_MD[real_N]
+        routing: Routing = self.router(tokens_ND)
         made_ND = self._made(tokens_ND, routing).to(tokens_BTD.dtype)
-        flat = tokens_BTD.new_zeros(mask_BT.numel(), self.config.width)
-        none_N = routing.count_N.new_zeros(mask_BT.numel())
-        count_BT = none_N.index_copy(0, real_N, routing.count_N).view_as(mask_BT)
-        num_tokens = (~routing.gates_NK.isnan().any(dim=1)).sum().clamp_min(1)
+        out_MD = torch.zeros_like(flat_MD).index_copy(0, real_N, made_ND)
+        count_M = routing.count_N.new_zeros(len(flat_MD)).index_copy(0, real_N, routing.count_N)
+        broken_M1 = (mask_BT.flatten() & ~finite_M).unsqueeze(1)
         return MoEOutput(
-            tokens_BTD=flat.index_copy(0, real_N, made_ND).view_as(tokens_BTD),
+            tokens_BTD=out_MD.masked_fill(broken_M1, torch.nan).view_as(tokens_BTD),
             balance_loss=routing.balance_loss,
             router_z_loss=routing.router_z_loss,
-            budget_loss=self._budget_loss(count_BT),
+            budget_loss=self._budget_loss(count_M.view_as(mask_BT), real_M.view_as(mask_BT)),
             load_E=routing.load_E,
-            num_active=routing.load_E.sum() / num_tokens,
+            num_active=routing.load_E.sum() / max(len(real_N), 1),
         )
 
     def adapt(self, load_E: Tensor, num_active: float) -> None:
@@ -142,13 +144,11 @@ class MoE(nn.Module):
         )
         if self.shared is not None:
             made_ND = made_ND + self.shared(tokens_ND)
-        broken_N1 = routing.gates_NK[:, :1].isnan()
-        return made_ND.masked_fill(broken_N1, torch.nan)
+        return made_ND
 
-    def _budget_loss(self, count_BT: Tensor) -> Tensor:
+    def _budget_loss(self, count_BT: Tensor, real_BT: Tensor) -> Tensor:
         """Per item, so that the budget holds on every kind of item and not only on average."""
-        used_BT = count_BT.detach() > 0
-        num_B = used_BT.sum(dim=1)
+        num_B = real_BT.sum(dim=1)
         off_B = count_BT.sum(dim=1) / num_B.clamp_min(1) / self.config.budget - 1
         some_B = num_B > 0
         return (off_B.square() * some_B).sum() / some_B.sum().clamp_min(1)

@@ -32,6 +32,8 @@ from torch.nn import functional
 from triptych.control import Controller, ControlState
 from triptych.errors import InvalidInput
 
+TINY = 1e-30  # a gate that is nothing beside any other, and not zero
+
 RouterKind = Literal["top_k", "top_p", "relu", "sigmoid", "sparsemax"]
 
 
@@ -63,7 +65,7 @@ class Routing(NamedTuple):
     """Where the real tokens go, and what that says about the router."""
 
     ids_NK: Tensor  # int64, best first
-    gates_NK: Tensor  # float32, rows sum to 1; NaN for a token that is not finite
+    gates_NK: Tensor  # float32, rows sum to 1
     chosen_NK: Tensor  # bool
     count_N: Tensor  # chosen experts; differentiable through a soft count
     balance_loss: Tensor  # Switch (Fedus et al. 2021, eq. 4): 1 where the load is even
@@ -76,7 +78,7 @@ class _Candidates(NamedTuple):
 
     biased_NK: Tensor
     plain_NK: Tensor  # without the bias
-    lse_N1: Tensor  # logsumexp of all biased scores
+    all_NE: Tensor  # every expert's biased score
     threshold: Tensor
     top_k: int
 
@@ -88,7 +90,7 @@ def _top_k(found: _Candidates) -> tuple[Tensor, Tensor]:
 
 
 def _top_p(found: _Candidates) -> tuple[Tensor, Tensor]:
-    prob_NK = (found.biased_NK - found.lse_N1).exp()
+    prob_NK = (found.biased_NK - found.all_NE.logsumexp(dim=1, keepdim=True)).exp()
     margin_NK = found.threshold - (prob_NK.cumsum(dim=1) - prob_NK)
     return margin_NK, _softmax_of_chosen(found, margin_NK)
 
@@ -184,36 +186,38 @@ class Router(nn.Module):
             self.register_buffer(name, torch.tensor(state, dtype=torch.float64))
 
     def forward(self, tokens_ND: Tensor) -> Routing:
-        """Route real tokens (no padding), in float32 whatever the autocast."""
+        """Route tokens that are real and finite, in float32 whatever the autocast."""
         with torch.autocast(tokens_ND.device.type, enabled=False):
             score_NE = functional.linear(tokens_ND.float(), self.weight_ED.float())
             return self._route(score_NE / self.temperature)
 
     def _route(self, score_NE: Tensor) -> Routing:
-        finite_N1 = score_NE.isfinite().all(dim=1, keepdim=True)
-        # a token that is not finite goes nowhere, and counts in no statistic
-        score_NE = score_NE.masked_fill(~finite_N1, 0.0)
         biased_NE = score_NE + self.bias_E
         top_NK, ids_NK = biased_NE.topk(self.config.cap, dim=1)
         margin_NK, gate_NK = self._rule.choose(
             _Candidates(
                 biased_NK=top_NK,
                 plain_NK=score_NE.gather(1, ids_NK),
-                lse_N1=biased_NE.logsumexp(dim=1, keepdim=True),
+                all_NE=biased_NE,
                 threshold=self.threshold,
                 top_k=round(self.config.budget),
             )
         )
         chosen_NK = margin_NK > 0
         chosen_NK[:, 0] = True
-        chosen_NK = chosen_NK & finite_N1
-        gates_NK = _normalised(gate_NK, chosen_NK).masked_fill(~finite_N1, torch.nan)
         load_E = ids_NK[chosen_NK].bincount(minlength=self.config.num_experts).float()
-        balance, z_loss = _losses(score_NE, finite_N1, load_E)
-        soft_N = (margin_NK / self._rule.softness).sigmoid().sum(dim=1) * finite_N1[:, 0]
-        # the value of the count, the gradient of the soft one
-        count_N = chosen_NK.sum(dim=1) + soft_N - soft_N.detach()
+        balance, z_loss = _losses(score_NE, load_E)
+        count_N = self._count(margin_NK, chosen_NK)
+        gates_NK = _normalised(gate_NK, chosen_NK)
         return Routing(ids_NK, gates_NK, chosen_NK, count_N, balance, z_loss, load_E)
+
+    def _count(self, margin_NK: Tensor, chosen_NK: Tensor) -> Tensor:
+        """The value of the count, the gradient of a soft one."""
+        count_N = chosen_NK.sum(dim=1).float()
+        if not torch.is_grad_enabled():
+            return count_N
+        soft_N = (margin_NK / self._rule.softness).sigmoid().sum(dim=1)
+        return count_N + soft_N - soft_N.detach()
 
     @torch.no_grad()
     def adapt(self, load_E: Tensor, num_active: float) -> None:
@@ -255,17 +259,16 @@ def _advance(controller: Controller, state: Tensor, measured: float) -> float:
 
 
 def _normalised(gate_NK: Tensor, chosen_NK: Tensor) -> Tensor:
-    """Gates that sum to 1; a single expert has all, also where its own gate is zero."""
+    """Gates that sum to 1; the best expert has all where every gate is zero."""
     kept_NK = gate_NK.masked_fill(~chosen_NK, 0.0)
-    only_NK = chosen_NK & (kept_NK.sum(dim=1, keepdim=True) <= 0)
-    kept_NK = torch.where(only_NK, 1.0, kept_NK)
-    return kept_NK / kept_NK.sum(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+    best_N1, rest_NK = kept_NK.split([1, kept_NK.shape[1] - 1], dim=1)
+    kept_NK = torch.cat([best_N1.clamp_min(TINY), rest_NK], dim=1)
+    return kept_NK / kept_NK.sum(dim=1, keepdim=True)
 
 
-def _losses(score_NE: Tensor, finite_N1: Tensor, load_E: Tensor) -> tuple[Tensor, Tensor]:
-    num = finite_N1.sum().clamp_min(1)
+def _losses(score_NE: Tensor, load_E: Tensor) -> tuple[Tensor, Tensor]:
+    num = max(len(score_NE), 1)
     lse_N1 = score_NE.logsumexp(dim=1, keepdim=True)
-    prob_E = ((score_NE - lse_N1).exp() * finite_N1).sum(dim=0) / num
+    prob_E = (score_NE - lse_N1).exp().sum(dim=0) / num
     share_E = load_E / load_E.sum().clamp_min(1)
-    z_loss = (lse_N1.square() * finite_N1).sum() / num
-    return len(load_E) * (share_E * prob_E).sum(), z_loss
+    return len(load_E) * (share_E @ prob_E), lse_N1.square().sum() / num
