@@ -75,10 +75,10 @@ class Experts(nn.Module):
             gates_NE = gates_NE.scatter(1, ids_NK, gates_NK.masked_fill(~chosen_NK, 0.0))
             return _dense(tokens_ND, widen_EDH, narrow_EHD, gates_NE)
         pairs = _sorted_pairs(ids_NK, chosen_NK, self.config.num_experts)
+        gates_R1 = gates_NK.flatten()[pairs.place_R].unsqueeze(1).to(tokens_ND.dtype)
         run = self._run(pairs, tokens_ND.dtype)
-        made_RD = run(tokens_ND[pairs.token_R], widen_EDH, narrow_EHD, pairs)
-        gates_R1 = gates_NK.flatten()[pairs.place_R].unsqueeze(1).to(made_RD.dtype)
-        return torch.zeros_like(tokens_ND).index_add(0, pairs.token_R, made_RD * gates_R1)
+        made_RD = run(tokens_ND[pairs.token_R], gates_R1, widen_EDH, narrow_EHD, pairs)
+        return torch.zeros_like(tokens_ND).index_add(0, pairs.token_R, made_RD)
 
     def _run(self, pairs: _Pairs, dtype: torch.dtype) -> Callable[..., Tensor]:
         forms = {"grouped": _grouped, "streamed": _streamed, "loop": _loop}
@@ -120,19 +120,26 @@ def _gelu(x: Tensor) -> Tensor:
     return functional.gelu(x, approximate="tanh")
 
 
-def _grouped(rows_RD: Tensor, widen_EDH: Tensor, narrow_EHD: Tensor, pairs: _Pairs) -> Tensor:
+# A gate weighs the hidden row: it is shorter than the output, and the second layer has no bias.
+
+
+def _grouped(
+    rows_RD: Tensor, gates_R1: Tensor, widen_EDH: Tensor, narrow_EHD: Tensor, pairs: _Pairs
+) -> Tensor:
     if len(rows_RD) == 0:
         return rows_RD
     ends_E = pairs.count_E.cumsum(0).to(torch.int32)
     hidden_RH = _gelu(functional.grouped_mm(rows_RD, widen_EDH, offs=ends_E))
-    return functional.grouped_mm(hidden_RH, narrow_EHD, offs=ends_E)
+    return functional.grouped_mm(hidden_RH * gates_R1, narrow_EHD, offs=ends_E)
 
 
-def _streamed(rows_RD: Tensor, widen_EDH: Tensor, narrow_EHD: Tensor, pairs: _Pairs) -> Tensor:
+def _streamed(
+    rows_RD: Tensor, gates_R1: Tensor, widen_EDH: Tensor, narrow_EHD: Tensor, pairs: _Pairs
+) -> Tensor:
     if len(rows_RD) == 0:
         return rows_RD
     hidden_RH = _gelu(_weighted_rows(widen_EDH, pairs.expert_R, weights_RK=rows_RD))
-    return _weighted_rows(narrow_EHD, pairs.expert_R, weights_RK=hidden_RH)
+    return _weighted_rows(narrow_EHD, pairs.expert_R, weights_RK=hidden_RH * gates_R1)
 
 
 def _weighted_rows(matrix_EKN: Tensor, expert_R: Tensor, *, weights_RK: Tensor) -> Tensor:
@@ -144,11 +151,15 @@ def _weighted_rows(matrix_EKN: Tensor, expert_R: Tensor, *, weights_RK: Tensor) 
     return functional.embedding_bag(index_RK, table, mode="sum", per_sample_weights=weights_RK)
 
 
-def _loop(rows_RD: Tensor, widen_EDH: Tensor, narrow_EHD: Tensor, pairs: _Pairs) -> Tensor:
+def _loop(
+    rows_RD: Tensor, gates_R1: Tensor, widen_EDH: Tensor, narrow_EHD: Tensor, pairs: _Pairs
+) -> Tensor:
     counts = pairs.count_E.tolist()
-    parts = torch.split(rows_RD, counts)
+    parts, gates = torch.split(rows_RD, counts), torch.split(gates_R1, counts)
     made = [
-        _gelu(part @ widen_EDH[at]) @ narrow_EHD[at] for at, part in enumerate(parts) if counts[at]
+        (_gelu(parts[at] @ widen_EDH[at]) * gates[at]) @ narrow_EHD[at]
+        for at, count in enumerate(counts)
+        if count
     ]
     return torch.cat(made) if made else rows_RD
 

@@ -32,7 +32,7 @@ class MoEConfig:
     shared_hidden: int = 0  # of an expert that every token uses; 0: none
     form: Form = "auto"
     temperature: float = 1.0
-    balance_rate: float = 0.02  # step of the balancing bias; 0 switches it off
+    balance_rate: float = 0.1  # step of the balancing bias; 0 switches it off
     target_cv: float | None = None  # of the load; by way of the temperature; None: fixed
     zero_output: bool = False  # start with an output of zero
 

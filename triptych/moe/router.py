@@ -13,10 +13,10 @@ to 1; an expert that is not chosen has 0). They differ in the rule:
     sparsemax  the projection of the scores onto the simplex (Martins and Astudillo 2016): the
                better experts' lead, summed, is below `threshold`
 
-Of these sparsemax alone is continuous: an expert enters with weight zero. So a difference of 1e-7
-in a score (another batch, another kernel) changes the output by 1e-7 too, where the others flip a
-whole expert. Rounding scores does not help there: it moves the edges, and as many tokens lie on
-them (`python -m benchmarks moe` counts both). Hence it is the default.
+Of these sparsemax is continuous: an expert enters with weight zero (relu is, but where no score
+passes). So a difference of 1e-6 in a score (another batch, another kernel) changes the output by
+as little, where the others flip a whole expert. Rounding the scores does not help them: it moves
+the edges, and as many tokens lie on those (`python -m benchmarks moe` counts). Hence the default.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class RouterConfig:
     cap: int = 8  # at most so many experts for a token
     budget: float = 3.2  # mean number of experts of a token
     temperature: float = 1.0  # divides the scores, before the bias
-    balance_rate: float = 0.02  # a step of the bias at full imbalance; 0 switches it off
+    balance_rate: float = 0.1  # a step of the bias at full imbalance; 0 switches it off
     target_cv: float | None = None  # hold the load's std / mean there by way of the temperature
 
     def __post_init__(self) -> None:

@@ -1,0 +1,205 @@
+"""The layer in torch: routing's share, the roofline, growth with the number of experts.
+
+All on one thread, in its own CPU time: other processes of this machine do not count, though they
+do slow its memory. What is compared takes turns, and a round's ratio is taken within the round.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+import onnxruntime
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor
+
+from triptych.moe.layer import MoE, MoEConfig
+from triptych.moe.serving import write_moe
+from triptych.training.graph import Graph
+
+CONFIG = MoEConfig(width=512, hidden=256)
+SIZES = (1, 16, 64, 1024)
+COPIES = 3  # of the weights, used in turn: 134 MB each, the last cache holds 32
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """Return the CPU time of one call, on this thread."""
+    start = time.thread_time()
+    work()
+    return time.thread_time() - start
+
+
+def batch(num: int, width: int = 512) -> tuple[Tensor, Tensor]:
+    return torch.randn(1, num, width), torch.ones(1, num, dtype=torch.bool)
+
+
+def session_of(moe: MoE, *, quantised: bool) -> onnxruntime.InferenceSession:
+    """The layer as it is served, routing and all."""
+    graph = Graph(quantised=quantised)
+    shape = ["b", "t", moe.config.width]
+    inputs = [
+        helper.make_tensor_value_info("tokens", TensorProto.FLOAT, shape),
+        helper.make_tensor_value_info("mask", TensorProto.BOOL, shape[:2]),
+    ]
+    output = write_moe(graph, moe.weights(), tokens="tokens", mask="mask")
+    model = graph.model(inputs=inputs, output=output, dim=moe.config.width)
+    model.graph.output[0].CopyFrom(
+        helper.make_tensor_value_info("vectors", TensorProto.FLOAT, shape)
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model.SerializeToString(), options)
+
+
+@torch.inference_mode()
+def routing_share() -> None:
+    moe = MoE(CONFIG).eval()
+    for num in (64, 1024):
+        tokens_BTD, mask_BT = batch(num)
+        shares, layers = [], []
+        for _ in range(15):
+            routing = cpu_seconds(lambda: moe.router(tokens_BTD[0]))  # noqa: B023
+            layers.append(cpu_seconds(lambda: moe(tokens_BTD, mask_BT)))  # noqa: B023
+            shares.append(routing / layers[-1])
+        print(
+            f"{num:5} tokens: layer {1e3 * statistics.median(layers):6.2f} ms, "
+            f"routing {statistics.median(shares):5.1%} of it"
+        )
+
+
+class Machine:
+    """What a round of this machine could reach, measured beside the contestants."""
+
+    def __init__(self) -> None:
+        self.buffer = torch.randn(64 * 2**20)
+        self.square = torch.randn(1024, 1024)
+        self.read = self.rate = 0.0
+
+    def measure(self) -> None:
+        self.read = self.buffer.nbytes / cpu_seconds(self.buffer.sum)
+        self.rate = 2 * 1024**3 / cpu_seconds(lambda: self.square @ self.square)
+
+    def roof(self, moe: MoE, tokens_ND: Tensor) -> float:
+        """Seconds: the greater of the active products and the bytes of the experts hit."""
+        load_E = moe.router(tokens_ND).load_E
+        weights = 2 * moe.config.width * moe.config.hidden
+        bytes_hit = float((load_E > 0).sum()) * weights * 4
+        return max(bytes_hit / self.read, 2 * float(load_E.sum()) * weights / self.rate)
+
+
+Run = Callable[[int, Tensor, Tensor], object]
+
+
+def contestants() -> tuple[list[MoE], dict[str, Run]]:
+    """The copies, and forms that take (copy, tokens, mask)."""
+    copies = [MoE(CONFIG).eval() for _ in range(COPIES)]
+
+    def layer(form: str) -> Run:
+        alike = [MoE(replace(CONFIG, form=form)).eval() for _ in range(COPIES)]  # type: ignore[arg-type]
+        for one, other in zip(alike, copies, strict=True):
+            one.router, one.experts.widen_EDH = other.router, other.experts.widen_EDH
+            one.experts.narrow_EHD = other.experts.narrow_EHD
+        return lambda at, tokens_BTD, mask_BT: alike[at](tokens_BTD, mask_BT)
+
+    def served(quantised: bool) -> Run:
+        sessions = [session_of(moe, quantised=quantised) for moe in copies]
+
+        def run(at: int, tokens_BTD: Tensor, mask_BT: Tensor) -> object:
+            feed = {"tokens": tokens_BTD.numpy(), "mask": mask_BT.numpy()}
+            return sessions[at].run(None, feed)
+
+        return run
+
+    forms = {f"layer, {form}": layer(form) for form in ("auto", "grouped", "loop", "dense")}
+    forms |= {"served, float32": served(False), "served, 8 bit": served(True)}
+    return copies, forms
+
+
+def experts_alone(copies: list[MoE]) -> tuple[Run, Callable[[int, Tensor], None]]:
+    """The experts with the routing given beforehand."""
+    given: list[dict[str, Tensor]] = [{}]
+
+    def prepare(at: int, tokens_ND: Tensor) -> None:
+        found = copies[at].router(tokens_ND)._asdict()
+        given[0] = {name: found[name] for name in ("ids_NK", "gates_NK", "chosen_NK")}
+
+    return lambda at, tokens_BTD, _: copies[at].experts(tokens_BTD[0], **given[0]), prepare
+
+
+@torch.inference_mode()
+def roofline() -> None:
+    torch.manual_seed(0)
+    copies, forms = contestants()
+    forms["experts alone, auto"], prepare = experts_alone(copies)
+    machine, turn = Machine(), count()
+    for num in SIZES:
+        times: dict[str, list[float]] = {name: [] for name in forms}
+        ratios: dict[str, list[float]] = {name: [] for name in forms}
+        for _ in range(40 if num == 1 else 15 if num < 1024 else 7):
+            machine.measure()
+            for name, run in forms.items():
+                if name == "layer, dense" and num > 1:
+                    continue
+                at, (tokens_BTD, mask_BT) = next(turn) % COPIES, batch(num)
+                roof = machine.roof(copies[at], tokens_BTD[0])
+                other, warm = (at + 1) % COPIES, batch(1)
+                prepare(other, warm[0][0])
+                run(other, *warm)  # so that only the weights are cold, not the code
+                prepare(at, tokens_BTD[0])
+                times[name].append(cpu_seconds(lambda: run(at, tokens_BTD, mask_BT)))  # noqa: B023
+                ratios[name].append(times[name][-1] / roof)
+        _report(num, times, ratios, machine)
+
+
+def _report(
+    num: int, times: dict[str, list[float]], ratios: dict[str, list[float]], machine: Machine
+) -> None:
+    print(
+        f"{num} tokens; last round {machine.read / 1e9:.0f} GB/s, {machine.rate / 1e9:.0f} GFLOP/s"
+    )
+    for name, found in times.items():
+        if found:
+            print(
+                f"  {name:20} {1e3 * statistics.median(found):8.2f} ms, "
+                f"{statistics.median(ratios[name]):5.1f} x the roofline"
+            )
+    if times["layer, dense"]:
+        all_of_them = statistics.median(
+            a / b for a, b in zip(times["layer, dense"], times["layer, auto"], strict=True)
+        )
+        print(f"  all 128 experts take {all_of_them:.0f} times as long as the chosen")
+
+
+@torch.inference_mode()
+def sweep() -> None:
+    tokens_BTD, mask_BT = batch(64, 128)
+    layers = dict(_sizes())
+    times: dict[int, list[float]] = {num: [] for num in layers}
+    for _ in range(15):
+        for num, moe in layers.items():
+            times[num].append(cpu_seconds(lambda: moe(tokens_BTD, mask_BT)))  # noqa: B023
+    for num, moe in layers.items():
+        total = sum(weight.numel() for weight in moe.parameters())
+        active = num * 128 + float(moe(tokens_BTD, mask_BT).num_active) * 2 * 128 * 64
+        print(
+            f"{num:5} experts: {statistics.median(times[num]) * 1e3:6.2f} ms for 64 tokens, "
+            f"{total / 1e6:6.2f} M parameters, {active / total:6.1%} of them used by a token"
+        )
+    growth = np.median(np.divide(times[1024], times[8]))
+    print(f"  128 times the experts: {growth:.1f} times as long")
+
+
+def _sizes() -> Iterator[tuple[int, MoE]]:
+    for num in (8, 16, 32, 64, 128, 256, 512, 1024):
+        torch.manual_seed(num)
+        moe = MoE(MoEConfig(width=128, hidden=64, num_experts=num, balance_rate=0.0)).eval()
+        for _ in range(100):  # hold 3.2 for this number of experts
+            out = moe(*batch(512, 128))
+            moe.adapt(out.load_E, float(out.num_active))
+        yield num, moe
