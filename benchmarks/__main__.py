@@ -19,6 +19,7 @@ BENCHMARKS = [
     "cache",
     "losses",
     "serve",
+    "moe",
 ]
 ON_DEMAND = ["rerank", "alignment", "million"]
 

@@ -4,9 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import million
+from benchmarks.experts.layer_time import Machine
+from benchmarks.experts.served import numpy_loop
+from benchmarks.experts.training import DOMAINS, Task
 from benchmarks.peers.corpus import CHUNK, DIM, GROUPS, Corpus, Mixture, recall
+from triptych.moe.layer import MoE, MoEConfig
 
 
 @pytest.fixture
@@ -43,6 +48,44 @@ def test_truth_within_a_group(corpus: Corpus, field: str) -> None:
 
 def test_recall_is_the_share_found() -> None:
     assert recall([[1, 2], [9, 3]], np.array([[2, 1], [3, 4]])) == 0.75
+
+
+def test_a_roofline_is_the_greater_of_bytes_and_products() -> None:
+    moe = MoE(MoEConfig(width=32, hidden=16))
+    tokens_ND = torch.randn(50, 32)
+    load_E = moe.router(tokens_ND).load_E
+    machine = Machine(megabytes=1)
+    machine.read, machine.rate = 1e9, 1e30
+    hit = int((load_E > 0).sum())
+    assert machine.roof(moe, tokens_ND) == pytest.approx(hit * (32 * 16 + 16 * 32) * 4 / 1e9)
+    machine.read, machine.rate = 1e30, 1e9
+    products = 2 * int(load_E.sum()) * (32 * 16 + 16 * 32)
+    assert machine.roof(moe, tokens_ND) == pytest.approx(products / 1e9)
+
+
+def test_the_loop_in_numpy_is_the_layer() -> None:
+    moe = MoE(MoEConfig(width=32, hidden=16))
+    tokens_ND = torch.randn(9, 32)
+    with torch.no_grad():
+        found = moe.router(tokens_ND)
+        truth = moe(tokens_ND[None], torch.ones(1, 9, dtype=torch.bool)).tokens_BTD[0]
+    gates_NE = torch.zeros(9, 128).scatter(1, found.ids_NK, found.gates_NK * found.chosen_NK)
+    weights = moe.weights()
+    made = numpy_loop(
+        tokens_ND.numpy(),
+        gates_NE.numpy(),
+        weights.widen_EDH.transpose(0, 2, 1),
+        weights.narrow_EHD.transpose(0, 2, 1),
+    )
+    np.testing.assert_allclose(made, truth.numpy(), atol=1e-5)
+
+
+def test_the_made_up_domains_are_the_same_again_and_unequal() -> None:
+    tokens_ND, target_ND, domain_N = Task().batch(4000, seed=3)
+    again = Task().batch(4000, seed=3)
+    assert torch.equal(tokens_ND, again[0]) and torch.equal(target_ND, again[1])
+    counts = domain_N.bincount(minlength=DOMAINS)
+    assert counts[0] > 5 * counts[-1] > 0
 
 
 @pytest.mark.slow

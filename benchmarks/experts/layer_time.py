@@ -76,8 +76,8 @@ def routing_share() -> None:
 class Machine:
     """What a round of this machine could reach, measured beside the contestants."""
 
-    def __init__(self) -> None:
-        self.buffer = torch.randn(64 * 2**20)
+    def __init__(self, *, megabytes: int = 256) -> None:
+        self.buffer = torch.randn(megabytes * 2**18)
         self.square = torch.randn(1024, 1024)
         self.read = self.rate = 0.0
 

@@ -84,10 +84,13 @@ class Experts(nn.Module):
         forms = {"grouped": _grouped, "streamed": _streamed, "loop": _loop}
         if self.config.form != "auto":
             return forms[self.config.form]
+        if pairs.place_R.device.type != "cpu":
+            # a GPU's grouped_mm takes nothing but bfloat16
+            return _grouped if dtype == torch.bfloat16 else _loop
         few = len(pairs.place_R) <= STREAMED_PAIRS * self.config.num_experts
-        plain = dtype == torch.float32 and pairs.place_R.device.type == "cpu"
-        # its gradient would be a whole table
-        return _streamed if few and plain and not torch.is_grad_enabled() else _grouped
+        # streaming's gradient would be a whole table
+        streams = few and dtype == torch.float32 and not torch.is_grad_enabled()
+        return _streamed if streams else _grouped
 
     def _in_one_dtype(self, tokens_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens and weights in autocast's dtype: grouped_mm is not on its list."""
