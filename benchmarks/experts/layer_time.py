@@ -20,7 +20,7 @@ from torch import Tensor
 
 from triptych.moe.layer import MoE, MoEConfig
 from triptych.moe.serving import write_moe
-from triptych.training.graph import Graph
+from triptych.training.export.graph import Graph
 
 CONFIG = MoEConfig(width=512, hidden=256)
 SIZES = (1, 16, 64, 1024)
@@ -47,10 +47,7 @@ def session_of(moe: MoE, *, quantised: bool) -> onnxruntime.InferenceSession:
         helper.make_tensor_value_info("mask", TensorProto.BOOL, shape[:2]),
     ]
     output = write_moe(graph, moe.weights(), tokens="tokens", mask="mask")
-    model = graph.model(inputs=inputs, output=output, dim=moe.config.width)
-    model.graph.output[0].CopyFrom(
-        helper.make_tensor_value_info("vectors", TensorProto.FLOAT, shape)
-    )
+    model = graph.model(inputs=inputs, outputs={"made": (output, shape)})
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

@@ -11,11 +11,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor
-from triptych.training.graph import Graph
 
 from triptych.moe.layer import MoE, MoEConfig
 from triptych.moe.router import RouterKind
 from triptych.moe.serving import MoEWeights, write_moe
+from triptych.training.export.graph import Graph
 
 CONFIG = MoEConfig(width=32, hidden=16, shared_hidden=8)
 
@@ -36,11 +36,7 @@ def session(weights: MoEWeights, *, quantised: bool) -> onnxruntime.InferenceSes
         helper.make_tensor_value_info("mask", TensorProto.BOOL, ["b", "t"]),
     ]
     output = write_moe(graph, weights, tokens="tokens", mask="mask")
-    model = graph.model(inputs=inputs, output=output, dim=width)
-    # the writer's models give vectors, this one token states
-    model.graph.output[0].CopyFrom(
-        helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["b", "t", width])
-    )
+    model = graph.model(inputs=inputs, outputs={"made": (output, ["b", "t", width])})
     return onnxruntime.InferenceSession(model.SerializeToString())
 
 

@@ -261,8 +261,7 @@ def _advance(controller: Controller, state: Tensor, measured: float) -> float:
 def _normalised(gate_NK: Tensor, chosen_NK: Tensor) -> Tensor:
     """Gates that sum to 1; the best expert has all where every gate is zero."""
     kept_NK = gate_NK.masked_fill(~chosen_NK, 0.0)
-    best_N1, rest_NK = kept_NK.split([1, kept_NK.shape[1] - 1], dim=1)
-    kept_NK = torch.cat([best_N1.clamp_min(TINY), rest_NK], dim=1)
+    kept_NK = torch.cat([kept_NK[:, :1].clamp_min(TINY), kept_NK[:, 1:]], dim=1)
     return kept_NK / kept_NK.sum(dim=1, keepdim=True)
 
 
