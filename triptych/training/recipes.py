@@ -30,7 +30,8 @@ JOINT = JointConfig(
     fusion=CrossModalConfig(
         text_width=384, picture_width=384, width=192, hidden=384, num_latents=8
     ),
-    moe=MoEConfig(width=384, hidden=64, zero_output=True),
+    # the rate that the shipped model was trained with
+    moe=MoEConfig(width=384, hidden=64, zero_output=True, balance_rate=0.02),
     scorer=PairScorerConfig(),
 )
 
