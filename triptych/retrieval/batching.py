@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, replace
 from threading import Condition, Thread
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from triptych.deadline import remaining
-from triptych.encoders.base import EmbeddingModel, LateInteraction
+from triptych.encoders.base import EmbeddingModel
 from triptych.encoders.pictures import load_picture
 from triptych.errors import InvalidInput, NotAvailable, Overloaded, TimedOut
 from triptych.retrieval.prepare import batches
@@ -69,7 +69,7 @@ class BatchingModel:
         self.picture_size: int | None = getattr(model, "picture_size", None)
         self.folder = getattr(model, "folder", None)
         self.config = config
-        self._model = model
+        self.model = model  # for what is not batched: token states, scores of pairs
         self._waiting = Waiting()
         self._come = Condition()  # guards all below
         self._wanted = 1  # so many requests wake the thread
@@ -197,7 +197,7 @@ class BatchingModel:
     def _answer(self, taken: Sequence[Share]) -> None:
         """Embed the items; where that fails, halve the company until the error has an owner."""
         try:
-            rows_NM = self._model.embed([request.items[at] for request, at in taken])
+            rows_NM = self.model.embed([request.items[at] for request, at in taken])
             if rows_NM.shape != (len(taken), self.dim):
                 raise InvalidInput(
                     f"{self.name} gave rows of shape {rows_NM.shape}, "
@@ -221,25 +221,6 @@ class BatchingModel:
         owner.fail(error)
 
 
-class LateBatchingModel(BatchingModel):
-    """The same over a model that gives token states; those are not batched."""
-
-    _model: LateModel
-
-    @property
-    def token_width(self) -> int:
-        return self._model.token_width
-
-    def token_states(self, items: Sequence[Item]) -> list[Matrix]:
-        """Return states_TW of each item, as the model gives them."""
-        return self._model.token_states(items)
-
-
-class LateModel(EmbeddingModel, LateInteraction, Protocol):
-    """A model of both kinds."""
-
-
 def batched(model: EmbeddingModel, config: BatchingConfig = DEFAULT) -> BatchingModel:
-    """Return the model behind a queue; it gives token states where `model` does."""
-    late = hasattr(type(model), "token_states")  # not isinstance: it would read the width
-    return (LateBatchingModel if late else BatchingModel)(model, config)
+    """Return the model behind a queue."""
+    return BatchingModel(model, config)
