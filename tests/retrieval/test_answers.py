@@ -18,7 +18,7 @@ from tests.retrieval.fakes import BLUE, RED, CountingModel, encoded, paint, pict
 from triptych.cache.memory import MemoryCache
 from triptych.errors import InvalidInput, PictureError, TriptychError
 from triptych.retrieval import answers_async
-from triptych.retrieval.answers import SEARCH, Answers
+from triptych.retrieval.answers import SEARCH, Answers, AnswersConfig
 from triptych.retrieval.collection import Collection
 from triptych.types import Part
 
@@ -287,3 +287,13 @@ def test_pictures_errors_name_the_file(asked: Asked, tmp_path: Path) -> None:
     broken.write_bytes(encoded(RED)[:60])
     with pytest.raises(PictureError, match=r"broken\.png"):
         asked.collection.search(image=broken)
+
+
+def test_an_answer_is_kept_for_its_time(asked: Asked) -> None:
+    cache = MemoryCache(10**6)
+    Answers(asked.collection, cache=cache, config=AnswersConfig(ttl=0.2)).attach()
+    asked.collection.search("red car")
+    time.sleep(0.25)
+    before = asked.searched
+    asked.collection.search("red car")
+    assert asked.searched == before + 1

@@ -181,6 +181,13 @@ def test_a_near_query_is_answered_only_where_that_is_wanted(collection: Collecti
         hit.found.endswith("+near") for hit in collection.search("red car car dog", limit=3)
     )
     assert not any(hit.found.endswith("+near") for hit in collection.search("blue hat"))
+    # nothing finds itself, and words are not vectors
+    assert "red car" not in [hit.id for hit in collection.search(like="red car")]
+    assert not any(
+        hit.found.endswith("+near")
+        for query in ("red car car", "red car car dog")
+        for hit in collection.search(query, hybrid=True)
+    )
     # who shares the cache and did not ask for it never gets it
     Answers(collection, cache=cache).attach()
     assert collection.search("red car car dog") == plain

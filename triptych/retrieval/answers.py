@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from time import monotonic
 from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
@@ -38,6 +39,7 @@ class _Known(NamedTuple):
     deep: bool
 
 
+_Look: TypeAlias = Callable[[Query, Request], list[Hit]]
 _Asked: TypeAlias = tuple[bytes, tuple[Any, ...]]  # a state of the collection, a question
 
 SEARCH = "search"
@@ -98,6 +100,7 @@ class Answers:
         self._config = config
         self._prefix = answer_prefix(tenant, name)
         self._generation: tuple[str, bytes] = ("", b"")
+        self._until = 0.0  # when what is unpacked has been kept long enough
         self.flight: Flight[bytes, bytes] = Flight()
         self._searches: Flight[_Asked, _Known] = Flight()
         self._unpacked: LRUCache[_Asked, _Known] = LRUCache(
@@ -117,9 +120,7 @@ class Answers:
         """Undo `attach`."""
         self.collection.remember = None
 
-    def hits(
-        self, asked: Query, request: Request, look: Callable[[Query, Request], list[Hit]]
-    ) -> list[Hit]:
+    def hits(self, asked: Query, request: Request, look: _Look) -> list[Hit]:
         """Return what `look` finds, or found for the same before; the caller may change it."""
         try:
             content, pinned = pin_query(asked)
@@ -133,9 +134,7 @@ class Answers:
         known = self._known(at)
         if known is None:
             try:
-                known = self._searches.do(
-                    at, lambda: self._looked_up(at, pinned, lambda: look(pinned, request))
-                )
+                known = self._searches.do(at, lambda: self._looked_up(at, pinned, request, look))
             except PictureError:
                 return look(asked, request)  # its message names the source
         return copied(known.hits, deep=known.deep)
@@ -200,41 +199,48 @@ class Answers:
         return prefix
 
     def _known(self, at: _Asked) -> _Known | None:
+        now = monotonic()
         with self._lock:
+            if now > self._until:
+                self._unpacked.clear()
+                self._until = now + self._config.ttl
             return self._unpacked.get(at)
 
-    def _looked_up(self, at: _Asked, pinned: Query, look: Callable[[], list[Hit]]) -> _Known:
+    def _looked_up(self, at: _Asked, pinned: Query, request: Request, look: _Look) -> _Known:
         known = self._known(at)  # who led before may have landed since
         if known is None:
-            known = self._shared(at, look) if self._near is None else self._nearby(at, pinned, look)
+            # what the tokens of a query find is no matter of how near its vector is
+            found = self._shared if self._near is None or request.rerank else self._nearby
+            known = found(at, pinned, request, look)
             with self._lock:
                 if _weight(known) <= self._unpacked.maxsize:
                     self._unpacked[at] = known
         return known
 
-    def _shared(self, at: _Asked, look: Callable[[], list[Hit]]) -> _Known:
+    def _shared(self, at: _Asked, pinned: Query, request: Request, look: _Look) -> _Known:
         prefix, question = at
         key = prefix + digest("hits", question)
         found = self._cache.find(key)
         hits = None if found is None else unpack_hits(found.value)
         if hits is None:
-            hits = tuple(look())
+            hits = tuple(look(pinned, request))
             self.put(key, pack_hits(hits))
         return _Known(hits, is_deep(hits))
 
-    def _nearby(self, at: _Asked, pinned: Query, look: Callable[[], list[Hit]]) -> _Known:
+    def _nearby(self, at: _Asked, pinned: Query, request: Request, look: _Look) -> _Known:
         """Return what is known of a query near to this one, else what is of itself.
 
         Only this process keeps the former: whoever shares the cache may not want it.
         """
         assert self._near is not None, "only then is it called"
-        prefix, (_, *scope) = at
+        prefix, (_, *options) = at
+        scope = (prefix, *options, request.words, request.without)
         vector_M = embed_asked(self.collection.embedder, pinned, self.collection.vectors)
-        near = self._near.find((prefix, *scope), vector_M)
+        near = self._near.find(scope, vector_M)
         if near is not None:
             return near._replace(hits=tuple(replace(h, found=h.found + NEAR) for h in near.hits))
-        known = self._shared(at, look)
-        self._near.add((prefix, *scope), vector_M, known)
+        known = self._shared(at, pinned, request, look)
+        self._near.add(scope, vector_M, known)
         return known
 
 
