@@ -21,7 +21,7 @@ BENCHMARKS = [
     "serve",
     "moe",
 ]
-ON_DEMAND = ["rerank", "alignment", "million"]
+ON_DEMAND = ["rerank", "alignment", "million", "rescoring"]
 
 
 def main() -> int:

@@ -211,7 +211,9 @@ class Catalog:
             model_of=lambda known: cached(self._model_of(known)),
             threads=self.settings.num_threads,
         )
-        return self.settings.answers(collection, cache=self.cache, tenant=tenant, name=name)
+        answers = self.settings.answers(collection, cache=self.cache, tenant=tenant, name=name)
+        self.settings.upkeep(answers)  # deletes what a change has put out of reach
+        return answers
 
     def _model_of(self, known: Meta | Space) -> EmbeddingModel:
         with self._loading:
