@@ -81,7 +81,9 @@ class EncoderSuite:
             ]
         )
         middle = alone_text + alone_image
-        np.testing.assert_allclose(both, middle / np.linalg.norm(middle), atol=ALONE)
+        # the two may see each other, so it need not be the middle itself
+        assert both @ middle / np.linalg.norm(middle) > 0.9
+        assert min(both @ alone_text, both @ alone_image) > alone_text @ alone_image
 
     def test_different_things_differ(self, model: Any) -> None:
         batch = [Item(id=str(at), image=picture(at)) for at in range(3)]
