@@ -1,4 +1,4 @@
-"""What a contrastive loss costs in memory and time: whole, in chunks, and through GradCache.
+"""What a training step costs in memory and time: a loss in chunks, GradCache, states made again.
 
 Peak memory is the process's own resident peak (VmHWM, set back before each measurement) above what
 it held before. N pairs, M embedding width.
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from triptych.encoders.transformer import Transformer, TransformerConfig
 from triptych.training.gradcache import Seen, Tower, backward
 from triptych.training.losses import cross_modal, joint, sigmoid
 
@@ -26,6 +27,7 @@ T = TypeVar("T")
 
 PAIRS, WIDTH, ROWS = 4096, 512, 256
 DEPTH, HIDDEN, MICRO = 8, 1024, 256  # of the tower that GradCache is measured with
+TEXTS, TOKENS = 128, 32
 
 
 def main() -> None:
@@ -41,6 +43,7 @@ def main() -> None:
         cells = f"{row['whole'] / 1e6:10.0f}{row['chunked'] / 1e6:11.0f}{row['share']:8.2f}"
         print(f"{form:12}{cells}{row['difference']:12.1e}{row['time']:6.1f}x", flush=True)
     gradcache()
+    checkpointing()
 
 
 def compare(form: str) -> dict[str, float]:
@@ -125,6 +128,20 @@ def gradcache() -> None:
     for name, micro, chunk in rows:
         start = time.process_time()
         peak, _ = peak_bytes(lambda m=micro, c=chunk: step(m, c))
+        print(f"  {name:28}{peak / 1e6:7.0f} MB{time.process_time() - start:7.1f} s of a core")
+
+
+def checkpointing() -> None:
+    """A step of the text tower with the states of its blocks kept, and made again."""
+    print(f"\nThe text tower, {TEXTS} texts of {TOKENS} pieces")
+    ids_BT = torch.randint(0, 1000, (TEXTS, TOKENS))
+    for name, again in (("states kept", False), ("made again on the way back", True)):
+        torch.manual_seed(0)
+        tower = Transformer(TransformerConfig(vocabulary=1000, checkpoint=again))
+        mask_BT = torch.ones_like(ids_BT, dtype=torch.bool)
+        tower(ids_BT[:1], mask_BT[:1]).sum().backward()
+        start = time.process_time()
+        peak, _ = peak_bytes(lambda t=tower, m=mask_BT: t(ids_BT, m).square().mean().backward())
         print(f"  {name:28}{peak / 1e6:7.0f} MB{time.process_time() - start:7.1f} s of a core")
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class TransformerConfig:
     max_tokens: int = 256
     dropout: float = 0.0  # costs a tenth of a step on a CPU; training drops words instead
     epsilon: float = 1e-12
+    checkpoint: bool = False  # keep no states of a block, make them again on the way back
 
 
 class Attention(nn.Module):
@@ -91,8 +93,14 @@ class Transformer(nn.Module):
         """tokens_BTD; `mask_BT` is True where there is a token."""
         words_BTD = self.words(ids_BT) + self.places.weight[: ids_BT.shape[1]]
         tokens_BTD: Tensor = self.dropout(self.norm(words_BTD))
+        again = self.config.checkpoint and torch.is_grad_enabled()
         for block in self.blocks:
-            tokens_BTD = block(tokens_BTD, mask_BT[:, None, None, :])
+            if again:
+                tokens_BTD = checkpoint(
+                    block, tokens_BTD, mask_BT[:, None, None, :], use_reentrant=False
+                )
+            else:
+                tokens_BTD = block(tokens_BTD, mask_BT[:, None, None, :])
         return tokens_BTD
 
 
