@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from triptych.errors import InvalidInput
+from triptych.moe.layer import MoE, MoEConfig
 from triptych.training.gradcache import Seen, Tower, backward
-from triptych.training.losses import cross_modal
+from triptych.training.losses import cross_modal, joint
 
 PICTURES, TEXTS = 7, 11
 GROUP_I = torch.arange(PICTURES)
@@ -116,6 +117,36 @@ def test_dropout_falls_the_same_way_in_both_passes(micros: tuple[int, int]) -> N
     for one, other in zip(expected, found, strict=True):
         torch.testing.assert_close(other, one, rtol=1e-10, atol=1e-12)
     assert torch.equal(torch.rand(3), after), "what comes after must not depend on the second pass"
+
+
+@pytest.mark.parametrize("micro", [1, 3, 5])
+def test_through_the_experts_gradients_are_those_of_the_whole_batch(micro: int) -> None:
+    torch.manual_seed(4)
+    config = MoEConfig(width=8, hidden=16, num_experts=8, cap=4, budget=2.0, form="dense")
+    layer, project = MoE(config).double(), nn.Linear(8, 6).double()
+    tokens_NTD = torch.randn(7, 4, 8, dtype=torch.float64)
+    mask_NT = torch.arange(4)[None, :] < torch.tensor([4, 1, 3, 2, 4, 4, 1])[:, None]
+
+    def forward(start: int, stop: int) -> Seen:
+        mask_BT = mask_NT[start:stop]
+        routed = layer(tokens_NTD[start:stop], mask_BT)
+        emb_BM = functional.normalize(project(routed.tokens_BTD.sum(dim=1)), dim=-1)
+        return Seen(emb_BM, 0.1 * routed.router_z_loss, float(mask_BT.sum()))
+
+    def loss(emb_NM: Tensor) -> Tensor:
+        group_N = torch.arange(7) // 2
+        return joint(emb_NM, group_N=group_N, scale=torch.tensor(5.0, dtype=torch.float64))
+
+    found = {}
+    for size in (7, micro):
+        value = backward([Tower(forward=forward, size=7, micro=size)], loss)
+        moved = [p for part in (layer, project) for p in part.parameters() if p.grad is not None]
+        found[size] = [*value, *(p.grad for p in moved if p.grad is not None)]
+        for parameter in moved:
+            parameter.grad = None
+    assert len(found[7]) == len(found[micro]) > 5
+    for one, other in zip(found[7], found[micro], strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-5, atol=1e-6)  # gates are float32
 
 
 def test_it_holds_the_graph_of_one_micro_batch_at_a_time() -> None:
