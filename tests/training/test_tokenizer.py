@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from triptych.encoders.onnx import DEFAULT_FOLDER
+from triptych.encoders.onnx import OnnxModel
 from triptych.training.tokenizer import borrow_rows, build
 
 SCRIPTS = {
@@ -24,7 +24,7 @@ SCRIPTS = {
 
 @pytest.fixture(scope="module")
 def shipped() -> Tokenizer:
-    return Tokenizer.from_file(str(DEFAULT_FOLDER / "tokenizer.json"))
+    return OnnxModel.load()._tokenizer
 
 
 @pytest.mark.parametrize("text", SCRIPTS.values(), ids=SCRIPTS.keys())
