@@ -47,7 +47,7 @@ def with_vectors(num: int, *, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def wait_for(collection: Collection, kind: str) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60  # where other work leaves it little of a core
     while not collection.info()["index"].startswith(kind):
         assert time.monotonic() < until, collection.info()
         time.sleep(0.05)
