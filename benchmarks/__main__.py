@@ -21,7 +21,7 @@ BENCHMARKS = [
     "serve",
     "moe",
 ]
-ON_DEMAND = ["rerank", "alignment", "million", "rescoring"]
+ON_DEMAND = ["rerank", "alignment", "million", "rescoring", "ladder"]
 
 
 def main() -> int:

@@ -17,13 +17,14 @@ from triptych.encoders.base import TokenStates
 from triptych.encoders.entrance import States
 from triptych.encoders.maxsim import maxsim
 from triptych.encoders.word_graph import Link
-from triptych.training.losses import attract, cross_modal, joint
+from triptych.training.alignment import contrast, token_loss
+from triptych.training.losses import cross_modal, joint
 from triptych.training.objective import Terms, regularisation, sparsity
 
 JOINT = 0.3
 QUERIES, CANDIDATES = 32, 4  # texts whose pairs are scored, and pictures for each
 WORDED, GRAPHS = 64, 16  # pairs of which words are aligned with places, graphs with each other
-ALIGNED, ROUTER_Z, TEACHER_HEAT = 0.25, 0.01, 2.0
+LATE, ALIGNED, ROUTER_Z, TEACHER_HEAT = 0.5, 0.25, 0.01, 2.0
 
 
 def terms_of(
@@ -36,20 +37,20 @@ def terms_of(
     """Return the terms of a batch; `links` are those of the first GRAPHS pictures' first texts."""
     texts, pictures, routed = both
     group_B, scale = torch.arange(len(pictures.emb_BM)), model.scale()
-    contrast = cross_modal(
+    wanted = cross_modal(
         pictures.emb_BM, texts.emb_BM, group_I=group_B, group_T=owner_T, scale=scale
     )
     all_NM = torch.cat([pictures.emb_BM, texts.emb_BM])
-    contrast = contrast + JOINT * joint(all_NM, group_N=torch.cat([group_B, owner_T]), scale=scale)
+    wanted = wanted + JOINT * joint(all_NM, group_N=torch.cat([group_B, owner_T]), scale=scale)
     masks: list[Tensor] = []
     if model.rung.cross:
         learnt, mask = _interaction(model, texts, pictures, owner_T=owner_T)
-        contrast, masks = contrast + learnt, [mask]
+        wanted, masks = wanted + learnt, [mask]
     if model.rung.aligned:
-        contrast = contrast + ALIGNED * _pixel(model, texts, pictures, owner_T=owner_T)
-        contrast = contrast + ALIGNED * _structure(model, texts, pictures, owner_T, links)
+        wanted = wanted + ALIGNED * _pixel(model, texts, pictures, owner_T=owner_T)
+        wanted = wanted + ALIGNED * _structure(model, texts, pictures, owner_T, links)
     return Terms(
-        contrastive=contrast,
+        contrastive=wanted,
         sparsity=sparsity(None if routed is None else routed.budget_loss, masks=masks),
         regularisation=regularisation(
             balance_loss=None if routed is None else routed.balance_loss,
@@ -62,9 +63,10 @@ def terms_of(
 def _interaction(
     model: Ladder, texts: Side, pictures: Side, *, owner_T: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The scorer learns to tell a text's picture from the nearest others; the embeddings, from it.
+    """The scorer learns what the embeddings miss, the embeddings what both together say.
 
-    Also returns the scorer's soft mask of the right pairs.
+    Its late interaction learns from the batch, the whole of it from a text's own picture among the
+    nearest others. Also returns its soft mask of the right pairs.
     """
     with torch.no_grad():
         cosine_QB = texts.emb_BM[:QUERIES] @ pictures.emb_BM.T
@@ -73,34 +75,42 @@ def _interaction(
     at_Q = torch.arange(len(chosen_QK)).repeat_interleave(CANDIDATES)
     found = model.scorer(_rows(texts.states, at_Q), _rows(pictures.states, chosen_QK.flatten()))
     scores_QK = found.scores_B.float().view(chosen_QK.shape)
-    first_Q = torch.zeros(len(chosen_QK), dtype=torch.int64)  # the right one scores infinity above
-    learn = functional.cross_entropy(scores_QK, first_Q)
     logits_QK = model.scale() * torch.einsum(
         "qm,qkm->qk", texts.emb_BM[:QUERIES], pictures.emb_BM[chosen_QK]
     )
-    soft_QK = (scores_QK.detach() / TEACHER_HEAT).softmax(dim=1)
+    together_QK = scores_QK + logits_QK.detach()
+    # the right one lies first: infinity was the greatest
+    first_Q = torch.zeros(len(chosen_QK), dtype=torch.int64)
+    learnt = functional.cross_entropy(together_QK, first_Q)
     told = functional.kl_div(
-        (logits_QK / TEACHER_HEAT).log_softmax(dim=1), soft_QK, reduction="batchmean"
+        (logits_QK / TEACHER_HEAT).log_softmax(dim=1),
+        (together_QK.detach() / TEACHER_HEAT).softmax(dim=1),
+        reduction="batchmean",
     )
     assert found.spatial_BTP is not None
-    return 0.5 * learn + TEACHER_HEAT**2 * 0.5 * told, found.spatial_BTP[::CANDIDATES]
-
-
-def _rows(states: States, at_N: Tensor) -> States:
-    return TokenStates(states.tokens_BTD[at_N], states.mask_BT[at_N])
+    words, places = _first_pairs(texts, pictures, owner_T, count=WORDED)
+    scorer = model.scorer
+    late = contrast(
+        maxsim(
+            TokenStates(scorer.enter_text(words).float(), words.mask_BT),
+            TokenStates(scorer.enter_picture(places).float(), places.mask_BT),
+        ),
+        positive_QN=torch.eye(len(words.mask_BT), dtype=torch.bool),
+        scale=scorer.log_scale.exp(),
+    )
+    loss = 0.5 * learnt + 0.5 * TEACHER_HEAT**2 * told + LATE * late
+    return loss, found.spatial_BTP[::CANDIDATES]
 
 
 def _pixel(model: Ladder, texts: Side, pictures: Side, *, owner_T: Tensor) -> Tensor:
-    """Every word finds its place: a contrast of late interaction, one text for each picture."""
-    first_B = _first(owner_T)[:WORDED]
-    words = _rows(texts.states, first_B)
-    words = TokenStates(model.word(words.tokens_BTD).float(), words.mask_BT)
-    places = _rows(pictures.states, torch.arange(len(first_B)))
-    places = TokenStates(model.place(places.tokens_BTD).float(), places.mask_BT)
-    logits_BB = model.scale() * maxsim(words, places)
-    right_BB = torch.eye(len(first_B), dtype=torch.bool)
-    there = attract(logits_BB, positive_QN=right_BB)
-    return (there + attract(logits_BB.T, positive_QN=right_BB)) / 2
+    """Words come to lie near the places that they name."""
+    words, places = _first_pairs(texts, pictures, owner_T, count=WORDED)
+    return token_loss(
+        TokenStates(model.word(words.tokens_BTD).float(), words.mask_BT),
+        TokenStates(model.place(places.tokens_BTD).float(), places.mask_BT),
+        positive_QN=torch.eye(len(words.mask_BT), dtype=torch.bool),
+        scale=model.scale(),
+    )
 
 
 def _structure(
@@ -111,17 +121,23 @@ def _structure(
     links: Sequence[Sequence[Link]],
 ) -> Tensor:
     """The graph of a text fits the graph of its picture better than others."""
-    some_T = _first(owner_T)[:GRAPHS]
-    words = _rows(texts.states, some_T)
-    places = _rows(pictures.states, torch.arange(len(some_T)))
+    words, places = _first_pairs(texts, pictures, owner_T, count=GRAPHS)
     graphs = model.structure.texts(TokenStates(words.tokens_BTD.float(), words.mask_BT), links)
     patches = model.structure.pictures(TokenStates(places.tokens_BTD.float(), places.mask_BT))
-    logits_QN = 10.0 * model.structure.scores(graphs, patches)
-    right_QN = torch.eye(len(some_T), dtype=torch.bool)
-    there = attract(logits_QN, positive_QN=right_QN)
-    return (there + attract(logits_QN.T, positive_QN=right_QN)) / 2
+    return contrast(
+        model.structure.scores(graphs, patches),
+        positive_QN=torch.eye(len(words.mask_BT), dtype=torch.bool),
+        scale=torch.tensor(10.0),
+    )
 
 
-def _first(owner_T: Tensor) -> Tensor:
-    """The index of each picture's first text; texts lie by picture."""
-    return torch.searchsorted(owner_T, torch.arange(int(owner_T.max()) + 1))
+def _first_pairs(
+    texts: Side, pictures: Side, owner_T: Tensor, *, count: int
+) -> tuple[States, States]:
+    """The first `count` pictures, each with the first of its texts; texts lie by picture."""
+    at_B = torch.arange(count)
+    return _rows(texts.states, torch.searchsorted(owner_T, at_B)), _rows(pictures.states, at_B)
+
+
+def _rows(states: States, at_N: Tensor) -> States:
+    return TokenStates(states.tokens_BTD[at_N], states.mask_BT[at_N])
