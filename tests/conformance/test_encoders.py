@@ -38,6 +38,11 @@ class TestModels(EncoderSuite):
     def is_quantised(self, name: str) -> bool:
         return name.startswith("default")
 
+    @pytest.fixture
+    def fuses(self, name: str) -> bool:
+        """Whether an item's text and picture see each other."""
+        return name.startswith("default")
+
     def test_the_fingerprint_is_the_same_in_another_process(self, model: Any, name: str) -> None:
         code = (
             "import sys; from tests.conformance.test_encoders import made;"
