@@ -9,7 +9,9 @@ a change of the collection, by whatever process, makes every older answer unreac
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from time import monotonic
@@ -29,6 +31,7 @@ from triptych.retrieval.hits import copied, is_deep, pack_hits, unpack_hits, wei
 from triptych.retrieval.models import embed_asked
 from triptych.retrieval.near import NearQueries
 from triptych.retrieval.pipeline import Request
+from triptych.retrieval.questions import OPTIONS, question_of
 from triptych.types import Hit, Part, Query
 
 
@@ -48,20 +51,6 @@ SEARCH = "search"
 NEAR = "+near"
 """What `Hit.found` ends with where the hits, and their scores, are those of a query near to it."""
 
-OPTIONS = (
-    "limit",
-    "offset",
-    "filter",
-    "threshold",
-    "hybrid",
-    "rerank",
-    "diversity",
-    "group_by",
-    "group_size",
-)
-"""The options of a search that are asked for, in this order; the filter as JSON."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswersConfig:
     ttl: float = 3600.0  # seconds; a change of the collection ends an answer at once anyway
@@ -70,6 +59,19 @@ class AnswersConfig:
 
 
 DEFAULT = AnswersConfig()
+
+
+_wish: ContextVar[float | None] = ContextVar("triptych_near", default=None)
+
+
+@contextmanager
+def near_to(least: float | None) -> Iterator[None]:
+    """Let searches inside find what was found for a query whose cosine with them is `least`."""
+    token = _wish.set(least)
+    try:
+        yield
+    finally:
+        _wish.reset(token)
 
 
 class Answer(NamedTuple):
@@ -106,18 +108,24 @@ class Answers:
         self._unpacked: LRUCache[_Asked, _Known] = LRUCache(
             config.unpacked_bytes, getsizeof=_weight
         )
-        self._near = None if config.near is None else NearQueries[_Known](config.near)
+        self._near: NearQueries[_Known] = NearQueries()
         self._lock = threading.Lock()
         self.changed: Callable[[], None] | None = None  # called when the collection has changed
-        self.asked: Callable[[Query, tuple[Any, ...]], None] | None = None  # with each question
+        self.asked: Callable[[str], None] | None = None  # called with each question
 
     def attach(self) -> Self:
         """Have `collection.search` look here first; return this."""
         self.collection.remember = self.hits
         return self
 
+    def attach_near(self) -> Self:
+        """Have `collection.search` find what is near inside `near_to`, and nothing else; return
+        this: for who remembers whole replies himself."""
+        self.collection.remember = self._near_only
+        return self
+
     def detach(self) -> None:
-        """Undo `attach`."""
+        """Undo either of them."""
         self.collection.remember = None
 
     def hits(self, asked: Query, request: Request, look: _Look) -> list[Hit]:
@@ -128,7 +136,9 @@ class Answers:
             return look(asked, request)  # it knows what is wrong
         options = _options(request)
         if self.asked is not None:
-            self.asked(asked, options)
+            said = question_of(asked, dict(zip(OPTIONS, options, strict=True)))
+            if said is not None:
+                self.asked(said)
         question = (content, options, self.collection.embedder.fingerprint)
         at = (self._current(), question)
         known = self._known(at)
@@ -184,6 +194,20 @@ class Answers:
         """
         return self._cache.purge(self._prefix, keep=self._current())
 
+    def _near_only(self, asked: Query, request: Request, look: _Look) -> list[Hit]:
+        wish = _wish.get()
+        # what the tokens of a query find is no matter of how near its vector is
+        if wish is None or request.rerank:
+            return look(asked, request)
+
+        def looked() -> _Known:
+            hits = tuple(look(asked, request))
+            return _Known(hits, is_deep(hits))
+
+        scope = (self._current(), _options(request), self.collection.embedder.fingerprint)
+        known = self._nearby(scope, asked, request, wish, looked)
+        return copied(known.hits, deep=known.deep)
+
     def _current(self) -> bytes:
         """Return how the keys of answers begin that are right now."""
         generation = self.collection.generation
@@ -210,8 +234,14 @@ class Answers:
         known = self._known(at)  # who led before may have landed since
         if known is None:
             # what the tokens of a query find is no matter of how near its vector is
-            found = self._shared if self._near is None or request.rerank else self._nearby
-            known = found(at, pinned, request, look)
+            least = None if request.rerank else self._config.near
+            if least is None:
+                known = self._shared(at, pinned, request, look)
+            else:
+                known = self._nearby(
+                    (at[0], *at[1][1:]), pinned, request, least,
+                    lambda: self._shared(at, pinned, request, look),
+                )  # fmt: skip
             with self._lock:
                 if _weight(known) <= self._unpacked.maxsize:
                     self._unpacked[at] = known
@@ -227,19 +257,24 @@ class Answers:
             self.put(key, pack_hits(hits))
         return _Known(hits, is_deep(hits))
 
-    def _nearby(self, at: _Asked, pinned: Query, request: Request, look: _Look) -> _Known:
+    def _nearby(
+        self,
+        scope: tuple[Any, ...],
+        asked: Query,
+        request: Request,
+        least: float,
+        look: Callable[[], _Known],
+    ) -> _Known:
         """Return what is known of a query near to this one, else what is of itself.
 
         Only this process keeps the former: whoever shares the cache may not want it.
         """
-        assert self._near is not None, "only then is it called"
-        prefix, (_, *options) = at
-        scope = (prefix, *options, request.words, request.without)
-        vector_M = embed_asked(self.collection.embedder, pinned, self.collection.vectors)
-        near = self._near.find(scope, vector_M)
+        scope = (*scope, request.words, request.without)
+        vector_M = embed_asked(self.collection.embedder, asked, self.collection.vectors)
+        near = self._near.find(scope, vector_M, least=least)
         if near is not None:
             return near._replace(hits=tuple(replace(h, found=h.found + NEAR) for h in near.hits))
-        known = self._shared(at, pinned, request, look)
+        known = look()
         self._near.add(scope, vector_M, known)
         return known
 

@@ -34,21 +34,20 @@ class _Ring(Generic[Known]):
 class NearQueries(Generic[Known]):
     """The last `most` queries of each scope: all that an answer depends on beside the vector."""
 
-    def __init__(self, least: float, *, most: int = 1_000) -> None:
-        self._least = least  # cosine
+    def __init__(self, *, most: int = 1_000) -> None:
         self._most = most
         self._scopes: LRUCache[Hashable, _Ring[Known]] = LRUCache(_SCOPES)
         self._lock = threading.Lock()
 
-    def find(self, scope: Hashable, vector_M: Vector) -> Known | None:
-        """Return what is known of the nearest query, None where none is near enough."""
+    def find(self, scope: Hashable, vector_M: Vector, *, least: float) -> Known | None:
+        """Return what is known of the nearest query, None below the cosine `least`."""
         with self._lock:
             ring = self._scopes.get(scope)
             if ring is None:
                 return None
             cosines_R = ring.vectors_RM[: len(ring.known)] @ vector_M
             best = int(np.argmax(cosines_R))
-            return ring.known[best] if cosines_R[best] >= self._least else None
+            return ring.known[best] if cosines_R[best] >= least else None
 
     def add(self, scope: Hashable, vector_M: Vector, known: Known) -> None:
         """Remember a query; the oldest of a full scope makes room."""

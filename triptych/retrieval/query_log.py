@@ -15,7 +15,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from fcntl import LOCK_EX, flock
 from pathlib import Path
-from typing import Any
 
 NAME = "queries.json"
 
@@ -24,49 +23,55 @@ _VERSION = 1
 
 
 class QueryLog:
-    """Counts questions, which are JSON, in the file `path`. Threads and processes may share it."""
+    """Counts questions, which are texts (see questions.py), in the file `path`. Threads and processes may share it."""
 
     def __init__(self, path: Path, *, most: int = 1_000) -> None:
         self._path = path
         self._most = most
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held for moments
+        self._saving = threading.Lock()  # held while the file is read and written
+        self._since = 0
         self._fresh: Counter[str] = Counter()  # since the last saving
 
-    def note(self, question: Any) -> None:
-        """Count a question."""
-        said = json.dumps(question, sort_keys=True, separators=(",", ":"))
+    def note(self, question: str) -> bool:
+        """Count a question; return whether it is time to save. An event loop may call it."""
         with self._lock:
-            self._fresh[said] += 1
-            is_due = self._fresh.total() >= _EVERY
-        if is_due:
-            self.save()
+            self._fresh[question] += 1
+            self._since += 1
+            is_due = self._since >= _EVERY
+            if is_due:
+                self._since = 0
+        return is_due
 
-    def top(self, count: int) -> list[Any]:
+    def top(self, count: int) -> list[str]:
         """Return the `count` most frequent questions, the most frequent first."""
-        with self._lock:
-            counts = self._read() + self._fresh
-        return [json.loads(said) for said, _ in counts.most_common(count)]
+        with self._saving:
+            with self._lock:
+                counts = self._fresh.copy()
+            counts += self._read()
+        return [said for said, _ in counts.most_common(count)]
 
     def save(self) -> None:
         """Write down what was counted; what cannot be written is lost, and harms nobody."""
-        with self._lock, suppress(OSError):
+        with self._saving, suppress(OSError):
             if self._fresh:
                 self._change(lambda counts: counts)
 
-    def drop(self, is_stale: Callable[[Any], bool]) -> None:
+    def drop(self, is_stale: Callable[[str], bool]) -> None:
         """Forget the questions of which `is_stale` says so."""
-        with self._lock, suppress(OSError):
+        with self._saving, suppress(OSError):
             if self._fresh or self._path.exists():
                 self._change(
                     lambda counts: Counter(
-                        {said: n for said, n in counts.items() if not is_stale(json.loads(said))}
+                        {said: n for said, n in counts.items() if not is_stale(said)}
                     )
                 )
 
     def clear(self) -> None:
         """Forget everything."""
-        with self._lock:
-            self._fresh.clear()
+        with self._saving:
+            with self._lock:
+                self._fresh.clear()
             for path in (self._path, self._path.with_suffix(".lock")):
                 path.unlink(missing_ok=True)
 
@@ -74,7 +79,9 @@ class QueryLog:
         """Put what is counted into the file, and what another process counted stays."""
         with self._path.with_suffix(".lock").open("w") as guard:
             flock(guard, LOCK_EX)
-            counts = change(self._read() + self._fresh)
+            with self._lock:
+                fresh = self._fresh.copy()
+            counts = change(self._read() + fresh)
             if counts.total() > 10 * _EVERY * self._most:
                 counts = Counter({said: count // 2 for said, count in counts.items()})
             kept = [pair for pair in counts.most_common(self._most) if pair[1]]
@@ -85,7 +92,8 @@ class QueryLog:
                 scratch.rename(self._path)
             finally:
                 scratch.unlink(missing_ok=True)
-            self._fresh.clear()
+            with self._lock:
+                self._fresh -= fresh  # what was asked meanwhile is of the next saving
 
     def _read(self) -> Counter[str]:
         """Return what the file says; one that is damaged says nothing."""
@@ -93,11 +101,6 @@ class QueryLog:
             found = json.loads(self._path.read_bytes())
             if found["version"] != _VERSION:
                 return Counter()
-            return Counter({_checked(said): int(count) for said, count in found["queries"]})
+            return Counter({str(said): int(count) for said, count in found["queries"]})
         except (OSError, ValueError, TypeError, KeyError):
             return Counter()
-
-
-def _checked(said: str) -> str:
-    json.loads(said)
-    return said

@@ -6,18 +6,18 @@ that what was deleted from the collection is soon nowhere.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from triptych.errors import TriptychError
-from triptych.retrieval.answers import OPTIONS, Answers
+from triptych.retrieval.answers import Answers
 from triptych.retrieval.query_log import QueryLog
-from triptych.types import Part, Query
+from triptych.retrieval.questions import asked_of, ids_in
+from triptych.types import Query
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,8 @@ DEFAULT = UpkeepConfig()
 class Upkeep:
     """Looks after `answers` until close, in threads that live for as long as there is work.
 
-    What is logged, and asked again, goes by way of `collection.search`: see `Answers.attach`.
+    What is logged, and asked again, goes by way of `collection.search` (see `Answers.attach`),
+    unless `ask` is set to another.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Upkeep:
         self._model = answers.collection.embedder.fingerprint
         answers.changed = self._changed
         answers.asked = None if log is None else self._note
+        self.ask: Callable[[Query, Mapping[str, Any]], object] = self._search  # to warm with
 
     def warm(self) -> int:
         """Ask the most frequent questions again; return how many of them have an answer ready."""
@@ -106,34 +108,27 @@ class Upkeep:
             if not self._closed:
                 logger.debug("The cache was not looked after.", exc_info=True)
 
-    def _is_ready(self, question: Any) -> bool:
+    def _is_ready(self, question: str) -> bool:
         if self._closed:
             return False
         try:
-            asked, options = _unsaid(question)
-            self._answers.collection.search(asked, **options)
+            self.ask(*asked_of(question))
         except (TriptychError, ValueError, TypeError, KeyError):
             return False  # of a deleted item, another model, or another release
         return True
 
-    def _note(self, asked: Query, options: tuple[Any, ...]) -> None:
-        if self._log is None or getattr(self._warming, "on", False):
+    def _note(self, question: str) -> None:
+        if getattr(self._warming, "on", False) or self._log is None:
             return
-        if all(part.image is None and part.vector is None for part in asked.parts):
-            parts = [[part.weight, part.text, part.id] for part in asked.parts]
-            self._log.note({"parts": parts, **dict(zip(OPTIONS, options, strict=True))})
+        if self._log.note(question):
+            # whoever asked, perhaps an event loop, does not wait for the disk
+            threading.Thread(target=self._log.save, name="triptych-log", daemon=True).start()
 
-    def _is_stale(self, question: Any) -> bool:
+    def _is_stale(self, question: str) -> bool:
         try:
-            ids = [part[2] for part in question["parts"] if part[2] is not None]
-            return None in self._answers.collection.get(ids)
-        except (TypeError, KeyError, IndexError, ValueError):
+            return None in self._answers.collection.get(ids_in(question))
+        except (TypeError, KeyError, ValueError):
             return True  # no question of ours
 
-
-def _unsaid(question: dict[str, Any]) -> tuple[Query, dict[str, Any]]:
-    parts = [Part(weight=weight, text=text, id=id) for weight, text, id in question["parts"]]
-    options = {name: question[name] for name in OPTIONS}
-    if options["filter"] is not None:
-        options["filter"] = json.loads(options["filter"])
-    return Query(tuple(parts)), options
+    def _search(self, asked: Query, options: Mapping[str, Any]) -> object:
+        return self._answers.collection.search(asked, **options)
