@@ -41,7 +41,8 @@ from triptych.retrieval.library import Library, keep_model, model_folder
 from triptych.retrieval.models import holds_own_vectors
 from triptych.retrieval.query_log import NAME as QUERIES
 from triptych.retrieval.query_log import QueryLog
-from triptych.retrieval.upkeep import Upkeep
+from triptych.retrieval.upkeep import DEFAULT as UPKEEP
+from triptych.retrieval.upkeep import Upkeep, UpkeepConfig
 from triptych.types import Precision
 
 MODELS = Registry(
@@ -150,13 +151,13 @@ class Settings:
         config = AnswersConfig(ttl=self.cache.answers_ttl)
         return Answers(collection, cache=cache, tenant=tenant, name=name, config=config)
 
-    def upkeep(self, answers: Answers) -> Upkeep:
+    def upkeep(self, answers: Answers, *, config: UpkeepConfig = UPKEEP) -> Upkeep:
         """Return what tidies up behind `answers`, with a log of queries if TRIPTYCH_QUERY_LOG."""
         folder = answers.collection.folder
         log = QueryLog(folder / QUERIES) if self.cache.query_log and folder is not None else None
         if log is not None:
             weakref.finalize(answers.collection, log.save)
-        return Upkeep(answers, log=log)
+        return Upkeep(answers, log=log, config=config)
 
     def create_collection(self, name: str, *, model: str | None = None) -> Collection:
         """Return the new, empty collection called `name`; raises InvalidInput where it exists."""

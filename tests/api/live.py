@@ -16,6 +16,7 @@ import httpx2
 
 from triptych.api.config import Limits, ServerConfig, Times
 from triptych.api.server import HttpServer, _Server
+from triptych.cache.config import CacheConfig
 from triptych.keys import Key
 from triptych.settings import Settings
 
@@ -81,7 +82,7 @@ def serving(
 ) -> Iterator[Live]:
     """Serve the folder with the model without weights, unless another is said."""
     model = config.pop("model", "hashing:64")
-    settings = Settings(data=data, model=model)
+    settings = Settings(data=data, model=model, cache=config.pop("cache", CacheConfig()))
     server = HttpServer(
         settings,
         ServerConfig(

@@ -88,13 +88,14 @@ def build(settings: Settings, config: ServerConfig, access: Access) -> Applicati
 def build_rooms(settings: Settings, config: ServerConfig) -> Rooms:
     """Return the parts of a server."""
     models = (config.model, *config.also_models)
-    catalog = Catalog(settings, models=models, cache=settings.cache.open())
+    catalog = Catalog(settings, models=models, cache=settings.cache.open(), upkeep=config.upkeep)
     fetcher = Fetcher(
         FetchConfig(hosts=config.allow_urls, max_bytes=config.limits.picture.max_bytes)
     )
     pictures = Pictures(limits=config.limits.picture, fetcher=fetcher)
     parts: dict[str, Any] = {"catalog": catalog, "pictures": pictures, "limits": config.limits}
-    writing = Writing(**parts)
+    writing, asking = Writing(**parts), Asking(**parts, near=config.near)
+    catalog.again = asking.again
 
     def write(tenant: str, name: str, lines: Sequence[bytes], mode: Mode, first: int) -> Outcome:
         given = parsed_lines(lines, first=first, limits=config.limits)
@@ -107,7 +108,7 @@ def build_rooms(settings: Settings, config: ServerConfig) -> Rooms:
         metrics=Metrics(),
         health=Health(model=partial(catalog.model, None), data=settings.data),
         jobs=Jobs(folder=settings.data / ".jobs", write=write, limits=config.limits),
-        asking=Asking(**parts),
+        asking=asking,
         writing=writing,
         embedding=Embedding(**parts),
         shortcut=Shortcut(catalog),
@@ -125,10 +126,12 @@ async def _lifespan(rooms: Rooms, api: FastAPI) -> AsyncIterator[None]:
     await rooms.health.start()
     if not rooms.config.read_only:
         rooms.jobs.start()
+    warming = asyncio.create_task(asyncio.to_thread(rooms.catalog.warm))
     yield
     # requests are over by now: what was acknowledged is on the disk, what follows saves time
     rooms.health.draining = True
     await rooms.health.stop()
+    await warming
     await asyncio.to_thread(rooms.jobs.stop)
     await asyncio.to_thread(rooms.pool.close)
     await asyncio.to_thread(rooms.catalog.close)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from triptych.api.catalog import Catalog
 from triptych.api.config import Limits
@@ -20,13 +20,23 @@ from triptych.api.schemas import (
     hit_json,
 )
 from triptych.errors import InvalidInput, NotFound
-from triptych.retrieval.answers import Answers
+from triptych.filters import parse_filter, to_json
+from triptych.retrieval.answers import NEAR, Answers, near_to
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.explain import shares
+from triptych.retrieval.questions import OPTIONS, question_of
 from triptych.retrieval.timing import timed
 from triptych.types import Hit, Part, Query
 
 _TIERS = {"memory": "process", "search": "index"}
+
+
+class Known(NamedTuple):
+    """What leads to an answer that the cache has."""
+
+    generation: str
+    key: bytes
+    question: str | None  # to be counted, where the log of queries is on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,16 +44,24 @@ class Found:
     """A serialised reply, and what goes into its headers."""
 
     body: bytes
-    tier: str  # process, redis or index
-    key: tuple[str, bytes] | None = None  # generation and key of what the cache has
+    tier: str  # process, redis, near or index
+    key: Known | None = None  # where the cache has it
     stages: Mapping[str, float] = field(default_factory=dict)  # seconds
 
 
 class Asking:
     """Answers the searches of all collections."""
 
-    def __init__(self, *, catalog: Catalog, pictures: Pictures, limits: Limits) -> None:
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        pictures: Pictures,
+        limits: Limits,
+        near: float | None = None,  # of requests that do not say
+    ) -> None:
         self._catalog, self._pictures, self._limits = catalog, pictures, limits
+        self._near = near
 
     def search(
         self, tenant: str, name: str, body: SearchBody, files: Mapping[str, list[bytes]]
@@ -57,8 +75,10 @@ class Asking:
 
             if body.explain or _has_address(body):
                 return self._answer(answers.collection, query(), body)
-            said = body.model_dump(exclude_defaults=True)
-            return self._remembered(answers, "search", [said, files], query, body)
+            if _has_picture(body) or body.vector is not None or files:
+                said = body.model_dump(exclude_defaults=True)
+                return self._remembered(answers, [said, files], query, body)
+            return self._worded(answers, query(), body)
 
     def recommend(self, tenant: str, name: str, body: RecommendBody) -> Found:
         """Return what is near the positive items and far from the negative ones."""
@@ -69,8 +89,11 @@ class Asking:
         with self._catalog.answering(tenant, name) as answers:
             if body.explain:
                 return self._answer(answers.collection, query, body)
-            said = body.model_dump(exclude_defaults=True)
-            return self._remembered(answers, "recommend", said, lambda: query, body)
+            return self._worded(answers, query, body)
+
+    def again(self, answers: Answers, query: Query, options: Mapping[str, Any]) -> Found:
+        """Answer a question of the log, for its answer to be ready."""
+        return self._worded(answers, query, SearchOptions(**options))
 
     def facets(self, tenant: str, name: str, body: FacetsBody) -> bytes:
         """Return the most frequent values of fields."""
@@ -85,29 +108,40 @@ class Asking:
             }
         )
 
+    def _worded(self, answers: Answers, query: Query, asked: SearchOptions) -> Found:
+        """Return the answer to a question that has one spelling, however it was put."""
+        question = question_of(query, _options(asked))
+        if question is not None and answers.asked is not None:
+            answers.asked(question)
+        found = self._remembered(answers, question, lambda: query, asked)
+        return replace(found, key=found.key and found.key._replace(question=question))
+
     def _remembered(
         self,
         answers: Answers,
-        kind: str,
         question: Any,
         query: Callable[[], Query],
         asked: SearchOptions,
     ) -> Found:
         """Return the answer out of the cache, or work it out and put it there."""
         stages: Mapping[str, float] = {}
+        tiers = {**_TIERS}
+        least = asked.near or self._near
 
         def computed() -> bytes:
             nonlocal stages
-            found = self._answer(answers.collection, query(), asked)
-            stages = found.stages
+            with near_to(least):
+                found = self._answer(answers.collection, query(), asked)
+            stages, tiers["search"] = found.stages, found.tier
             return found.body
 
         # before the key is made: what is found is then as new as the name says, or newer
         generation = answers.collection.generation
-        key = answers.key(kind, question)
+        key = answers.key("reply", [question, least])
         answer = answers.get_or_compute(key, computed)
-        tier = _TIERS.get(answer.tier, answer.tier)
-        return Found(body=answer.body, tier=tier, key=(generation, key), stages=stages)
+        tier = tiers.get(answer.tier, answer.tier)
+        known = Known(generation, key, None)
+        return Found(body=answer.body, tier=tier, key=known, stages=stages)
 
     def _answer(self, collection: Collection, query: Query, asked: SearchOptions) -> Found:
         if asked.offset + asked.limit > self._limits.hits:
@@ -127,7 +161,8 @@ class Asking:
                 "index": collection.info()["index"],
                 "fingerprint": collection.embedder.fingerprint,
             }
-        return Found(body=dumps(reply), tier="index", stages=stages)
+        is_near = any(hit.found.endswith(NEAR) for hit in hits)
+        return Found(body=dumps(reply), tier="near" if is_near else "index", stages=stages)
 
     def _look(
         self, collection: Collection, query: Query, asked: SearchOptions
@@ -178,6 +213,21 @@ class Asking:
         if image is not None:
             image = self._pictures.load(image, size_hint=size_hint, files=files)
         return Part(weight=body.weight, text=body.text, image=image, id=body.id, vector=body.vector)
+
+
+def _options(asked: SearchOptions) -> dict[str, Any]:
+    """Return the options in the spelling of the log."""
+    wanted = parse_filter(asked.filter)
+    said = asked.model_dump(include=set(OPTIONS))
+    share = 0.5 if asked.hybrid is True else float(asked.hybrid)
+    return {**said, "filter": None if wanted is None else to_json(wanted), "hybrid": share}
+
+
+def _has_picture(body: SearchBody) -> bool:
+    parts = [*body.parts, *(one for one in _as_list(body.minus) if isinstance(one, PartBody))]
+    return body.image is not None or any(
+        part.image is not None or part.vector is not None for part in parts
+    )
 
 
 def _has_address(body: SearchBody) -> bool:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from triptych.api.errors import ApiError
 from triptych.cache.base import Cache, NoCache
+from triptych.cache.keys import answer_prefix
 from triptych.encoders.base import EmbeddingModel
-from triptych.errors import CollectionBusy, InvalidInput, NotFound
+from triptych.errors import CollectionBusy, InvalidInput, NotFound, TriptychError
 from triptych.index.sqlite.meta import Meta, Space
 from triptych.retrieval.answers import Answers
 from triptych.retrieval.batching import BatchingModel, batched
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.library import Library
 from triptych.retrieval.models import holds_own_vectors
+from triptych.retrieval.query_log import NAME as QUERIES
+from triptych.retrieval.upkeep import DEFAULT as UPKEEP
+from triptych.retrieval.upkeep import Upkeep, UpkeepConfig
 from triptych.settings import Settings
-from triptych.types import Precision
+from triptych.types import Precision, Query
+
+logger = logging.getLogger(__name__)
 
 _OPEN = 64  # collections kept open without being used
 _PATIENCE = 10.0  # seconds that a drop waits for those who still read
@@ -30,9 +38,18 @@ _PATIENCE = 10.0  # seconds that a drop waits for those who still read
 @dataclass(slots=True, eq=False)
 class _Slot:
     answers: Answers | None = None
+    upkeep: Upkeep | None = None
     users: int = 0
     dropping: bool = False
     opening: threading.Lock = field(default_factory=threading.Lock)
+
+    def close(self) -> None:
+        """Close what is open; twice is harmless."""
+        if self.upkeep is not None:
+            self.upkeep.close()
+        if self.answers is not None:
+            self.answers.collection.close()
+        self.answers = self.upkeep = None
 
 
 class Catalog:
@@ -45,11 +62,15 @@ class Catalog:
         models: tuple[str, ...],
         cache: Cache | None = None,
         keep_open: int = _OPEN,
+        upkeep: UpkeepConfig = UPKEEP,
     ) -> None:
         self.settings = settings
         self.cache: Cache = NoCache() if cache is None else cache
         self.model_names = models  # the first is the default
         self._keep_open = keep_open
+        self._upkeep = upkeep
+        self.again: Callable[[Answers, Query, Mapping[str, Any]], object] | None = None
+        """Asks a question that was logged, so that its answer is ready."""
         self._models: dict[str, EmbeddingModel] = {}
         self._remembering: dict[tuple[str, str], EmbeddingModel] = {}
         self._slots: OrderedDict[tuple[str, str], _Slot] = OrderedDict()
@@ -86,6 +107,7 @@ class Catalog:
             with slot.opening:
                 if slot.answers is None:
                     slot.answers = self._open(path, tenant, name)
+                    slot.upkeep = self._looked_after(slot.answers)
             yield slot.answers
         finally:
             self._leave(slot)
@@ -117,10 +139,10 @@ class Catalog:
                 slot.dropping = True
                 if not self._idle.wait_for(lambda: slot.users == 1, timeout=_PATIENCE):
                     raise CollectionBusy(f"The collection {name!r} is in use.", hint="Try again.")
-            if slot.answers is not None:
-                slot.answers.collection.close()
-                slot.answers = None
+            slot.close()
             self._library(tenant).drop(name)
+            # whoever makes another of this name has other generations; this is for tidiness
+            self.cache.purge(answer_prefix(tenant, name))
         finally:
             slot.dropping = False
             self._leave(slot)
@@ -152,14 +174,24 @@ class Catalog:
             return self.settings.open_model(name)
         return self.model(name)
 
+    def warm(self) -> None:
+        """Open the collections whose questions are logged: their answers are then made ready."""
+        if not self.settings.cache.query_log:
+            return
+        for path in sorted(self.settings.data.glob(f"*/*/{QUERIES}"))[: self._keep_open]:
+            try:
+                with self.answering(path.parent.parent.name, path.parent.name):
+                    pass
+            except TriptychError:
+                logger.warning("%s was not made ready", path.parent, exc_info=True)
+
     def close(self) -> None:
         """Close all collections."""
         with self._mutex:
             slots = list(self._slots.values())
             self._slots.clear()
         for slot in slots:
-            if slot.answers is not None:
-                slot.answers.collection.close()
+            slot.close()
         for model in list(self._models.values()):
             if isinstance(model, BatchingModel):
                 model.close()
@@ -196,8 +228,7 @@ class Catalog:
                 if not self._slots[key].users:
                     closing.append(self._slots.pop(key))
         for old in closing:
-            if old.answers is not None:
-                old.answers.collection.close()
+            old.close()
 
     def _open(self, path: Path, tenant: str, name: str) -> Answers:
         known = Collection.peek(path)
@@ -212,8 +243,15 @@ class Catalog:
             threads=self.settings.num_threads,
         )
         answers = self.settings.answers(collection, cache=self.cache, tenant=tenant, name=name)
-        self.settings.upkeep(answers)  # deletes what a change has put out of reach
-        return answers
+        return answers.attach_near()
+
+    def _looked_after(self, answers: Answers) -> Upkeep:
+        """Have what a change puts out of reach deleted, and what is asked most ready."""
+        upkeep = self.settings.upkeep(answers, config=self._upkeep)
+        if self.again is not None:
+            upkeep.ask = partial(self.again, answers)
+        upkeep.start()
+        return upkeep
 
     def _model_of(self, known: Meta | Space) -> EmbeddingModel:
         with self._loading:

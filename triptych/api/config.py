@@ -6,6 +6,8 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from triptych.encoders.pictures import PictureLimits
+from triptych.retrieval.upkeep import DEFAULT as UPKEEP
+from triptych.retrieval.upkeep import UpkeepConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,8 @@ class ServerConfig:
     port: int = 8000
     model: str = "default"
     also_models: tuple[str, ...] = ()
-    pool: int = 4  # requests worked on at once
+    # requests worked on at once: most of them wait for the model, and those share its calls
+    pool: int = 32
     queue: int = 256  # requests that wait
     connections: int = 2_048
     connections_per_address: int = 1_024
@@ -67,6 +70,8 @@ class ServerConfig:
     allow_hosts: tuple[str, ...] = ()
     allow_origins: tuple[str, ...] = ()
     allow_urls: tuple[str, ...] = ()
+    near: float | None = None  # cosine of an earlier query whose answer will do, unless asked
+    upkeep: UpkeepConfig = UPKEEP
     log: str = "json"  # or "text", "off"
     limits: Limits = field(default_factory=Limits)
     times: Times = field(default_factory=Times)

@@ -86,6 +86,7 @@ class SearchOptions(Strict):
     diversity: Share = 0.0
     group_by: Annotated[StrictStr, Field(min_length=1, max_length=1_000)] | None = None
     group_size: Annotated[StrictInt, Field(ge=1, le=_MOST.hits)] = 1
+    near: Annotated[Number, Field(gt=0, le=1)] | None = None
     explain: StrictBool = False
 
 

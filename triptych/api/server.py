@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import sys
@@ -136,6 +135,5 @@ def configured(settings: Settings, options: dict[str, Any]) -> ServerConfig:
         "allow_url": "allow_urls",
     }
     named = {plural.get(name, name): value for name, value in options.items()}
-    cores = len(os.sched_getaffinity(0))
-    known: dict[str, Any] = {"pool": 2 * cores, "model": settings.model, **named}
+    known: dict[str, Any] = {"model": settings.model, **named}
     return ServerConfig(**known, limits=limits, times=times)

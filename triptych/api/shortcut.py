@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from cachetools import LRUCache
 
+from triptych.api.asking import Known
 from triptych.api.call import Call
 from triptych.api.catalog import Catalog
 from triptych.errors import TriptychError
@@ -31,7 +32,7 @@ class Shortcut:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._keys: LRUCache[tuple[str, str, bytes], tuple[str, bytes]] = LRUCache(_KEPT)
+        self._keys: LRUCache[tuple[str, str, bytes], Known] = LRUCache(_KEPT)
 
     @staticmethod
     def is_search(scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> bool:
@@ -58,20 +59,23 @@ class Shortcut:
         call.alias = known
         return self._known(known), _again(message, receive)
 
-    def learn(self, alias: tuple[str, str, bytes], generation: str, key: bytes) -> None:
-        """Remember that these bytes led to the answer under `key`."""
-        self._keys[alias] = (generation, key)
+    def learn(self, alias: tuple[str, str, bytes], known: Known) -> None:
+        """Remember that these bytes led to this answer."""
+        self._keys[alias] = known
 
     def _known(self, alias: tuple[str, str, bytes]) -> bytes | None:
         found = self._keys.get(alias)
         if found is None:
             return None
-        generation, key = found
+        generation, key, question = found
         answers = self._catalog.peek(alias[0], alias[1])
         try:
             if answers is None or answers.collection.generation != generation:
                 return None
-            return answers.near(key)
+            body = answers.near(key)
+            if body is not None and question is not None and answers.asked is not None:
+                answers.asked(question)
+            return body
         except TriptychError:  # closed meanwhile, say: the long way knows what is wrong
             return None
 

@@ -40,6 +40,13 @@ def _rate(text: str) -> float:
     return rate
 
 
+def _cosine(text: str) -> float:
+    cosine = float(text)
+    if not 0 < cosine <= 1:
+        raise ValueError("expected a cosine, more than 0 and at most 1")
+    return cosine
+
+
 def _size(text: str) -> int:
     number, unit = text[:-2], text[-2:].upper()
     return _whole(number) * _UNITS[unit] if unit in _UNITS else _whole(text)
@@ -90,7 +97,7 @@ OPTIONS = (
     Option("model", str, "the model of new collections and embeddings", "NAME"),
     Option("also_model", _names, "further models that requests may name", "NAMES"),
     Option("redis_url", str, "the shared cache tier", "URL"),
-    Option("pool", _whole, "requests worked on at once (default: twice the cores)", "N"),
+    Option("pool", _whole, "requests worked on at once (default: 32)", "N"),
     Option("queue", _whole, "requests that wait; beyond it 429 (default: 256)", "N"),
     Option("rate", _rate, "requests a second of a key (default: 0, no limit)", "N"),
     Option("max_body", _size, "of a body that is no NDJSON (default: 32MB)", "SIZE"),
@@ -99,6 +106,8 @@ OPTIONS = (
     Option("allow_host", _names, "further values of Host", "NAMES"),
     Option("allow_origin", _names, "web pages that may call", "ORIGINS"),
     Option("allow_url", _names, "hosts that pictures may be fetched from (default: none)", "NAMES"),
+    Option("query_log", _switch, "note what is asked most, to have it ready at the next start"),
+    Option("near", _cosine, "answer as for an earlier query this near (default: never)", "COSINE"),
     Option("read_only", _switch, "refuse whatever writes"),
     Option("log", _choice("json", "text", "off"), "json, text or off (default: json)", "FORM"),
 )
@@ -132,7 +141,9 @@ class Serve:
             data=given.pop("data", settings.data),
             model=given.pop("model", settings.model),
             cache=replace(
-                settings.cache, redis_url=given.pop("redis_url", settings.cache.redis_url)
+                settings.cache,
+                redis_url=given.pop("redis_url", settings.cache.redis_url),
+                query_log=given.pop("query_log", settings.cache.query_log),
             ),
         )
         start = SERVERS.resolve("http")

@@ -51,6 +51,7 @@ SEARCH = "search"
 NEAR = "+near"
 """What `Hit.found` ends with where the hits, and their scores, are those of a query near to it."""
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswersConfig:
     ttl: float = 3600.0  # seconds; a change of the collection ends an answer at once anyway

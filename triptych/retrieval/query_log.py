@@ -23,7 +23,10 @@ _VERSION = 1
 
 
 class QueryLog:
-    """Counts questions, which are texts (see questions.py), in the file `path`. Threads and processes may share it."""
+    """Counts questions, which are texts (see questions.py), in the file `path`.
+
+    Threads and processes may share it.
+    """
 
     def __init__(self, path: Path, *, most: int = 1_000) -> None:
         self._path = path

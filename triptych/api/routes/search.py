@@ -41,7 +41,7 @@ async def search(
         body, files = await _from_form(request)
     found = await working(request, server.asking.search, caller.tenant, name, body, files)
     if found.key is not None and (alias := call_of(request).alias) is not None:
-        server.shortcut.learn(alias, *found.key)
+        server.shortcut.learn(alias, found.key)
     return _reply(server, found)
 
 
