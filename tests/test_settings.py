@@ -7,6 +7,7 @@ import triptych
 from triptych.cache.memory import MemoryCache
 from triptych.errors import InvalidInput, NotFound
 from triptych.retrieval.query_log import QueryLog
+from triptych.retrieval.questions import asked_of
 from triptych.settings import Settings
 
 
@@ -72,7 +73,7 @@ def test_a_collection_that_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyP
             collection.upsert([{"id": "x", "text": "a red bicycle"}])
             log = tmp_path / "default" / "one" / "queries.json"
             asked = QueryLog(log).top(9)
-            assert [question["parts"][0][1] for question in asked] == expected
+            assert [asked_of(question)[0].parts[0].text for question in asked] == expected
             first = collection.search("a red bicycle")
             assert collection.search("a red bicycle") == first
         del collection
