@@ -30,7 +30,7 @@ class Calls:
 
     def __init__(self, collection: str) -> None:
         self._path = f"/v1/collections/{quote(collection, safe='')}"
-        self._name = collection
+        self.name = collection
 
     def writes(self, items: Iterable[AnyItem], *, replace: bool) -> Iterator[Call[int]]:
         """Yield requests of one batch each, whose items are stored when it is answered."""
@@ -151,7 +151,7 @@ class Calls:
         self, *, model: str | None = None, precision: Precision = "fp32", tokens: bool = False
     ) -> Call[dict[str, Any]]:
         """Make the collection and return its info; raises InvalidInput where it exists."""
-        body = {"name": self._name, "precision": precision, "tokens": tokens}
+        body = {"name": self.name, "precision": precision, "tokens": tokens}
         if model is not None:
             body["model"] = model
         return Call(

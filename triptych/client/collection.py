@@ -71,6 +71,10 @@ class RemoteCollection(Waiting):
     drop = _waiting(Calls.drop)
     collections = _waiting(Calls.collections)
 
+    def to_async(self) -> AsyncRemoteCollection:
+        """Return the same collection to await, with connections of its own."""
+        return AsyncRemoteCollection(self.address, self.calls.name)
+
     def __len__(self) -> int:
         return self.count()
 

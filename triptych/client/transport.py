@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from functools import cache
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -49,6 +51,7 @@ class Address:
             "base_url": self.url.rstrip("/"),
             "headers": {} if self.key is None else {"Authorization": f"Bearer {self.key}"},
             "timeout": httpx2.Timeout(self.timeout, connect=min(self.timeout, 5.0)),
+            "verify": _authorities(),
         }
 
     def conversation(self, call: Call[T]) -> Generator[float, Reply | httpx2.HTTPError, T]:
@@ -158,6 +161,12 @@ class Awaiting:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    # reading the certificates takes most of the time that a client takes to make
+    return httpx2.create_ssl_context()
 
 
 def _request(call: Call[Any]) -> dict[str, Any]:
