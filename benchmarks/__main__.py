@@ -1,4 +1,7 @@
-"""`make bench`: every benchmark, each in a process of its own; name some to run only those."""
+"""`make bench`: every benchmark, each in a process of its own; name some to run only those.
+
+What follows `scenarios` are the names of scenarios.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,15 @@ BENCHMARKS = [
     "losses",
     "serve",
     "moe",
+    "scenarios",
 ]
 ON_DEMAND = ["rerank", "alignment", "million", "rescoring", "ladder"]
 
 
 def main() -> int:
-    chosen = sys.argv[1:] or BENCHMARKS
+    chosen, options = sys.argv[1:] or BENCHMARKS, []
+    if chosen[0] == "scenarios":
+        chosen, options = chosen[:1], chosen[1:]
     known = BENCHMARKS + ON_DEMAND
     unknown = set(chosen) - set(known)
     if unknown:
@@ -34,7 +40,8 @@ def main() -> int:
     codes = []
     for name in chosen:
         print(f"\n== {name}", flush=True)
-        codes.append(subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode)
+        command = [sys.executable, "-m", f"benchmarks.{name}", *options]
+        codes.append(subprocess.run(command).returncode)
     return max(codes)
 
 
