@@ -7,7 +7,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --prefer-binary -c constraints.txt
 DATA   ?= ../shared/data
 
-.PHONY: install install-core install-gpu fix check test demo peers bench bench-stores model clean
+.PHONY: install install-core install-gpu fix check test docs demo peers bench bench-stores model clean
 
 install: $(VENV)/.all           ## everything: torch, server, training, tests
 install-core: $(VENV)/.core     ## the light core: what `pip install triptych` gives
@@ -40,6 +40,9 @@ check: install
 test: check
 	@scripts/find-redis-server
 	$(BIN)/pytest --cov --cov-report=term:skip-covered
+
+docs: install                   ## the documents as a site in .work/site
+	$(BIN)/mkdocs build --strict --quiet
 
 demo: install-core
 	$(BIN)/triptych demo $(if $(PHOTOS),"$(PHOTOS)")
