@@ -45,6 +45,9 @@ from triptych.retrieval.upkeep import DEFAULT as UPKEEP
 from triptych.retrieval.upkeep import Upkeep, UpkeepConfig
 from triptych.types import Precision
 
+_OTLP = "OTEL_EXPORTER_OTLP_"
+"""Where OpenTelemetry's own variables say that traces go; its library reads them by itself."""
+
 MODELS = Registry(
     "model",
     {
@@ -65,7 +68,12 @@ class Settings:
     cache: CacheConfig = field(default_factory=CacheConfig)
     threads: int = 0  # 0: as many as there are cores
     budget: Budget = field(default_factory=Budget)
-    variables: Mapping[str, str] = field(default_factory=dict)  # TRIPTYCH_..., for the server
+    variables: Mapping[str, str] = field(default_factory=dict)  # those of the server
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether OpenTelemetry's own variables name a collector."""
+        return any(self.variables.get(f"{_OTLP}{kind}") for kind in ("ENDPOINT", "TRACES_ENDPOINT"))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -77,7 +85,7 @@ class Settings:
             cache=CacheConfig.from_env(given),
             threads=_count("TRIPTYCH_THREADS", given.get("TRIPTYCH_THREADS", "0")),
             budget=Budget.parse(given.get("TRIPTYCH_RECALL"), given.get("TRIPTYCH_MEMORY")),
-            variables={k: v for k, v in given.items() if k.startswith("TRIPTYCH_")},
+            variables={k: v for k, v in given.items() if k.startswith(("TRIPTYCH_", _OTLP))},
         )
 
     @property

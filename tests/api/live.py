@@ -78,6 +78,7 @@ def serving(
     keys: Sequence[Key] = (),
     limits: Limits | None = None,
     times: Times | None = None,
+    wrap: Any = None,
     **config: Any,
 ) -> Iterator[Live]:
     """Serve the folder with the model without weights, unless another is said."""
@@ -96,6 +97,8 @@ def serving(
         key_file=key_file,
         keys=list(keys),
     )
+    if wrap is not None:
+        server.traced = wrap
     listener = server.bind()
     running = _Server(server.uvicorn_config(), server.application)
     thread = threading.Thread(target=_run, args=(running, listener), daemon=True)

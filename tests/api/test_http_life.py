@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -139,9 +140,22 @@ def test_it_is_not_ready_where_nobody_gets_an_answer(
         assert live.client.get("/readyz").status_code == 503
 
 
+def items_by_outcome(live: Live) -> dict[str, float]:
+    text = live.client.get("/metrics").text
+    found = re.findall(r'^triptych_items_total{outcome="(\w+)"} (\S+)$', text, re.MULTILINE)
+    return {outcome: float(number) for outcome, number in found}
+
+
 def test_numbers_tell_what_was_done(live: Live) -> None:
     live.json("POST", "/v1/collections/photos/search", {"query": "numbers"})
     live.json("POST", "/v1/collections/photos/search", {"query": "numbers"})
+    items = {"items": [{"id": "n1", "text": "n"}, {"id": "n2", "text": "n"}, {"id": "n3"}]}
+    before = items_by_outcome(live)
+    live.json("PUT", "/v1/collections/photos/items", items)
+    live.json("DELETE", "/v1/collections/photos/items/n1")
+    after = items_by_outcome(live)
+    rose = {name: after[name] - before.get(name, 0) for name in after}
+    assert rose == {"written": 2, "refused": 1, "deleted": 1}
     text = live.client.get("/metrics").text
     route = 'route="/v1/collections/{name}/search"'
     assert f'triptych_requests_total{{method="POST",{route},status="200"}}' in text
@@ -164,8 +178,6 @@ def test_no_line_of_the_log_can_be_forged() -> None:
 
 
 def test_the_dashboard_asks_for_numbers_that_there_are(live: Live) -> None:
-    import re
-
     text = live.client.get("/metrics").text
     known = set(re.findall(r"^# TYPE (\w+)", text, flags=re.MULTILINE))
     path = Path(__file__).parents[2] / "deploy" / "grafana" / "triptych.json"

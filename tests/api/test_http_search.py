@@ -222,3 +222,12 @@ def test_vectors_of_ones_own(data: Path) -> None:
         assert ids(found)[0] == "2"
         told = live.error("POST", "/v1/collections/mine/search", {"query": "words"})
         assert told == (501, "not_available")
+
+
+def test_usage_says_what_the_model_reads(live: Live, red: bytes) -> None:
+    image = "data:image/png;base64," + base64.b64encode(red).decode()
+    asked = {"input": ["two words", {"text": "a dog", "image": image}]}
+    usage = live.json("POST", "/v1/embeddings", asked)["usage"]
+    assert usage == {"prompt_tokens": 2 + 2 + 16, "total_tokens": 20}
+    ranked = live.json("POST", "/v1/rerank", {"query": "dog", "documents": ["a dog", "cat!"]})
+    assert ranked["usage"] == {"total_tokens": 1 + 2 + 2}

@@ -94,7 +94,8 @@ def build_rooms(settings: Settings, config: ServerConfig) -> Rooms:
     )
     pictures = Pictures(limits=config.limits.picture, fetcher=fetcher)
     parts: dict[str, Any] = {"catalog": catalog, "pictures": pictures, "limits": config.limits}
-    writing, asking = Writing(**parts), Asking(**parts, near=config.near)
+    metrics = Metrics()
+    writing, asking = Writing(**parts, count=metrics.count_items), Asking(**parts, near=config.near)
     catalog.again = asking.again
 
     def write(tenant: str, name: str, lines: Sequence[bytes], mode: Mode, first: int) -> Outcome:
@@ -105,7 +106,7 @@ def build_rooms(settings: Settings, config: ServerConfig) -> Rooms:
         config=config,
         catalog=catalog,
         pool=Pool(size=config.pool, queue=config.queue),
-        metrics=Metrics(),
+        metrics=metrics,
         health=Health(model=partial(catalog.model, None), data=settings.data),
         jobs=Jobs(folder=settings.data / ".jobs", write=write, limits=config.limits),
         asking=asking,

@@ -26,6 +26,7 @@ from triptych.retrieval.collection import Collection
 from triptych.retrieval.explain import shares
 from triptych.retrieval.questions import OPTIONS, question_of
 from triptych.retrieval.timing import timed
+from triptych.spans import span
 from triptych.types import Hit, Part, Query
 
 _TIERS = {"memory": "process", "search": "index"}
@@ -146,7 +147,7 @@ class Asking:
     def _answer(self, collection: Collection, query: Query, asked: SearchOptions) -> Found:
         if asked.offset + asked.limit > self._limits.hits:
             raise InvalidInput(f"offset and limit together are at most {self._limits.hits:,}.")
-        with timed() as stages:
+        with timed() as stages, span("search"):
             hits, explained = self._look(collection, query, asked)
         reply: dict[str, Any] = {
             "hits": [hit_json(hit) | extra for hit, extra in zip(hits, explained, strict=True)],

@@ -72,6 +72,7 @@ class ServerConfig:
     allow_urls: tuple[str, ...] = ()
     near: float | None = None  # cosine of an earlier query whose answer will do, unless asked
     upkeep: UpkeepConfig = UPKEEP
+    otlp: str | None = None  # where traces go; empty: where OpenTelemetry's variables say
     log: str = "json"  # or "text", "off"
     limits: Limits = field(default_factory=Limits)
     times: Times = field(default_factory=Times)

@@ -15,8 +15,9 @@ from triptych.api.errors import too_large
 from triptych.api.jsons import dumps
 from triptych.api.pictures import Pictures
 from triptych.api.schemas import EmbeddingsBody, Input, Message, RerankBody
-from triptych.encoders.base import EmbeddingModel
+from triptych.encoders.base import CountsTokens, EmbeddingModel
 from triptych.errors import InvalidInput, PictureError
+from triptych.spans import span
 from triptych.types import Item, Matrix
 
 _BATCH = 64
@@ -47,7 +48,8 @@ class Embedding:
             {"object": "embedding", "index": at, "embedding": _written(row, body.encoding_format)}
             for at, row in enumerate(vectors_NM)
         ]
-        usage = {"prompt_tokens": 0, "total_tokens": 0}
+        tokens = _num_tokens(model, inputs)
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         name = body.model or self._catalog.model_names[0]
         return dumps({"object": "list", "data": data, "model": name, "usage": usage})
 
@@ -66,7 +68,8 @@ class Embedding:
             for at in order[: body.top_n]
         ]
         name = body.model or self._catalog.model_names[0]
-        return dumps({"model": name, "results": results, "usage": {"total_tokens": 0}})
+        usage = {"total_tokens": _num_tokens(model, [query, *documents])}
+        return dumps({"model": name, "results": results, "usage": usage})
 
     def _check(self, inputs: Sequence[Input], *, most: int) -> None:
         if len(inputs) > most:
@@ -83,7 +86,8 @@ class Embedding:
         for start in range(0, len(inputs), _BATCH):
             part = inputs[start : start + _BATCH]
             items = [self._item(one, f"{name}.{start + at}", hint) for at, one in enumerate(part)]
-            rows.append(model.embed(items))
+            with span("embed"):
+                rows.append(model.embed(items))
         return np.concatenate(rows)
 
     def _item(self, given: Input, name: str, size_hint: int | None) -> Item:
@@ -96,6 +100,16 @@ class Embedding:
         except PictureError as error:
             raise PictureError(error.code, f"{name}: {error.message}", hint=error.hint) from None
         return Item(id=name, text=given.text, image=image)
+
+
+def _num_tokens(model: Any, inputs: Sequence[Input]) -> int:
+    """Return how many tokens the model reads; 0 for one that does not say."""
+    while not isinstance(model, CountsTokens):
+        if not hasattr(model, "model"):  # neither what remembers it nor what queues for it
+            return 0
+        model = model.model
+    texts = [one.text for one in inputs if one.text is not None]
+    return model.num_tokens(texts, sum(one.image is not None for one in inputs))
 
 
 def _inputs(body: EmbeddingsBody) -> list[Input]:

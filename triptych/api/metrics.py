@@ -31,6 +31,10 @@ class Metrics:
             "triptych_ready", "Whether embedding and searching go well", registry=self.registry
         )
 
+    def count_items(self, outcome: str, number: int) -> None:
+        """Note that so many items were written, refused or deleted."""
+        self.items.labels(outcome).inc(number)
+
     def gauge(self, name: str, help: str, read: Callable[[], float]) -> None:
         """Show a number that is read whenever it is asked for."""
         Gauge(name, help, registry=self.registry).set_function(read)

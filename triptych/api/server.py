@@ -19,7 +19,10 @@ from triptych.api.config import Limits, ServerConfig, Times
 from triptych.api.protocol import Connections, guarded
 from triptych.errors import InvalidInput, NotAvailable
 from triptych.keys import Key
+from triptych.registry import Registry
 from triptych.settings import Settings
+
+TRACES = Registry("trace", {"otlp": "triptych.api.traces:traced"}, extras={"otlp": "otlp"})
 
 
 class _Server(uvicorn.Server):
@@ -52,6 +55,9 @@ class HttpServer:
                 hint="Make one: triptych keys add keys.json --name me --role admin; "
                 "then: triptych serve --key-file keys.json",
             )
+        if config.otlp is None and settings.is_traced:
+            config = replace(config, otlp="")
+        self.traced = None if config.otlp is None else TRACES.resolve("otlp")(config.otlp)
         access = Access(file=key_file, keys=keys or [], rate=config.rate)
         self.config = config
         self.application = build(settings, config, access)
@@ -89,8 +95,9 @@ class HttpServer:
         self.application.rooms.metrics.gauge(
             "triptych_connections", "Open connections", lambda: len(connections)
         )
+        app = self.application.asgi if self.traced is None else self.traced(self.application.asgi)
         return uvicorn.Config(
-            self.application.asgi,
+            app,
             loop="uvloop",
             http=guarded(limits=config.limits, times=config.times, connections=connections),  # type: ignore[arg-type]
             ws="none",

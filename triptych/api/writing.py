@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -54,8 +54,16 @@ class Outcome:
 class Writing:
     """Checks items one by one and stores the good ones, batch by batch."""
 
-    def __init__(self, *, catalog: Catalog, pictures: Pictures, limits: Limits) -> None:
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        pictures: Pictures,
+        limits: Limits,
+        count: Callable[[str, int], None] = lambda outcome, number: None,
+    ) -> None:
         self._catalog, self._pictures, self._limits = catalog, pictures, limits
+        self._count = count  # told what became of so many items
 
     def write(
         self,
@@ -74,7 +82,10 @@ class Writing:
         with self._catalog.using(tenant, name) as collection:
             size = _BATCH_VECTORS if holds_own_vectors(collection.embedder) else _BATCH
             for batch in batches(given, size):
+                before = outcome.written, outcome.num_errors
                 self._store(collection, batch, mode, files or {}, outcome)
+                self._count("written", outcome.written - before[0])
+                self._count("refused", outcome.num_errors - before[1])
         return outcome
 
     def _store(

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from triptych.cache.base import Found, TierStats
 from triptych.cache.tinylfu import TinyLfu
+from triptych.spans import span
 
 NAME = "memory"
 
@@ -44,10 +45,13 @@ class MemoryCache:
         self._closed = False
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return [self.near(key) for key in keys]
+        with span("cache memory get") as seen:
+            values = [self.near(key) for key in keys]
+            seen.set_attribute("hits", sum(value is not None for value in values))
+        return values
 
     def find(self, key: bytes) -> Found | None:
-        value = self.near(key)
+        (value,) = self.get_many([key])
         return None if value is None else Found(value, NAME)
 
     def near(self, key: bytes) -> bytes | None:

@@ -23,6 +23,7 @@ from triptych.cache.breaker import DEFAULT as BREAKER
 from triptych.cache.breaker import Breaker, BreakerConfig
 from triptych.cache.connections import Command, Connections, Reply
 from triptych.cache.sealed import Seal
+from triptych.spans import span
 
 logger = logging.getLogger(__name__)
 
@@ -63,9 +64,11 @@ class RedisCache:
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         values: list[bytes | None] = []
-        for part in _batches(keys):
-            values += self._opened(part, self._asked([("MGET", *part)], len(part)))
-        hits = sum(value is not None for value in values)
+        with span("cache redis get") as seen:
+            for part in _batches(keys):
+                values += self._opened(part, self._asked([("MGET", *part)], len(part)))
+            hits = sum(value is not None for value in values)
+            seen.set_attribute("hits", hits)
         self._count(hits=hits, misses=len(values) - hits)
         return values
 
@@ -79,13 +82,14 @@ class RedisCache:
     def put_many(self, items: Sequence[tuple[bytes, bytes]], *, ttl: float | None = None) -> None:
         ttl_ms = max(1, round(1000 * (self._config.ttl if ttl is None else ttl)))
         fitting = [pair for pair in items if len(pair[1]) <= self._config.most_bytes]
-        for part in _batches(fitting):
-            replies = self._asked(
-                [("SET", key, self._seal.close(key, value), "PX", ttl_ms) for key, value in part],
-                len(part),
-            )
-            refused = sum(isinstance(reply, ResponseError) for reply in replies or ())
-            self._count(puts=len(replies or ()) - refused, errors=refused)
+        with span("cache redis put"):
+            for part in _batches(fitting):
+                replies = self._asked(
+                    [("SET", key, self._seal.close(key, at), "PX", ttl_ms) for key, at in part],
+                    len(part),
+                )
+                refused = sum(isinstance(reply, ResponseError) for reply in replies or ())
+                self._count(puts=len(replies or ()) - refused, errors=refused)
 
     def delete_many(self, keys: Sequence[bytes]) -> None:
         for part in _batches(keys):

@@ -108,6 +108,7 @@ OPTIONS = (
     Option("allow_url", _names, "hosts that pictures may be fetched from (default: none)", "NAMES"),
     Option("query_log", _switch, "note what is asked most, to have it ready at the next start"),
     Option("near", _cosine, "answer as for an earlier query this near (default: never)", "COSINE"),
+    Option("otlp", str, "the OpenTelemetry collector that traces go to (default: none)", "URL"),
     Option("read_only", _switch, "refuse whatever writes"),
     Option("log", _choice("json", "text", "off"), "json, text or off (default: json)", "FORM"),
 )

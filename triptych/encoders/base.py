@@ -57,6 +57,14 @@ class EmbeddingModel(Protocol):
 
 
 @runtime_checkable
+class CountsTokens(Protocol):
+    """An `EmbeddingModel` may say how much it reads."""
+
+    def num_tokens(self, texts: Sequence[str], num_pictures: int) -> int:
+        """Return the tokens of the texts, as far as they are read, and of so many pictures."""
+
+
+@runtime_checkable
 class LateInteraction(Protocol):
     """Items to states of their tokens, all in one space, that answer each other one by one.
 

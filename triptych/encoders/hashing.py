@@ -58,6 +58,10 @@ class HashingEncoder(DualEncoder, DualStates):
         self.name = f"hashing:{dim}"
         self.fingerprint = hashlib.sha256(f"triptych hashing 1 {dim}".encode()).hexdigest()
 
+    def num_tokens(self, texts: Sequence[str], num_pictures: int) -> int:
+        """Return the words and marks of the texts, and the cells of so many pictures."""
+        return sum(len(_WORD.findall(text)) for text in texts) + num_pictures * _GRID**2
+
     @classmethod
     def from_name(cls, argument: str, *, threads: int = 1) -> Self:
         """Return the model that `hashing:<dim>` spells; plain `hashing` has 256."""

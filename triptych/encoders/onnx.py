@@ -125,6 +125,12 @@ class OnnxModel(DualEncoder, DualStates):
             vectors_SM[chosen] = self._run("both", text=read_BTD, picture=picture_BPC)
         return _mean_of_segments(vectors_SM, owners, len(texts))
 
+    def num_tokens(self, texts: Sequence[str], num_pictures: int) -> int:
+        """Return the tokens of all segments, and the patches of so many pictures."""
+        segments, _ = self._segments(texts) if texts else ([], [])
+        patches = int(self._description.get("patches", 0))
+        return sum(map(len, segments)) + num_pictures * patches
+
     @property
     def token_width(self) -> int:
         """W; raises NotAvailable for a model of the first form, which gives no states."""

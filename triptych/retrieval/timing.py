@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from triptych.spans import span
+
 _noted: ContextVar[dict[str, float] | None] = ContextVar("triptych_stages", default=None)
 
 
@@ -28,11 +30,12 @@ def timed() -> Iterator[dict[str, float]]:
 def stage(name: str) -> Iterator[None]:
     """What is done inside is the stage `name`; done twice, the times add up."""
     noted = _noted.get()
-    if noted is None:
-        yield
-        return
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        noted[name] = noted.get(name, 0.0) + time.perf_counter() - start
+    with span(name):
+        if noted is None:
+            yield
+            return
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            noted[name] = noted.get(name, 0.0) + time.perf_counter() - start

@@ -222,7 +222,9 @@ def _check_there(server: Rooms, tenant: str, name: str) -> None:
 
 def _delete(server: Rooms, tenant: str, name: str, ids: list[str]) -> int:
     with server.catalog.using(tenant, name) as collection:
-        return collection.delete(ids)
+        gone = collection.delete(ids)
+    server.metrics.count_items("deleted", gone)
+    return gone
 
 
 def _get(server: Rooms, tenant: str, name: str, body: GetItems) -> dict[str, Any]:
