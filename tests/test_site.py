@@ -1,0 +1,66 @@
+"""The documents as a site: built strictly, whole, and without a request to another host."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TECHNIQUES = sorted((ROOT / "docs/techniques").glob("*.md"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 20
+    for page in pages:
+        for tag in re.findall(r"<(?:script|link|img|iframe)\b[^>]*>", page.read_text("utf-8")):
+            assert not re.search(r"(?:src|href)=[\"']?(?:https?:)?//", tag), (page, tag)
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"url\([\"']?(?:https?:)?//", sheet.read_text("utf-8")), sheet
+
+
+def test_the_model_card_of_the_site_is_the_one_beside_the_model(site: Path) -> None:
+    shown = (site / "model-card/index.html").read_text("utf-8")
+    assert "MobileNetEdgeTPU" in shown and "--8&lt;--" not in shown
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda p: p.name)
+def test_every_page_is_in_the_navigation(page: Path) -> None:
+    assert str(page.relative_to(ROOT / "docs")) in (ROOT / "mkdocs.yml").read_text()
+
+
+@pytest.mark.parametrize("page", TECHNIQUES, ids=lambda page: page.name)
+def test_a_technique_says_where_it_lives_and_what_it_measured(page: Path) -> None:
+    text = page.read_text("utf-8")
+    if page.name == "index.md":
+        assert {f"({other.name})" for other in TECHNIQUES if other != page} <= set(
+            re.findall(r"\(\w+\.md\)", text)
+        )
+        return
+    assert "**Rows**" in text and "**What it is.**" in text and "**Measured" in text
+    where = re.search(r"\*\*Where\.\*\*(.*?)\n\n", text, flags=re.DOTALL)
+    assert where is not None
+    room = ROOT
+    for name in re.findall(r"`([\w/.]+(?:\.py|/)?)`", where[1]):
+        found = [p / name for p in (ROOT / "triptych", ROOT, room) if (p / name).exists()]
+        if not re.search(r"\.py$|/", name):
+            continue
+        assert found, f"{page.name} names {name}"
+        room = found[0].parent
