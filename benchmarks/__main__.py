@@ -22,6 +22,7 @@ BENCHMARKS = [
     "cache",
     "losses",
     "serve",
+    "uploads",
     "moe",
     "scenarios",
 ]

@@ -3,10 +3,11 @@
 import base64
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.api.live import Live
+from tests.api.live import Live, serving
 
 
 @pytest.fixture(autouse=True)
@@ -150,3 +151,26 @@ def test_what_is_acknowledged_is_found_at_once(live: Live) -> None:
         hits = live.json("POST", "/v1/collections/photos/search", {"query": f"word{at}"})["hits"]
         assert hits[0]["text"] == f"word{at}"
         assert hits[0]["score"] == pytest.approx(1, abs=1e-5)
+
+
+def test_a_picture_comes_back_as_it_was_sent(live: Live, red: bytes) -> None:
+    image = base64.b64encode(red).decode()
+    live.json("PUT", ITEMS, {"items": [{"id": "a/b", "image": image}, {"id": "t", "text": "x"}]})
+    reply = live.client.request("GET", f"{ITEMS}/a%2Fb/picture")
+    assert (reply.status_code, reply.content) == (200, red)
+    assert reply.headers["content-type"] == "image/png"
+    assert reply.headers["content-disposition"] == "attachment"
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    for id in ("t", "nobody"):
+        assert live.error("GET", f"{ITEMS}/{id}/picture") == (404, "not_found")
+    live.json("DELETE", f"{ITEMS}/a%2Fb")
+    assert live.error("GET", f"{ITEMS}/a%2Fb/picture") == (404, "not_found")
+
+
+def test_a_server_can_be_told_to_keep_thumbnails_only(data: Path, red: bytes) -> None:
+    with serving(data, discard_pictures=True) as running:
+        running.json("POST", "/v1/collections", {"name": "photos"})
+        image = base64.b64encode(red).decode()
+        running.json("PUT", ITEMS, {"items": [{"id": "a", "image": image}]})
+        assert running.error("GET", f"{ITEMS}/a/picture") == (404, "not_found")
+        assert running.client.request("GET", f"{ITEMS}/a/image").status_code == 200

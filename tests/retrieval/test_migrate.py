@@ -330,6 +330,7 @@ def lossy(path: Path, tmp_path: Path) -> Collection:
     index_folder(collection, photos)
     for name in ("stays", "goes", "changes"):
         collection.add([{"id": name, "image": str(tmp_path / "added" / f"{name}.png")}])
+    collection.keep_pictures = False
     collection.add([{"id": "upload", "image": encoded(RED)}, {"id": "text", "text": "red"}])
     for folder in (photos, tmp_path / "added"):
         (folder / "goes.png").unlink()

@@ -95,7 +95,9 @@ def build_rooms(settings: Settings, config: ServerConfig) -> Rooms:
     pictures = Pictures(limits=config.limits.picture, fetcher=fetcher)
     parts: dict[str, Any] = {"catalog": catalog, "pictures": pictures, "limits": config.limits}
     metrics = Metrics()
-    writing, asking = Writing(**parts, count=metrics.count_items), Asking(**parts, near=config.near)
+    keep = not config.discard_pictures
+    writing = Writing(**parts, count=metrics.count_items, keep=keep)
+    asking = Asking(**parts, near=config.near)
     catalog.again = asking.again
 
     def write(tenant: str, name: str, lines: Sequence[bytes], mode: Mode, first: int) -> Outcome:

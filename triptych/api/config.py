@@ -35,7 +35,9 @@ class Limits:
     errors_listed: int = 1_000
     jobs: int = 32  # of a tenant, that are not over
     picture: PictureLimits = field(
-        default_factory=lambda: PictureLimits(max_bytes=10 * 2**20, max_pixels=25_000_000)
+        default_factory=lambda: PictureLimits(
+            max_bytes=10 * 2**20, max_pixels=25_000_000, max_memory=200 * 2**20, max_seconds=2.0
+        )
     )
 
 
@@ -67,6 +69,7 @@ class ServerConfig:
     connections_per_address: int = 1_024
     rate: float = 0.0  # requests a second of a key; 0: no limit
     read_only: bool = False
+    discard_pictures: bool = False  # keep thumbnails only, not the bytes that were sent
     allow_hosts: tuple[str, ...] = ()
     allow_origins: tuple[str, ...] = ()
     allow_urls: tuple[str, ...] = ()

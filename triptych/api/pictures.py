@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from PIL import Image
 
 from triptych.api.fetch import Fetcher
-from triptych.encoders.pictures import PictureLimits, load_picture
+from triptych.encoders.pictures import PictureLimits, load_picture, picture_bytes
 from triptych.errors import PictureError
 
 _AT_ONCE = 2  # a decoded picture takes hundreds of megabytes for a moment
@@ -36,11 +36,21 @@ class Pictures:
 
         Raises PictureError, ApiError for a URL that is not allowed.
         """
-        given = source if isinstance(source, bytes) else self._bytes_or_uri(source, files or {})
-        with self._turns:
-            return load_picture(given, limits=self._limits, size_hint=size_hint)
+        return self.decode(self.sent(source, files=files), size_hint=size_hint)
 
-    def _bytes_or_uri(self, source: str, files: Mapping[str, bytes]) -> bytes | str:
+    def decode(self, data: bytes, *, size_hint: int | None) -> Image.Image:
+        """Return the picture that these bytes are; raises PictureError."""
+        with self._turns:
+            return load_picture(data, limits=self._limits, size_hint=size_hint)
+
+    def sent(self, source: str | bytes, *, files: Mapping[str, bytes] | None = None) -> bytes:
+        """Return the bytes of the picture that was sent, or that its URL names."""
+        given = source if isinstance(source, bytes) else self._named(source, files or {})
+        data = picture_bytes(given, limits=self._limits)
+        assert data is not None, "bytes have bytes"
+        return data
+
+    def _named(self, source: str, files: Mapping[str, bytes]) -> bytes | str:
         if source[:5].lower() == "data:":
             return source
         if _URL.match(source):

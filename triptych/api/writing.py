@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from triptych.api.bodies import parse_json, validated
@@ -13,6 +13,7 @@ from triptych.api.errors import ApiError, shown, too_large
 from triptych.api.pictures import Pictures
 from triptych.api.schemas import ItemBody
 from triptych.errors import InvalidInput, ModelMismatch, TriptychError
+from triptych.index.sqlite.records import Picture
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.models import holds_own_vectors
 from triptych.retrieval.prepare import Prepared, batches, prepare
@@ -61,9 +62,11 @@ class Writing:
         pictures: Pictures,
         limits: Limits,
         count: Callable[[str, int], None] = lambda outcome, number: None,
+        keep: bool = True,
     ) -> None:
         self._catalog, self._pictures, self._limits = catalog, pictures, limits
         self._count = count  # told what became of so many items
+        self._keep = keep  # the pictures as they were sent
 
     def write(
         self,
@@ -135,9 +138,10 @@ class Writing:
             raise InvalidInput("An item is a JSON object.")
         body = validated(ItemBody, given)
         hint = getattr(collection.embedder, "picture_size", None)
-        image: Any = body.image
-        if image is not None:
-            image = self._pictures.load(image, size_hint=hint, files=files)
+        image, sent = None, None
+        if body.image is not None:
+            sent = self._pictures.sent(body.image, files=files)
+            image = self._pictures.decode(sent, size_hint=hint)
         item = Item(
             id=body.id,
             text=body.text,
@@ -146,7 +150,10 @@ class Writing:
             metadata=body.metadata,
             uri=body.uri,
         )
-        return prepare(item, size_hint=hint)
+        ready = prepare(item, size_hint=hint)
+        if sent is None or not self._keep:
+            return ready
+        return replace(ready, picture=Picture.of(sent))
 
 
 def _new_ones(

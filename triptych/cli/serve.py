@@ -110,6 +110,7 @@ OPTIONS = (
     Option("near", _cosine, "answer as for an earlier query this near (default: never)", "COSINE"),
     Option("otlp", str, "the OpenTelemetry collector that traces go to (default: none)", "URL"),
     Option("read_only", _switch, "refuse whatever writes"),
+    Option("discard_pictures", _switch, "keep thumbnails only of what is sent"),
     Option("log", _choice("json", "text", "off"), "json, text or off (default: json)", "FORM"),
 )
 

@@ -84,6 +84,7 @@ def _print_lost(mended: Repair) -> None:
     for what, names in (
         ("thumbnails", mended.without_thumbnail),
         ("token states", mended.without_tokens),
+        ("pictures", mended.without_picture),
     ):
         if names:
             ids = ", ".join(printable(id) for id in names[:_NAMED])
@@ -106,6 +107,7 @@ def _as_json(found: Verification, mended: Repair | None, now: Verification) -> d
         said["lost"] = [{"row": lost.row, "id": lost.id} for lost in mended.lost]
         said["without_thumbnail"] = mended.without_thumbnail
         said["without_tokens"] = mended.without_tokens
+        said["without_picture"] = mended.without_picture
         said["damaged_store"] = None if mended.kept is None else str(Path(mended.kept))
         said["still_wrong"] = [finding._asdict() for finding in now.findings]
     return said

@@ -134,10 +134,11 @@ class Calls:
 
     def thumbnail(self, id: str) -> Call[bytes | None]:
         """Return a small JPEG of the item's picture, None where it has none."""
-        segment = quote(as_ids(id)[0], safe="").replace(".", "%2E")  # ".." would lead elsewhere
-        return Call(
-            method="GET", path=f"{self._path}/items/{segment}/image", read=_bytes, is_json=False
-        )
+        return self._raw(id, "image")
+
+    def picture(self, id: str) -> Call[bytes | None]:
+        """Return the picture as it was sent, byte for byte, None where none was kept."""
+        return self._raw(id, "picture")
 
     def info(self) -> Call[dict[str, Any]]:
         """Return what the collection is, as the server tells it."""
@@ -169,6 +170,11 @@ class Calls:
             path="/v1/collections",
             read=lambda said: [one["name"] for one in said["collections"]],
         )
+
+    def _raw(self, id: str, what: str) -> Call[bytes | None]:
+        segment = quote(as_ids(id)[0], safe="").replace(".", "%2E")  # ".." would lead elsewhere
+        path = f"{self._path}/items/{segment}/{what}"
+        return Call(method="GET", path=path, read=_bytes, is_json=False)
 
     def _write(self, lines: list[bytes], *, replace: bool) -> Call[int]:
         return Call(

@@ -47,6 +47,14 @@ def decoder_of(data: bytes) -> str | None:
     return "AVIF" if _brands(data) & {b"avif", b"avis"} else None
 
 
+def media_type(data: bytes) -> str:
+    """Return the media type of a picture that is decoded here."""
+    kind = decoder_of(data)
+    named = {"ICO": "x-icon", "PPM": "x-portable-anymap", None: None}
+    said = named.get(kind, str(kind).lower())
+    return "application/octet-stream" if said is None else f"image/{said}"
+
+
 def refused_kind(data: bytes) -> str:
     """Return in words what `data` is, for the sentence that refuses it."""
     for magic, name in REFUSED.items():

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from triptych.encoders.picture_colour import from_array, to_rgb
+from triptych.encoders.picture_guard import TimedFile, check_memory, check_scans
 from triptych.encoders.picture_kind import decoder_of, icon_sizes, is_cut, refused_kind
 from triptych.encoders.picture_source import label, read_named, too_many_bytes
 from triptych.errors import InvalidInput, PictureError
@@ -37,6 +38,8 @@ class PictureLimits:
 
     max_bytes: int = 64 * 2**20  # encoded
     max_pixels: int = 50_000_000  # really decoded: a large JPEG is decoded at a half to an eighth
+    max_memory: int = 2**31  # bytes that decoding may take for a moment, see picture_guard
+    max_seconds: float = 60.0  # of the processor
 
 
 DEFAULT = PictureLimits()
@@ -113,12 +116,18 @@ def _decoded(
             hint="Give JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, ICO or AVIF.",
         )
     try:
-        picture = _opened(data, kind)
+        check_scans(data, kind, name)
+        file = TimedFile(data, seconds=limits.max_seconds, name=name)
+        picture = _opened(file, kind)
+        full = picture.size
         _shrink(picture, kind, size_hint=size_hint, limits=limits)
         sizes = icon_sizes(data) if kind == "ICO" else []
         for size in [picture.size, *sizes]:
             _check_pixels(size, name, limits=limits)
-        return _finished(picture, name)
+        check_memory(picture, kind, name, full=full, max_memory=limits.max_memory)
+        finished = _finished(picture, name)
+        file.check()
+        return finished
     except PictureError:
         raise
     # a decoder that is fed garbage raises anything; its text may hold an address, so it is dropped
@@ -126,7 +135,7 @@ def _decoded(
         raise _decode_error(kind, data, name, error) from None
 
 
-def _opened(data: bytes, kind: str) -> Image.Image:
+def _opened(file: BytesIO, kind: str) -> Image.Image:
     """Return the picture, not decoded yet.
 
     As `Image.open` does, but with one decoder only, and without its own fixed limit, which warns.
@@ -134,7 +143,7 @@ def _opened(data: bytes, kind: str) -> Image.Image:
     if kind not in Image.OPEN:
         Image.init()
     factory, _ = Image.OPEN[kind]
-    return factory(BytesIO(data), "")
+    return factory(file, "")
 
 
 def _shrink(

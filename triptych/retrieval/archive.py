@@ -22,15 +22,19 @@ import pyarrow.parquet as pq
 from triptych.errors import CollectionDamaged, InvalidInput, NotAvailable, TriptychError
 from triptych.index.base import halved, unit_rows
 from triptych.index.sqlite.meta import PRECISIONS
-from triptych.index.sqlite.records import Entry, FileState, metadata_json
+from triptych.index.sqlite.records import Entry, FileState, Picture, metadata_json
 from triptych.types import Precision
 
-FORMAT = 1
+FORMAT = 2  # of one with pictures; without it is as it was before there were some: 1
 MANIFEST = "manifest.json"
 
+PICTURES = "pictures/"
+"""Members of that folder are pictures as they were sent, each named by its SHA-256."""
+
+_PICTURE = re.compile(rf"{PICTURES}[0-9a-f]{{64}}")
 _PART = re.compile(r"items-[0-9]{5}\.parquet")
 _LARGEST_MANIFEST = 64 << 20
-_MOST_PARTS = 100_000
+_MOST_MEMBERS = 10_000_000
 _BATCH = 256
 _WRONG = (ValueError, TypeError, KeyError, AttributeError)
 _LONGER = {4: 1e-5, 2: 1e-2}  # by the bytes of a number: what rounding does to a length of 1
@@ -61,10 +65,14 @@ class Archive:
     count: int
     created: float  # when the collection was made
     parts: tuple[Part, ...]
+    pictures: int = 0  # as they were sent, equal ones once
 
 
-def schema(dim: int, precision: Precision) -> pa.Schema:
-    """Return the columns of a part; `size` and `mtime_ns` are those of an indexed file."""
+def schema(dim: int, precision: Precision, *, pictures: bool) -> pa.Schema:
+    """Return the columns of a part; `size` and `mtime_ns` are those of an indexed file.
+
+    With `pictures` a column names those that items were sent with.
+    """
     number = pa.float16() if precision == "fp16" else pa.float32()
     return pa.schema(
         [
@@ -80,6 +88,7 @@ def schema(dim: int, precision: Precision) -> pa.Schema:
             pa.field("vector", pa.list_(number, dim), nullable=False),
             ("thumbnail", pa.binary()),
             ("exact", pa.string()),
+            *([("picture", pa.string())] if pictures else []),
         ]
     )
 
@@ -102,7 +111,9 @@ def as_table(entries: Sequence[Entry], columns: pa.Schema) -> pa.Table:
 
 def manifest_bytes(archive: Archive) -> bytes:
     """Return the last member."""
-    body = {"format": FORMAT, **asdict(archive)}
+    body = {"format": FORMAT if archive.pictures else 1, **asdict(archive)}
+    if not archive.pictures:
+        del body["pictures"]
     return json.dumps(body | {"checksum": _checksum(body)}, indent=1).encode()
 
 
@@ -123,10 +134,24 @@ class ArchiveReader:
                 found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
             if found != part.sha256:
                 raise self._damaged(f"{part.name} is not as it was written")
+        for name in self._members:
+            if _PICTURE.fullmatch(name):
+                self.picture(name.removeprefix(PICTURES))
+
+    def picture(self, sha256: str) -> Picture:
+        """Return a picture as it was sent; raises CollectionDamaged where it is not in there."""
+        if f"{PICTURES}{sha256}" not in self._members:
+            raise self._damaged(f"the picture {sha256[:12]} is missing")
+        with self._opened(f"{PICTURES}{sha256}") as file:
+            picture = Picture.of(file.read())
+        if picture.sha256 != sha256:
+            raise self._damaged(f"the picture {sha256[:12]} is not as it was written")
+        return picture
 
     def entries(self) -> Iterator[list[Entry]]:
         """Yield the items, some hundreds at a time; raises CollectionDamaged."""
-        expected = schema(self.archive.dim, self.archive.precision)
+        archive = self.archive
+        expected = schema(archive.dim, archive.precision, pictures=archive.pictures > 0)
         for part in self.archive.parts:
             try:
                 with self._opened(part.name) as raw, pq.ParquetFile(raw) as file:
@@ -135,7 +160,7 @@ class ArchiveReader:
                     if file.metadata.num_rows != part.items:
                         raise self._damaged(f"{part.name} has another number of items")
                     for batch in file.iter_batches(batch_size=_BATCH):
-                        yield _entries(batch)
+                        yield _entries(batch)  # whose pictures are named, see `picture`
             except TriptychError:
                 raise
             except (*_WRONG, OSError, RecursionError, pa.ArrowException):
@@ -147,9 +172,10 @@ class ArchiveReader:
             for member in self._tar:
                 plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
                 known = member.name == MANIFEST or _PART.fullmatch(member.name)
+                known = known or _PICTURE.fullmatch(member.name)
                 if not plain or member.issparse() or not known or member.name in found:
                     raise self._no_archive(f"it holds {member.name!r}")
-                if len(found) > _MOST_PARTS:
+                if len(found) > _MOST_MEMBERS:
                     raise self._no_archive("it holds too many files")
                 found[member.name] = member
         except TriptychError:
@@ -166,9 +192,11 @@ class ArchiveReader:
             raise self._no_archive("its manifest is too large")
         with self._opened(MANIFEST) as file:
             archive = self._parsed(file.read())
-        sizes = {name: member.size for name, member in self._members.items() if name != MANIFEST}
+        sizes = {name: one.size for name, one in self._members.items() if _PART.fullmatch(name)}
         if sizes != {part.name: part.bytes for part in archive.parts}:
             raise self._damaged("its parts are not those that the manifest names")
+        if len(self._members) != 1 + len(sizes) + archive.pictures:
+            raise self._damaged("it has another number of pictures than the manifest says")
         if sum(part.items for part in archive.parts) != archive.count:
             raise self._damaged("its parts do not have as many items as the manifest says")
         return archive
@@ -176,7 +204,7 @@ class ArchiveReader:
     def _parsed(self, raw: bytes) -> Archive:
         try:
             body: dict[str, Any] = json.loads(raw)
-            if body["format"] != FORMAT:
+            if body["format"] not in (1, FORMAT):
                 raise NotAvailable(
                     f"{self.path} has format {body['format']!r}, this Triptych reads {FORMAT}.",
                     hint="Run: pip install --upgrade triptych",
@@ -218,6 +246,7 @@ def _fields(entry: Entry) -> dict[str, Any]:
         "mtime_ns": file.mtime_ns if file else None,
         "thumbnail": entry.thumbnail,
         "exact": json.dumps(exact) if exact else None,
+        "picture": entry.picture.sha256 if entry.picture else None,
     }
 
 
@@ -261,13 +290,14 @@ def _entry(row: Mapping[str, Any], vector_M: Any) -> Entry:
         content=row["content"],
         file=file,
         thumbnail=row["thumbnail"],
+        picture=None if row.get("picture") is None else Picture(row["picture"], 0),
     )
 
 
 def _typed(archive: Archive) -> Archive:
     """Return it; raises TypeError where a field has a wrong type or a value out of range."""
     texts = [archive.collection, archive.model, archive.fingerprint]
-    numbers = [archive.dim, archive.count]
+    numbers = [archive.dim, archive.count, archive.pictures]
     for part in archive.parts:
         texts += [part.name, part.sha256]
         numbers += [part.items, part.bytes]

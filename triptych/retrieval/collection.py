@@ -1,6 +1,6 @@
 """A collection: a folder that remembers items and finds them again.
 
-store.sqlite   the truth
+store.sqlite   the truth, with pictures/ beside it for those that came as bytes
 index/         a saved index, a copy that is rebuilt where it is missing, old or damaged
 lock           held by the one process that writes; the others search, and follow what it writes
 writer.sock    where that process takes the writes of the others
@@ -41,11 +41,11 @@ from triptych.retrieval.live import LiveIndex
 from triptych.retrieval.models import Models, embed_asked, embed_items, holds_own_vectors
 from triptych.retrieval.originals import fill_the_rest
 from triptych.retrieval.pipeline import Pipeline, Request
-from triptych.retrieval.prepare import AnyItem, Prepared, batches, prepare
+from triptych.retrieval.prepare import AnyItem, Prepared, prepared
 from triptych.retrieval.query import build_query, query_words
 from triptych.retrieval.spaces import Spaces
 from triptych.retrieval.writer import Writer
-from triptych.types import Hit, ImageSource, Item, Matrix, Part, Precision, Query
+from triptych.types import Hit, ImageSource, Matrix, Part, Precision, Query
 
 AnyFilter: TypeAlias = Filter | Mapping[str, Any] | str
 Look: TypeAlias = Callable[[Query, Request], list[Hit]]
@@ -58,6 +58,7 @@ class Collection:
     """Items in, hits out. Threads may share it; one process writes, for the others too."""
 
     remember: Callable[[Query, Request, Look], list[Hit]] | None = None  # see Answers.attach
+    keep_pictures = True  # byte for byte, where they come as bytes
 
     def __init__(
         self,
@@ -197,8 +198,7 @@ class Collection:
 
         Raises CollectionDamaged naming an item whose checksum is wrong.
         """
-        names = as_ids(ids)
-        found = self._store.records_of(names)
+        found = self._store.records_of(names := as_ids(ids))
         return [found.get(name) for name in names]
 
     def vectors(self, ids: Sequence[str]) -> Matrix:
@@ -221,7 +221,7 @@ class Collection:
     def count(self, filter: AnyFilter | None = None) -> int:
         """Return how many items there are, or how many of them match."""
         wanted = parse_filter(filter)
-        return len(self._store) if wanted is None else len(self._store.where(wanted))
+        return len(self._store if wanted is None else self._store.where(wanted))
 
     __len__ = count
 
@@ -278,13 +278,16 @@ class Collection:
         )
         if not len(self._live) and not self.count():
             return []
-        if self.remember is not None:
-            return self.remember(asked, request, self._hits)
-        return self._hits(asked, request)
+        remember = self.remember
+        return remember(asked, request, self._hits) if remember else self._hits(asked, request)
 
     def thumbnail(self, id: str) -> bytes | None:
         """Return a small JPEG of the item's picture, None where it has none."""
         return self._store.thumbnail(id)
+
+    def picture(self, id: str) -> bytes | None:
+        """Return the picture as it was sent, byte for byte, None where none was kept."""
+        return self._store.picture(id)
 
     def info(self) -> dict[str, Any]:
         """Return what the collection is: model, counts, index and its measured recall, damage."""
@@ -301,6 +304,7 @@ class Collection:
                 "spaces": self.spaces.describe(),
                 **late.info(self._store),
                 **self._live.info(),
+                "pictures": self._store.picture_size(),
                 "sequence": self._live.sequence,
                 "format": meta.format,
                 "created": meta.created,
@@ -352,15 +356,11 @@ class Collection:
         self.close()
 
     def _write(self, items: Iterable[AnyItem], *, replace: bool) -> int:
-        if isinstance(items, Item | Mapping):
-            items = [items]
         size = _BATCH_VECTORS if holds_own_vectors(self.embedder) else _BATCH_EMBEDDED
         # as the model itself would decode it: a picture and its query then give one vector
         hint = getattr(self.embedder, "picture_size", None)
-        written = 0
-        for batch in batches(items, size):
-            written += self.put([prepare(one, size_hint=hint) for one in batch], replace=replace)
-        return written
+        ready = prepared(items, size, size_hint=hint, keep=self.keep_pictures)
+        return sum(self.put(batch, replace=replace) for batch in ready)
 
     def _hits(self, asked: Query, request: Request) -> list[Hit]:
         """Search one state of the collection, while other threads and processes write to it."""
@@ -385,9 +385,9 @@ class Collection:
                 except TriptychError:
                     if not self._is_overtaken(model, sequence):
                         raise
-                else:
-                    if not self._is_overtaken(model, sequence):
-                        return hits
+                    continue
+                if not self._is_overtaken(model, sequence):
+                    return hits
         raise AssertionError("unreachable")
 
     def _is_overtaken(self, model: EmbeddingModel, sequence: int) -> bool:

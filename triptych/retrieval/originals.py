@@ -1,7 +1,7 @@
 """What stored items were made of: their text, and the picture behind their address.
 
-A picture's file counts as the original while it is what was indexed: its hash says so, or, where
-none was kept, its thumbnail.
+What came as bytes was kept, unless that was not wanted. The file behind an address counts as the
+original while it is what was indexed: its hash says so, or, where none was kept, its thumbnail.
 """
 
 from __future__ import annotations
@@ -86,10 +86,12 @@ class Originals:
 
     def absent(self, rows: Sequence[int]) -> list[Lost]:
         """Return what is certainly lost, without reading a picture."""
-        found = Found()
+        found, kept = Found(), self._store.pictures(rows)
         for record in self._records(rows, found):
             code = _absence(record)
-            if code is None or (self._from_thumbnails and self._thumbnail(record) is not None):
+            if code is None or record.row in kept:
+                continue
+            if self._from_thumbnails and self._thumbnail(record) is not None:
                 continue
             found.lost.append(Lost(row=record.row, id=record.id, code=code))
         return found.lost
@@ -113,6 +115,9 @@ class Originals:
         return Item(id=record.id, text=record.text, image=picture)
 
     def _picture(self, record: Record) -> Image.Image:
+        sent = self._sent(record)
+        if sent is not None:
+            return load_picture(sent, limits=self._limits, size_hint=self._size_hint)
         code = _absence(record)
         if code is not None or record.uri is None:
             raise PictureError(code or "picture_gone", f"{record.id!r} has no picture any more.")
@@ -122,6 +127,14 @@ class Originals:
         if not self._is_same(record, data, picture):
             raise PictureError("picture_changed", f"The picture of {record.id!r} is another now.")
         return picture
+
+    def _sent(self, record: Record) -> bytes | None:
+        """Return the picture as it was sent, None where it was not kept or is gone."""
+        picture = self._store.pictures([record.row]).get(record.row)
+        try:
+            return None if picture is None else self._store.picture_data(picture)
+        except CollectionDamaged:
+            raise PictureError("damaged", f"The picture of {record.id!r} is damaged.") from None
 
     def _is_same(self, record: Record, data: bytes, picture: Image.Image) -> bool:
         if record.content is not None:

@@ -7,22 +7,26 @@ import os
 import secrets
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from triptych.errors import InvalidInput, NotAvailable, NotFound
+from triptych.errors import CollectionDamaged, InvalidInput, NotAvailable, NotFound
 from triptych.index.disk import sync_folder
 from triptych.index.snapshot import Snapshots
+from triptych.index.sqlite import pictures
 from triptych.index.sqlite.lock import WriterLock
 from triptych.index.sqlite.meta import peek
+from triptych.index.sqlite.records import Entry, Picture
 from triptych.index.sqlite.store import Store
 from triptych.index.sqlite.view import View
 from triptych.retrieval.archive import (
     MANIFEST,
+    PICTURES,
     Archive,
     ArchiveReader,
     Part,
@@ -39,6 +43,7 @@ from triptych.retrieval.folder import (
     open_store,
     put_store,
 )
+from triptych.retrieval.prepare import sent_bytes, weighed
 
 Progress = Callable[[int, int], object]
 """Called with how many items are done, and how many there are."""
@@ -94,7 +99,12 @@ def import_collection(path: Path, folder: Path, *, progress: Progress | None = N
 def _written(store: Store, view: View, tar: tarfile.TarFile, progress: Progress | None) -> Archive:
     parts = []
     done = 0
-    for number, (raw, items) in enumerate(_parts(view)):
+    sent: set[str] = set()
+    for number, (raw, items, kept) in enumerate(_parts(view)):
+        for picture in kept:
+            if picture.sha256 not in sent:
+                _add(tar, f"{PICTURES}{picture.sha256}", _sent(store, picture))
+                sent.add(picture.sha256)
         name = f"items-{number:05}.parquet"
         _add(tar, name, raw)
         sha256 = hashlib.sha256(raw).hexdigest()
@@ -112,26 +122,40 @@ def _written(store: Store, view: View, tar: tarfile.TarFile, progress: Progress 
         count=done,
         created=meta.created,
         parts=tuple(parts),
+        pictures=len(sent),
     )
     _add(tar, MANIFEST, manifest_bytes(archive))
     return archive
 
 
-def _parts(view: View) -> Iterator[tuple[bytes, int]]:
-    """Yield Parquet files and the number of items in each, never more than one in memory."""
-    columns = schema(view.space.dim, view.space.precision)
+def _sent(store: Store, picture: Picture) -> bytes:
+    data = store.picture_data(picture)
+    if data is None:
+        raise CollectionDamaged(
+            f"The picture {picture.sha256[:12]} is gone: it was deleted meanwhile, or is lost.",
+            hint="Run the same again, and triptych verify if it fails again.",
+        )
+    return data
+
+
+def _parts(view: View) -> Iterator[tuple[bytes, int, list[Picture]]]:
+    """Yield Parquet files, the number of items and the pictures of each, one in memory at most."""
+    columns = schema(
+        view.space.dim, view.space.precision, pictures=pictures.size(view.connection)["count"] > 0
+    )
     # float compression gains little, and codes of a dictionary nothing
     settings = {"compression": "zstd", "use_dictionary": ["modality", "root"]}
     batches = view.entries()
     entries = next(batches, None)
     while entries is not None:
-        buffer, items = BytesIO(), 0
+        buffer, items, kept = BytesIO(), 0, []
         with pq.ParquetWriter(buffer, columns, **settings) as writer:
             while entries is not None and (not items or buffer.tell() < _PART_BYTES):
                 writer.write_table(as_table(entries, columns))
                 items += len(entries)
+                kept += [entry.picture for entry in entries if entry.picture is not None]
                 entries = next(batches, None)
-        yield buffer.getvalue(), items
+        yield buffer.getvalue(), items, kept
 
 
 def _add(tar: tarfile.TarFile, name: str, raw: bytes) -> None:
@@ -197,13 +221,21 @@ def _fill(scratch: Path, reader: ArchiveReader, progress: Progress | None) -> No
     try:
         store.lock()
         for entries in reader.entries():
-            store.write(entries, replace=False)
+            for part in weighed(_with_pictures(reader, entries), sent_bytes):
+                store.write(part, replace=False)
             if progress is not None:
                 progress(len(store), archive.count)
         # an approximate index takes long, and is built in the background once it is opened
         build_index(store, Snapshots(scratch / INDEX), ("flat",))
     finally:
         store.close()
+
+
+def _with_pictures(reader: ArchiveReader, entries: Sequence[Entry]) -> Iterator[Entry]:
+    for entry in entries:
+        if entry.picture is not None:
+            entry = replace(entry, picture=reader.picture(entry.picture.sha256))
+        yield entry
 
 
 def _publish(scratch: Path, folder: Path) -> None:
@@ -216,6 +248,9 @@ def _publish(scratch: Path, folder: Path) -> None:
     lock.acquire()
     try:
         _check_empty(folder)
+        if (scratch / PICTURES).is_dir():  # no item without its picture
+            shutil.rmtree(folder / PICTURES, ignore_errors=True)
+            (scratch / PICTURES).rename(folder / PICTURES)
         put_store(scratch / STORE, folder)
         (scratch / INDEX).rename(folder / INDEX)
         sync_folder(folder)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from triptych.encoders.pictures import load_picture, thumbnail
+from triptych.encoders.pictures import load_picture, picture_bytes, thumbnail
 from triptych.errors import InvalidInput, PictureError
-from triptych.index.sqlite.records import Entry, FileState, Tokens, metadata_json
+from triptych.index.sqlite.records import Entry, FileState, Picture, Tokens, metadata_json
 from triptych.types import ImageSource, Item, Vector
 
 AnyItem: TypeAlias = Item | Mapping[str, Any]
@@ -29,6 +29,7 @@ class Prepared:
     thumbnail: bytes | None = None
     content: str | None = None
     file: FileState | None = None
+    picture: Picture | None = None  # as it was sent
 
     def entry(self, vector: Vector, tokens: Tokens | None = None) -> Entry:
         """Return what is stored of it, with its unit vector and its token states in eight bits."""
@@ -44,6 +45,7 @@ class Prepared:
             file=self.file,
             thumbnail=self.thumbnail,
             tokens=tokens,
+            picture=self.picture,
         )
 
 
@@ -80,10 +82,11 @@ def content_of(item: Item, picture: bytes | None) -> str:
     return "-".join(parts)
 
 
-def prepare(given: AnyItem, *, size_hint: int | None = None) -> Prepared:
+def prepare(given: AnyItem, *, size_hint: int | None = None, keep: bool = True) -> Prepared:
     """Return the item with its picture decoded, near the size that the model wants.
 
-    Raises InvalidInput or PictureError, naming the item.
+    With `keep` a picture that came as bytes or a data URI is kept as it is: there is no file that
+    it could be read from again. Raises InvalidInput or PictureError, naming the item.
     """
     item = as_item(given)
     if item.vector is not None and item.image is None:
@@ -93,11 +96,16 @@ def prepare(given: AnyItem, *, size_hint: int | None = None) -> Prepared:
     if item.image is None:
         return Prepared(item=item)
     try:
-        picture = load_picture(item.image, size_hint=size_hint)
+        sent = picture_bytes(item.image) if _is_sent(item.image) else None
+        picture = load_picture(item.image if sent is None else sent, size_hint=size_hint)
     except PictureError as error:
         raise PictureError(error.code, f"{item.id!r}: {error.message}", hint=error.hint) from None
     uri = item.uri if item.uri is not None else _address(item.image)
-    return Prepared(item=replace(item, image=picture, uri=uri), thumbnail=thumbnail(picture))
+    return Prepared(
+        item=replace(item, image=picture, uri=uri),
+        thumbnail=thumbnail(picture),
+        picture=Picture.of(sent) if keep and sent is not None else None,
+    )
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -105,6 +113,44 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def prepared(
+    items: Iterable[AnyItem] | AnyItem, size: int, *, size_hint: int | None, keep: bool
+) -> Iterator[list[Prepared]]:
+    """Yield lists of at most `size` items, or fewer with large pictures to keep; see `prepare`."""
+    some = [items] if isinstance(items, Item | Mapping) else items
+    for batch in batches(some, size):
+        ready = [prepare(one, size_hint=size_hint, keep=keep) for one in batch]
+        yield from weighed(ready, sent_bytes)
+
+
+def weighed(
+    items: Iterable[T], num_bytes: Callable[[T], int], *, most: int = 64 * 2**20
+) -> Iterator[list[T]]:
+    """Yield lists of as many as have `most` bytes together, or one that has more."""
+    batch: list[T] = []
+    held = 0
+    for item in items:
+        size = num_bytes(item)
+        if batch and held + size > most:
+            yield batch
+            batch, held = [], 0
+        batch.append(item)
+        held += size
+    if batch:
+        yield batch
+
+
+def sent_bytes(one: Prepared | Entry) -> int:
+    """Return how many bytes of a picture that is kept as it was sent travel with an item."""
+    return 0 if one.picture is None else len(one.picture.data or b"")
+
+
+def _is_sent(image: ImageSource) -> bool:
+    if isinstance(image, str):
+        return image[:5].lower() == "data:"
+    return isinstance(image, bytes | bytearray | memoryview)
 
 
 def _check_words(item: Item) -> None:

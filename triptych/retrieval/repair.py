@@ -39,13 +39,15 @@ class Repair:
     lost: list[Lost] = field(default_factory=list)
     without_thumbnail: list[str] = field(default_factory=list)
     without_tokens: list[str] = field(default_factory=list)
+    without_picture: list[str] = field(default_factory=list)
     lost_writes: bool = False  # the last ones, nobody knows of what
     kept: Path | None = None  # the damaged store
 
     @property
     def complete(self) -> bool:
         """Whether nothing is lost."""
-        return not (self.lost or self.without_thumbnail or self.without_tokens or self.lost_writes)
+        without = self.without_thumbnail or self.without_tokens or self.without_picture
+        return not (self.lost or without or self.lost_writes)
 
 
 def repair(found: Verification, *, threads: int = 1) -> Repair:
@@ -129,6 +131,7 @@ def _read_around(path: Path, scratch: Path, done: Repair) -> None:
         ) from None
     done.lost, done.without_thumbnail = salvage.lost, salvage.without_thumbnail
     done.without_tokens = salvage.without_tokens
+    done.without_picture = salvage.without_picture
 
 
 def _spare_vectors(folder: Path, salvage: Salvage) -> Callable[[list[int]], dict[int, Vector]]:

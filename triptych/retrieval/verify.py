@@ -34,8 +34,8 @@ _CHUNK = 4096
 class Verification:
     """What was looked at, by part, and all that is wrong.
 
-    Parts: missing, identity, store, log, pages, structure, items, vectors, thumbnails, counts,
-    facts, words, index.
+    Parts: missing, identity, store, log, pages, structure, items, vectors, thumbnails, pictures,
+    counts, facts, words, index.
     """
 
     folder: Path
@@ -112,6 +112,7 @@ def _log(store: Store, seen: Seen | None) -> Iterator[Finding]:
 
 def _described(store: Store, path: Path) -> dict[str, str]:
     meta, count = store.meta, len(store)
+    kept = store.picture_size()
     return {
         "log": f"{store.sequence:,} writes",
         "pages": f"{path.stat().st_size // PAGE:,} of {PAGE >> 10} KB",
@@ -119,6 +120,7 @@ def _described(store: Store, path: Path) -> dict[str, str]:
         "items": f"{count:,}",
         "vectors": f"{count:,} of {meta.dim} numbers, {meta.precision}",
         "thumbnails": "by checksum",
+        "pictures": "{count:,} of {bytes:,} bytes, by hash".format(**kept),
         "counts": "against the items",
         "facts": "against the items",
         "words": "against the items",

@@ -19,6 +19,7 @@ from triptych.api.rooms import Reader, Rooms, Server, Writer, rooms_of, working
 from triptych.api.routes.collections import CollectionName
 from triptych.api.schemas import CountItems, GetItems, Items, Record, SomeIds, Written
 from triptych.api.writing import Mode, Outcome, parsed_lines
+from triptych.encoders.picture_kind import media_type
 from triptych.errors import InvalidInput, NotFound
 
 router = APIRouter(tags=["items"], responses=ERRORS)
@@ -116,6 +117,27 @@ async def get_image(
     if jpeg is None:
         raise NotFound(f"There is no picture of an item {id!r}.")
     return Response(jpeg, media_type="image/jpeg")
+
+
+@router.get(
+    "/v1/collections/{name}/items/{id}/picture",
+    response_class=Response,
+    responses={200: {"content": {"image/*": {}}}},
+)
+async def get_picture(
+    name: CollectionName, id: str, request: Request, caller: Reader, server: Server
+) -> Response:
+    """Return an item's picture as it was sent, byte for byte."""
+    id = _id_of(request)
+    data = await working(request, _picture, server, caller.tenant, name, id)
+    if data is None:
+        raise NotFound(
+            f"No picture of an item {id!r} is kept as it was sent.",
+            hint="Its small one, where it has any, is at .../image.",
+        )
+    # no page runs what a caller sent, whatever a browser takes it for
+    headers = {"Content-Disposition": "attachment", "Content-Security-Policy": "sandbox"}
+    return Response(data, media_type=media_type(data), headers=headers)
 
 
 async def _write(request: Request, server: Rooms, caller: Caller, name: str, mode: Mode) -> Outcome:
@@ -250,6 +272,11 @@ def _count(server: Rooms, tenant: str, name: str, body: CountItems) -> int:
 def _thumbnail(server: Rooms, tenant: str, name: str, id: str) -> bytes | None:
     with server.catalog.using(tenant, name) as collection:
         return collection.thumbnail(id)
+
+
+def _picture(server: Rooms, tenant: str, name: str, id: str) -> bytes | None:
+    with server.catalog.using(tenant, name) as collection:
+        return collection.picture(id)
 
 
 def _id_of(request: Request) -> str:

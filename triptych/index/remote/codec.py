@@ -37,7 +37,7 @@ from triptych.index.remote.requests import (
 )
 from triptych.index.remote.wire import ERROR, REPLY, REQUEST, Buffer, Frame, write_frame
 from triptych.index.sqlite.meta import PRECISIONS, Space
-from triptych.index.sqlite.records import Entry, FileState, Tokens, metadata_json
+from triptych.index.sqlite.records import Entry, FileState, Picture, Tokens, metadata_json
 from triptych.types import Matrix, Modality
 
 T = TypeVar("T")
@@ -173,9 +173,11 @@ def _encode_write(request: Write) -> list[Buffer]:
         "files": [None if e.file is None else _state(e.file) for e in entries],
         "thumbnails": [None if e.thumbnail is None else len(e.thumbnail) for e in entries],
         "tokens": [None if e.tokens is None else e.tokens.shape for e in entries],
+        "pictures": [None if e.picture is None else len(e.picture.data or b"") for e in entries],
     }
     parts = [entry.thumbnail for entry in entries if entry.thumbnail is not None]
     parts += [entry.tokens.tobytes() for entry in entries if entry.tokens is not None]
+    parts += [entry.picture.data or b"" for entry in entries if entry.picture is not None]
     vectors = vectors_NM.reshape(-1).view(np.uint8).data
     try:
         return write_frame(REQUEST, header, [vectors, b"".join(parts)])
@@ -191,7 +193,7 @@ def _decode_write(header: dict[str, Any], body: memoryview) -> Write:
     modalities = _column(header, "modalities", str, count=count)
     if unknown := set(modalities).difference(_MODALITIES):
         raise InvalidInput(f"Got the modalities {unknown}, expected some of {_MODALITIES}.")
-    vectors_NM, thumbnails, tokens = _body(header, body, count)
+    vectors_NM, thumbnails, tokens, pictures = _body(header, body, count)
     columns = zip(
         ids,
         modalities,
@@ -203,6 +205,7 @@ def _decode_write(header: dict[str, Any], body: memoryview) -> Write:
         _column(header, "files", list, NoneType, count=count),
         thumbnails,
         tokens,
+        pictures,
         strict=True,
     )
     entries = [
@@ -217,8 +220,21 @@ def _decode_write(header: dict[str, Any], body: memoryview) -> Write:
             file=None if file is None else _file(file),
             thumbnail=thumbnail,
             tokens=tokens,
+            picture=picture,
         )
-        for id, modality, vector_M, text, uri, metadata, content, file, thumbnail, tokens in columns
+        for (
+            id,
+            modality,
+            vector_M,
+            text,
+            uri,
+            metadata,
+            content,
+            file,
+            thumbnail,
+            tokens,
+            picture,
+        ) in columns
     ]
     return Write(
         entries=entries,
@@ -261,12 +277,14 @@ def _space(fields: list[Any]) -> Space:
 
 def _body(
     header: dict[str, Any], body: memoryview, count: int
-) -> tuple[Matrix, list[bytes | None], list[Tokens | None]]:
+) -> tuple[Matrix, list[bytes | None], list[Tokens | None], list[Picture | None]]:
     dim = checked_dim(_whole(header.get("dim"), "dim")) if count else 0
     lengths = _column(header, "thumbnails", int, NoneType, count=count)
     shapes = _column(header, "tokens", list, NoneType, count=count)
+    sent = _column(header, "pictures", int, NoneType, count=count) if count else []
     sizes = [0 if length is None else _whole(length, "length") for length in lengths]
     sizes += [0 if shape is None else _area(shape) for shape in shapes]
+    sizes += [0 if length is None else _whole(length, "length") for length in sent]
     ends = list(accumulate(sizes, initial=4 * count * dim))
     if ends[-1] != len(body):
         raise InvalidInput(f"Got {len(body)} bytes of vectors and thumbnails, expected {ends[-1]}.")
@@ -278,9 +296,14 @@ def _body(
     ]
     tokens = [
         None if shape is None else np.frombuffer(part, dtype=np.int8).reshape(shape)
-        for shape, part in zip(shapes, parts[count:], strict=True)
+        for shape, part in zip(shapes, parts[count : 2 * count], strict=True)
     ]
-    return checked_vectors(vectors_NM, dim) if count else vectors_NM, thumbnails, tokens
+    pictures = [
+        None if length is None else Picture.of(bytes(part))
+        for length, part in zip(sent, parts[2 * count :], strict=True)
+    ]
+    checked_NM = checked_vectors(vectors_NM, dim) if count else vectors_NM
+    return checked_NM, thumbnails, tokens, pictures
 
 
 def _area(shape: list[Any]) -> int:

@@ -31,7 +31,7 @@ _WRITES_SETTLE = 0.05  # seconds
 class Finding(NamedTuple):
     """Something that is wrong."""
 
-    part: str  # pages, structure, items, vectors, thumbnails, tokens, counts, facts or words
+    part: str  # pages, structure, items, vectors, thumbnails, tokens, counts, facts, words ...
     message: str
     id: str | None = None  # of the item, where it is one
 

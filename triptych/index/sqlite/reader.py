@@ -11,7 +11,8 @@ import numpy as np
 
 from triptych.errors import CollectionDamaged
 from triptych.filters import Filter, Scalar
-from triptych.index.sqlite import facts, tokens, words
+from triptych.index.blobs import Blobs
+from triptych.index.sqlite import facts, pictures, tokens, words
 from triptych.index.sqlite.check import Finding, check
 from triptych.index.sqlite.database import Database
 from triptych.index.sqlite.meta import (
@@ -27,6 +28,7 @@ from triptych.index.sqlite.meta import (
 from triptych.index.sqlite.records import (
     FileState,
     KnownFile,
+    Picture,
     Record,
     bound_checksum,
     pack,
@@ -59,6 +61,7 @@ class Reader:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.path = database.path
+        self._blobs = Blobs(self.path.with_name(pictures.FOLDER) if self.path else None)
         self.meta = self.refreshed_meta()
 
     @property
@@ -237,6 +240,38 @@ class Reader:
             raise _damaged(id)
         return bytes(jpeg)
 
+    def picture(self, id: str) -> bytes | None:
+        """Return the picture as it was sent, None where none was kept or there is no such item.
+
+        Raises CollectionDamaged naming the id.
+        """
+        for _ in range(2):  # a writer may delete the file between the two readings
+            rows = self.rows_of([id])
+            kept = self.pictures(list(rows.values()))
+            if not kept:
+                return None
+            try:
+                data = self.picture_data(kept[rows[id]])
+            except CollectionDamaged:
+                break
+            if data is not None:
+                return data
+        raise _damaged(id, "picture of")
+
+    def pictures(self, rows: Sequence[int]) -> dict[int, Picture]:
+        """Return what is kept as sent of those rows that have it, without the bytes."""
+        with self._database.reading() as connection:
+            return pictures.of_rows(connection, rows)
+
+    def picture_data(self, picture: Picture) -> bytes | None:
+        """Return the bytes, None where they are gone; raises CollectionDamaged."""
+        return self._blobs.read(picture.sha256)
+
+    def picture_size(self) -> dict[str, int]:
+        """Return how many pictures are kept as sent, equal ones once, and their bytes."""
+        with self._database.reading() as connection:
+            return pictures.size(connection)
+
     def token_states(self, rows: Sequence[int]) -> tokens.LoadedTokens:
         """Return the verified token states of those rows that have some."""
         with self._database.reading() as connection:
@@ -249,7 +284,10 @@ class Reader:
 
     def check(self) -> list[Finding]:
         """Return all that is wrong: pages, checksums, counts, what filters and words need."""
-        return check(self._database)
+        found = check(self._database)
+        for id, problem in pictures.damaged(self._database, self._blobs):
+            found.append(Finding("pictures", f"The picture of {id!r} {problem}.", id or None))
+        return found
 
     def _records(self, column: str, values: Sequence[Any]) -> tuple[list[Record], dict[int, str]]:
         found: list[Record] = []
@@ -270,7 +308,7 @@ def as_rows(rows: Iterable[int]) -> Rows:
     return np.array(list(rows), dtype=np.int64)
 
 
-def _damaged(id: str) -> CollectionDamaged:
+def _damaged(id: str, what: str = "item") -> CollectionDamaged:
     return CollectionDamaged(
-        f"The item {id!r} is damaged on disk.", hint="Delete it, or add it again."
+        f"The {what} {id!r} is damaged on disk.", hint="Delete it, or add it again."
     )

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,19 @@ class FileState:
     mtime_ns: int
 
 
+class Picture(NamedTuple):
+    """A picture as it was sent; `data` is None where its file is there already."""
+
+    sha256: str
+    size: int
+    data: bytes | None = None
+
+    @classmethod
+    def of(cls, data: bytes) -> Picture:
+        """Return the picture that has these bytes."""
+        return cls(hashlib.sha256(data).hexdigest(), len(data), data)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Entry:
     """One item on its way into the store; `vector` is a unit row in float32."""
@@ -54,6 +67,7 @@ class Entry:
     file: FileState | None = None
     thumbnail: bytes | None = None  # JPEG
     tokens: Tokens | None = None
+    picture: Picture | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import apsw
 
 from triptych.errors import CollectionDamaged
+from triptych.index.blobs import Blobs
+from triptych.index.sqlite import pictures
 from triptych.index.sqlite.database import Database
 from triptych.index.sqlite.meta import (
     Meta,
@@ -24,6 +26,7 @@ from triptych.index.sqlite.meta import (
 from triptych.index.sqlite.pages import MENDING
 from triptych.index.sqlite.records import (
     Entry,
+    Picture,
     Record,
     Tokens,
     bound_checksum,
@@ -62,10 +65,12 @@ class Salvage:
 
     meta: Meta
     connection: apsw.Connection
+    blobs: Blobs
     spare: Callable[[list[int]], dict[int, Vector]] = field(default=lambda rows: {})
     lost: list[Lost] = field(default_factory=list)
     without_thumbnail: list[str] = field(default_factory=list)
     without_tokens: list[str] = field(default_factory=list)
+    without_picture: list[str] = field(default_factory=list)
 
     def entries(self) -> Iterator[list[Entry]]:
         """Yield every item whose checksums hold, rows ascending, some hundreds at a time."""
@@ -87,7 +92,8 @@ class Salvage:
                 else:
                     jpeg = self._thumbnail(entry.id, row, columns[1])
                     tokens_TW = self._tokens(entry.id, row, columns[1])
-                    whole.append(replace(entry, thumbnail=jpeg, tokens=tokens_TW))
+                    picture = self._picture(entry.id, row, columns[1])
+                    whole.append(replace(entry, thumbnail=jpeg, tokens=tokens_TW, picture=picture))
             yield whole
         self.lost += [Lost(row, names[row], None) for row in sorted(names.keys() - met)]
 
@@ -141,6 +147,16 @@ class Salvage:
             self.without_tokens.append(id)
         return None
 
+    def _picture(self, id: str, row: int, item: bytes) -> Picture | None:
+        try:
+            picture, right = pictures.verified(self.connection, row, item)
+            if right and (picture is None or self.blobs.read(picture.sha256) is not None):
+                return picture
+        except _DAMAGE:
+            pass
+        self.without_picture.append(id)
+        return None
+
 
 @contextmanager
 def salvaging(path: Path) -> Iterator[Salvage]:
@@ -153,7 +169,8 @@ def salvaging(path: Path) -> Iterator[Salvage]:
         with database.own_reading() as connection:
             meta = read_meta(connection, path)
             database.trust()
-            yield Salvage(meta=meta, connection=connection)
+            blobs = Blobs(path.with_name(pictures.FOLDER))
+            yield Salvage(meta=meta, connection=connection, blobs=blobs)
     finally:
         database.close()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import apsw
 import numpy as np
 
 from triptych.errors import CollectionDamaged, InvalidInput, ModelMismatch, NotAvailable
-from triptych.index.sqlite import words
+from triptych.index.sqlite import pictures, words
 from triptych.index.sqlite.counter import Counter
 from triptych.index.sqlite.database import Database, is_full, translated
 from triptych.index.sqlite.generation import NAME as GENERATION
@@ -156,7 +156,9 @@ class Store(Reader):
         batch = {entry.id: entry for entry in entries}
         if len(batch) < len(entries) and not replace:
             raise InvalidInput("An id comes twice in one batch.", hint="upsert keeps the last one.")
-        with self._changing() as connection:
+        self.lock()
+        taking = pictures.taking(self._blobs, self._database, batch.values())
+        with taking as gone, self._changing() as connection:
             if fingerprint is not None:
                 _check_fingerprint(connection, fingerprint)
             known = rows_by_id(connection, batch)
@@ -164,6 +166,7 @@ class Store(Reader):
                 names = ", ".join(repr(id) for id in list(known)[:3])
                 more = f" and {len(known) - 3} more" if len(known) > 3 else ""
                 raise InvalidInput(f"{names}{more} exist already.", hint="upsert replaces items.")
+            gone += _hashes(connection, known.values())
             return _changed(connection, list(known.values()), list(batch.values()))
 
     def delete(self, ids: Sequence[str]) -> Change:
@@ -293,6 +296,8 @@ class Store(Reader):
             words.purge(connection)
         with translated(self.path):
             self._database.vacuum()
+        with self._blobs.mutex, self._database.own_reading() as connection:
+            self._blobs.sweep(lambda hashes: pictures.in_use(connection, hashes))
 
     def work_out_again(self) -> None:
         """Make what filters, words and counts need from the items alone."""
@@ -328,8 +333,15 @@ class Store(Reader):
             write_generation(self._generation, Seen(sequence, self.meta.collection))
 
     def _deleted(self, ids: Sequence[str]) -> Change:
-        with self._transaction() as connection:
-            return _changed(connection, list(rows_by_id(connection, ids).values()), [])
+        taking = pictures.taking(self._blobs, self._database, ())
+        with taking as gone, self._transaction() as connection:
+            known = list(rows_by_id(connection, ids).values())
+            gone += _hashes(connection, known)
+            return _changed(connection, known, [])
+
+
+def _hashes(connection: apsw.Connection, rows: Iterable[int]) -> set[str]:
+    return {picture.sha256 for picture in pictures.of_rows(connection, rows).values()}
 
 
 def _begin(database: Database, space: Space, token_width: int) -> None:

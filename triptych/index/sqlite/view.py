@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import apsw
 
 from triptych.errors import CollectionDamaged
+from triptych.index.sqlite import pictures
 from triptych.index.sqlite.meta import Space, current_space, read_state
 from triptych.index.sqlite.records import Entry, bound_checksum, entry_from, shown
 from triptych.index.sqlite.spaces import Loaded, load_after, load_rows
@@ -70,7 +71,11 @@ class View:
             rows = [columns[0] for columns in found]
             loaded = load_rows(self.connection, self.space, rows)
             vectors = dict(zip(loaded.rows_N.tolist(), loaded.vectors_NM, strict=True))
-            yield [_entry(columns, vectors) for columns in found]
+            entries = [_entry(columns, vectors) for columns in found]
+            if kept := pictures.of_rows(self.connection, rows):
+                pairs = zip(rows, entries, strict=True)
+                entries = [replace(entry, picture=kept.get(row)) for row, entry in pairs]
+            yield entries
             row = rows[-1]
 
 

@@ -11,11 +11,12 @@ import apsw
 import numpy as np
 
 from triptych.errors import InvalidInput
-from triptych.index.sqlite import facts, tokens, words
+from triptych.index.sqlite import facts, pictures, tokens, words
 from triptych.index.sqlite.meta import Space, read_spaces, read_state, read_token_width, write_state
 from triptych.index.sqlite.records import (
     Entry,
     Packed,
+    Picture,
     as_stored,
     bound_checksum,
     checksum,
@@ -32,6 +33,7 @@ def insert_items(
 ) -> Matrix:
     """Write new items to rows from `first` on; return their vectors as they are stored."""
     items, checksums, thumbnails, texts, values, states = [], [], [], [], [], []
+    kept: list[tuple[int, bytes, Picture]] = []
     width = read_token_width(connection)
     for row, entry in enumerate(entries, first):
         payload = payload_of(entry)
@@ -46,6 +48,8 @@ def insert_items(
         if entry.thumbnail is not None:
             jpeg = entry.thumbnail
             thumbnails.append((row, jpeg, bound_checksum(item, jpeg)))
+        if entry.picture is not None:
+            kept.append((row, item, entry.picture))
         if entry.tokens is not None:
             states.append((row, item, tokens.checked_tokens(entry.id, entry.tokens, width)))
     stored_NM = rounded(space, _stacked(space, entries))
@@ -54,6 +58,7 @@ def insert_items(
     connection.executemany("INSERT INTO thumbnails VALUES (?, ?, ?)", thumbnails)
     if states:
         tokens.insert(connection, states)
+    pictures.insert(connection, kept)
     facts.insert(connection, values)
     words.insert(connection, texts)
     return read_back(stored_NM)
@@ -78,6 +83,8 @@ def drop_items(connection: apsw.Connection, rows: Sequence[int]) -> None:
     tables = [f"vectors_{space.space}" for space in read_spaces(connection)]
     if read_token_width(connection):
         tables.append("tokens")
+    if pictures.exists(connection):
+        tables.append(pictures.TABLE)
     for table in ("items", "thumbnails", *tables):
         connection.executemany(f"DELETE FROM {table} WHERE row = ?", ids)  # noqa: S608
 

@@ -1,0 +1,123 @@
+"""Files that are named by the SHA-256 of what is in them: equal ones are kept once.
+
+    pictures/ab/abcdef...    under another name first, synced, then renamed
+
+What a name promises is checked at each reading. Which of them are in use, the store knows.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from triptych.errors import CollectionDamaged, DiskFull, NotAvailable
+from triptych.index.disk import sync_folder
+
+_NAME = re.compile(r"[0-9a-f]{64}")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Blobs:
+    """The files in one folder, made when it is needed; None keeps them in memory."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self.mutex = threading.RLock()  # held from before a file is there until it is referred to
+        self._memory: dict[str, bytes] = {}
+
+    def put(self, sha256: str, data: bytes) -> bool:
+        """Keep `data`, on the disk when this returns; False where it was there already, whole.
+
+        Raises DiskFull, NotAvailable.
+        """
+        if self.folder is None:
+            return self._memory.setdefault(sha256, data) is data
+        path = self._path(sha256)
+        if _is_whole(path, sha256, len(data)):
+            return False
+        scratch = path.with_name(f"{sha256}.{secrets.token_hex(4)}.tmp")
+        try:
+            new = [folder for folder in (self.folder, path.parent) if not folder.is_dir()]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for folder in new:
+                sync_folder(folder.parent)
+            with scratch.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.rename(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            with suppress(OSError):
+                scratch.unlink(missing_ok=True)
+            raise _failed(path, error) from None
+        return True
+
+    def read(self, sha256: str) -> bytes | None:
+        """Return what was put, None where it is not there; raises CollectionDamaged."""
+        if self.folder is None:
+            return self._memory.get(sha256)
+        path = self._path(sha256)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CollectionDamaged(f"{path} cannot be read: {error.strerror}.") from None
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise CollectionDamaged(f"{path} is damaged: its hash is not its name.")
+        return data
+
+    def remove(self, hashes: Iterable[str]) -> None:
+        """Delete those; one that cannot be deleted is left to `sweep`."""
+        for sha256 in hashes:
+            self._memory.pop(sha256, None)
+            if self.folder is not None:
+                with suppress(OSError):
+                    self._path(sha256).unlink(missing_ok=True)
+
+    def sweep(self, in_use: Callable[[list[str]], set[str]]) -> None:
+        """Delete what a crash left: halves, and all that is not among those `in_use`."""
+        if self.folder is None or not self.folder.is_dir():
+            return
+        for part in self.folder.iterdir():
+            with suppress(OSError):  # no folder of ours
+                names = sorted(os.listdir(part))
+                used = in_use([name for name in names if _NAME.fullmatch(name)])
+                for name in names:
+                    if name not in used:
+                        (part / name).unlink(missing_ok=True)
+
+    def _path(self, sha256: str) -> Path:
+        assert self.folder is not None, "a file has a folder"
+        return self.folder / sha256[:2] / sha256
+
+
+def _is_whole(path: Path, sha256: str, size: int) -> bool:
+    """Whether it need not be written: one that went bad is written anew."""
+    try:
+        if path.stat().st_size != size:
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
+
+
+def _failed(path: Path, error: OSError) -> DiskFull | NotAvailable:
+    if error.errno in _FULL:
+        return DiskFull(
+            f"The disk is full: nothing of this batch was stored in {path.parent.parent.parent}.",
+            hint="Free some space and run the same again; what was stored before is kept.",
+        )
+    return NotAvailable(
+        f"{path} cannot be written: {error.strerror}.",
+        hint="Check that the folder exists and that you may write to it.",
+    )
