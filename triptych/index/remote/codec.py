@@ -281,7 +281,8 @@ def _body(
     dim = checked_dim(_whole(header.get("dim"), "dim")) if count else 0
     lengths = _column(header, "thumbnails", int, NoneType, count=count)
     shapes = _column(header, "tokens", list, NoneType, count=count)
-    sent = _column(header, "pictures", int, NoneType, count=count) if count else []
+    is_given = count and "pictures" in header  # by an older process it is not
+    sent = _column(header, "pictures", int, NoneType, count=count) if is_given else [None] * count
     sizes = [0 if length is None else _whole(length, "length") for length in lengths]
     sizes += [0 if shape is None else _area(shape) for shape in shapes]
     sizes += [0 if length is None else _whole(length, "length") for length in sent]
