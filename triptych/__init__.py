@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from triptych.client.collection import connect_async as connect_async
     from triptych.errors import TriptychError as TriptychError
     from triptych.retrieval.collection import Collection as Collection
+    from triptych.retrieval.rag.retriever import Retriever as Retriever
+    from triptych.retrieval.rag.retriever import RetrieverConfig as RetrieverConfig
     from triptych.settings import collections as collections
     from triptych.settings import create as create
     from triptych.settings import drop as drop
@@ -34,6 +36,8 @@ _WHERE = {
     "Item": "triptych.types",
     "Part": "triptych.types",
     "Query": "triptych.types",
+    "Retriever": "triptych.retrieval.rag.retriever",
+    "RetrieverConfig": "triptych.retrieval.rag.retriever",
     "TriptychError": "triptych.errors",
     "collections": "triptych.settings",
     "connect": "triptych.client.collection",

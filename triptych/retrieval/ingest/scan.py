@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from triptych.index.sqlite.records import FileState
@@ -36,8 +37,8 @@ class Scan:
     unlisted: list[str] = field(default_factory=list)  # folders whose content is unknown
 
 
-def scan_folder(root: str) -> Scan:
-    """Return the candidates below `root`, sorted; links are never followed, so nothing escapes.
+def scan_folder(root: str, *, suffixes: Collection[str] = SUFFIXES) -> Scan:
+    """Return the files so named below `root`, sorted; links are never followed: nothing escapes.
 
     Hidden files and folders are left out; links and special files are named as failed.
     """
@@ -49,7 +50,7 @@ def scan_folder(root: str) -> Scan:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if not entry.name.startswith("."):
-                        _look(entry, root, scan, folders)
+                        _look(entry, root, scan, folders, suffixes)
         except OSError as error:
             scan.unlisted.append(folder)
             reason = f"The folder cannot be listed: {os.strerror(error.errno or 0)}."
@@ -63,14 +64,20 @@ def is_below(path: str, folder: str) -> bool:
     return path.startswith(folder.rstrip("/") + "/")
 
 
-def _look(entry: os.DirEntry[str], root: str, scan: Scan, folders: list[str]) -> None:
-    is_picture = os.path.splitext(entry.name)[1].lower() in SUFFIXES
+def _look(
+    entry: os.DirEntry[str],
+    root: str,
+    scan: Scan,
+    folders: list[str],
+    suffixes: Collection[str],
+) -> None:
+    is_wanted = os.path.splitext(entry.name)[1].lower() in suffixes
     if entry.is_symlink():
-        if is_picture or entry.is_dir():
+        if is_wanted or entry.is_dir():
             scan.failed.append((entry.path, "link", "Links are not followed."))
     elif entry.is_dir(follow_symlinks=False):
         folders.append(entry.path)
-    elif is_picture:
+    elif is_wanted:
         try:
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:  # gone since it was listed

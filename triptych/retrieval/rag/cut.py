@@ -1,0 +1,162 @@
+"""A document into items: passages, and pictures that are linked to the passages around them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from triptych.encoders.pictures import PictureLimits, load_picture
+from triptych.errors import PictureError
+from triptych.retrieval.rag.citation import SUFFIXES, Citation, pages_of
+from triptych.retrieval.rag.document import (
+    DocumentError,
+    DocumentLimits,
+    Figure,
+    Heading,
+    Note,
+    Page,
+)
+from triptych.retrieval.rag.inside import linked_name, named_file
+from triptych.retrieval.rag.split import Span, SplitConfig, passages
+from triptych.retrieval.rag.suspicion import order_in
+from triptych.types import Item
+
+_TRAIL = 200  # characters of the headings above a passage
+_PICTURE_SIDE = 256  # pixels that a model may want; a JPEG is decoded near it
+_NAMES = 256  # names and links of one passage
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Cut:
+    """Cuts one file; every item has the id `<path>#<number>`, numbered from 0 without a gap."""
+
+    path: Path
+    root: Path
+    data: bytes
+    note: Callable[[Note], object]
+    split: SplitConfig = field(default_factory=SplitConfig)
+    limits: DocumentLimits = field(default_factory=DocumentLimits)
+    pictures: PictureLimits = field(default_factory=PictureLimits)
+    count: int = 0  # of items so far
+
+    def items(self) -> Iterator[Item]:
+        """Yield the items, page by page; raises DocumentError, NotAvailable for a library."""
+        content = sha256(self.data).hexdigest()
+        num_pictures = 0
+        for page in pages_of(self.path, self.data, self.limits, self.note):
+            spans = list(passages(page, self.split))
+            ids = []
+            for span in spans:
+                item = self._passage(page, span, content)
+                ids.append(item.id)
+                yield item
+            for figure in page.figures:
+                if num_pictures == self.limits.max_pictures:
+                    reason = f"Only {num_pictures:,} of its pictures were taken."
+                    self.note(Note(code="pictures_left_out", reason=reason))
+                loaded = self._load(figure) if num_pictures < self.limits.max_pictures else None
+                num_pictures += 1
+                if loaded is not None:
+                    near = [id for id, span in zip(ids, spans, strict=True) if _holds(span, figure)]
+                    yield self._picture(page, figure, loaded, near or ids[-1:], content)
+
+    def _passage(self, page: Page, span: Span, content: str) -> Item:
+        text = page.text[span.start : span.end]
+        said = order_in(text)
+        id = self._next_id()
+        if said is not None:
+            where = "" if page.number is None else f" on page {page.number}"
+            reason = f"It says {said!r}{where}: like all text here, it is passed on as data."
+            self.note(Note(code="speaks_to_models", reason=reason))
+        names = [str(self.path)] if id.endswith("#0") else []
+        names += [f"{self.path}#{a.name}" for a in page.anchors if span.start <= a.start < span.end]
+        targets = [link.target for link in page.links if span.start <= link.start < span.end]
+        links = [linked_name(target, beside=self.path, root=self.root) for target in targets]
+        metadata: dict[str, Any] = {
+            **self._place(page, span, content),
+            "kind": "passage",
+            "heading": _heading(page, span),
+            "names": [id, *names][:_NAMES],
+            "links": list(dict.fromkeys(name for name in links if name))[:_NAMES],
+        }
+        if said is not None:
+            metadata["speaks_to_models"] = True
+        return Item(id=id, text=text, uri=self._uri(page), metadata=metadata)
+
+    def _picture(
+        self,
+        page: Page,
+        figure: Figure,
+        loaded: tuple[Image.Image, str | None],
+        near: list[str],
+        content: str,
+    ) -> Item:
+        id = self._next_id()
+        picture, file = loaded
+        metadata = {
+            **self._place(page, Span(figure.start, figure.end), content),
+            "kind": "picture",
+            "names": [id],
+            "links": near[:_NAMES],
+        }
+        caption = figure.caption.strip() or None
+        uri = file or self._uri(page)
+        return Item(id=id, text=caption, image=picture, uri=uri, metadata=metadata)
+
+    def _load(self, figure: Figure) -> tuple[Image.Image, str | None] | None:
+        """Return the picture and the file it is from; None, with a note, where there is none."""
+        if figure.picture is not None:
+            return figure.picture, None
+        target, file = figure.target or "", None
+        try:
+            if target[:5].lower() != "data:":
+                file = named_file(target, beside=self.path, root=self.root)
+            picture = load_picture(file or target, limits=self.pictures, size_hint=_PICTURE_SIDE)
+        except (DocumentError, PictureError) as error:
+            self.note(Note(code=error.code, reason=str(error)))
+            return None
+        return picture, None if file is None else str(file)
+
+    def _place(self, page: Page, span: Span, content: str) -> dict[str, Any]:
+        citation = Citation(
+            document=str(self.path),
+            content=content,
+            page=page.number,
+            start=span.start,
+            end=span.end,
+        )
+        return {**citation.metadata(), "folder": str(self.root), "format": self.format}
+
+    @property
+    def format(self) -> str:
+        """markdown, html or pdf."""
+        return SUFFIXES[self.path.suffix.lower()]
+
+    def _uri(self, page: Page) -> str:
+        # the fragment that browsers understand
+        return str(self.path) if page.number is None else f"{self.path}#page={page.number}"
+
+    def _next_id(self) -> str:
+        self.count += 1
+        return f"{self.path}#{self.count - 1}"
+
+
+def _holds(span: Span, figure: Figure) -> bool:
+    return span.start <= figure.end and figure.start < span.end
+
+
+def _heading(page: Page, span: Span) -> str:
+    """Return the headings that the passage's first word stands under, the highest first."""
+    trail: list[Heading] = []
+    last = bisect_right([heading.start for heading in page.headings], span.start)
+    for heading in page.headings[:last]:
+        while trail and trail[-1].level >= heading.level:
+            trail.pop()
+        trail.append(heading)
+    return " > ".join(heading.text for heading in trail)[:_TRAIL]

@@ -1,0 +1,131 @@
+"""What a reader makes of a file: pages of text, with what is in them at which place.
+
+All places are character offsets into the text of their page, counted from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
+
+from triptych.errors import InvalidInput
+
+
+class DocumentError(InvalidInput):
+    """A document that cannot be used; `code` says why."""
+
+    def __init__(self, code: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentLimits:
+    """What is refused, before or while it is read."""
+
+    max_bytes: int = 256_000_000
+    max_characters: int = 20_000_000  # of a file's text
+    max_pages: int = 10_000
+    max_pictures: int = 2_000  # of a file; what is over is left out and named
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heading:
+    start: int
+    level: int  # 1 is the highest
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchor:
+    """A place that a link can lead to: `file#name`."""
+
+    start: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    start: int
+    target: str  # as it is written
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Figure:
+    """A picture: an address as it is written, or the picture itself."""
+
+    start: int  # where in the text it stands
+    end: int
+    caption: str = ""
+    target: str | None = None
+    picture: Image.Image | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Page:
+    """`breaks` are the places where a block begins, ascending: the best places to cut."""
+
+    number: int | None  # from 1; None in a format without pages
+    text: str
+    breaks: tuple[int, ...] = ()
+    headings: tuple[Heading, ...] = ()
+    anchors: tuple[Anchor, ...] = ()
+    links: tuple[Link, ...] = ()
+    figures: tuple[Figure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Something that a person should know of a document that was read all the same."""
+
+    code: str
+    reason: str
+
+
+class Reader(Protocol):
+    """Turns a file's bytes into pages: the same bytes, the same text, always."""
+
+    def __call__(
+        self,
+        data: bytes,
+        limits: DocumentLimits,
+        note: Callable[[Note], object],
+        *,
+        only: int | None = None,
+    ) -> Iterator[Page]:
+        """Yield the pages, or that one of number `only`; raises DocumentError."""
+
+
+def decoded(data: bytes, limits: DocumentLimits, *, declared: str | None = None) -> str:
+    """Return the text of a file: UTF-16 by its mark, UTF-8, else `declared` or Windows-1252.
+
+    Line ends become a line feed, so that offsets are the same whoever wrote the file. Raises
+    DocumentError for more than `max_characters`.
+    """
+    text = _decoded(data, declared).replace("\r\n", "\n").replace("\r", "\n").replace("\0", " ")
+    check_length(len(text), limits)
+    return text
+
+
+def check_length(length: int, limits: DocumentLimits) -> None:
+    """Raise DocumentError where a document has more characters than are allowed."""
+    if length > limits.max_characters:
+        raise DocumentError(
+            "document_too_long",
+            f"It has more than {limits.max_characters:,} characters.",
+            hint="Split it, or raise DocumentLimits.max_characters.",
+        )
+
+
+def _decoded(data: bytes, declared: str | None) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", errors="replace")
+    for encoding in ("utf-8-sig", declared):
+        try:
+            return data.decode(encoding or "utf-8-sig")
+        except (UnicodeDecodeError, LookupError):
+            continue
+    return data.decode("windows-1252", errors="replace")

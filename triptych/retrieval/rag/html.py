@@ -1,0 +1,169 @@
+"""HTML, read by selectolax (Lexbor: the parser of the standard); scripts are no text, never run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from triptych.retrieval.rag.document import (
+    Anchor,
+    DocumentLimits,
+    Figure,
+    Heading,
+    Link,
+    Note,
+    Page,
+    decoded,
+)
+
+_SKIPPED = frozenset(
+    {
+        "script", "style", "noscript", "template", "iframe", "object", "embed", "applet", "head",
+        "svg", "math", "canvas", "audio", "video", "select", "textarea", "button", "input",
+    }
+)  # fmt: skip
+_BLOCKS = frozenset(
+    {
+        "address", "article", "aside", "blockquote", "body", "br", "caption", "dd", "details",
+        "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3",
+        "h4", "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "p", "pre", "section",
+        "summary", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "ul",
+    }
+)  # fmt: skip
+_HIDDEN = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
+_CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w-]{1,40})", re.IGNORECASE)
+_BLANKS = re.compile(r"[ \t\n\f\u00a0]+")
+_LONGEST_CAPTION = 500
+
+
+def read_html(
+    data: bytes,
+    limits: DocumentLimits,
+    note: Callable[[Note], object],
+    *,
+    only: int | None = None,
+) -> Iterator[Page]:
+    """Yield the one page of an HTML file: the text that a person would see, block by block."""
+    declared = _CHARSET.search(data[:4096])
+    source = decoded(data, limits, declared=declared[1].decode("ascii") if declared else None)
+    body = LexborHTMLParser(source).body
+    yield _Html().page(body)
+
+
+def elements(source: str) -> Iterator[tuple[str, Mapping[str, str | None]]]:
+    """Yield tag and attributes of each picture and link in a piece of HTML, in order."""
+    for node in LexborHTMLParser(source).css("img, a"):
+        yield node.tag or "", node.attributes
+
+
+class _Html:
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._length = 0
+        self._breaks: list[int] = []
+        self._headings: list[Heading] = []
+        self._anchors: list[Anchor] = []
+        self._links: list[Link] = []
+        self._figures: list[Figure] = []
+        self._in_pre = 0
+
+    def page(self, body: LexborNode | None) -> Page:
+        # a stack, not recursion: a page may be nested deeper than Python goes
+        stack: list[tuple[LexborNode, bool]] = [(body, True)] if body is not None else []
+        while stack:
+            node, entering = stack.pop()
+            if not entering:
+                self._leave(node)
+            elif node.is_text_node:
+                self._write(node.text_content or "")
+            elif node.is_element_node and not _is_hidden(node):
+                self._enter(node)
+                stack.append((node, False))
+                stack += [(child, True) for child in reversed(_children(node))]
+        return Page(
+            number=None,
+            text="".join(self._parts),
+            breaks=tuple(dict.fromkeys(self._breaks)),
+            headings=tuple(self._headings),
+            anchors=tuple(self._anchors),
+            links=tuple(self._links),
+            figures=tuple(self._figures),
+        )
+
+    def _enter(self, node: LexborNode) -> None:
+        tag = node.tag or ""
+        if tag in _BLOCKS:
+            self._break()
+        attributes = node.attributes
+        if name := attributes.get("id") or (tag == "a" and attributes.get("name")):
+            self._anchors.append(Anchor(start=self._length, name=str(name)))
+        if tag == "pre":
+            self._in_pre += 1
+        elif tag in ("h1", "h2", "h3", "h4", "h5", "h6"):
+            words = " ".join(node.text(deep=True, separator=" ").split())
+            self._headings.append(Heading(start=self._length, level=int(tag[1]), text=words))
+        elif tag == "a" and (target := attributes.get("href")):
+            self._links.append(Link(start=self._length, target=target))
+        elif tag == "img" and (target := attributes.get("src")):
+            self._figure(node, target, attributes.get("alt") or attributes.get("title") or "")
+
+    def _leave(self, node: LexborNode) -> None:
+        if node.tag == "pre":
+            self._in_pre -= 1
+        if node.tag in _BLOCKS:
+            self._break()
+
+    def _figure(self, node: LexborNode, target: str, alt: str) -> None:
+        below = _figcaption(node)
+        words = below if alt in below else " ".join(filter(None, (alt, below)))
+        at = self._length
+        self._figures.append(
+            Figure(start=at, end=at, caption=words[:_LONGEST_CAPTION], target=target)
+        )
+
+    def _write(self, text: str) -> None:
+        if not self._in_pre:
+            text = _BLANKS.sub(" ", text)
+            if not self._length or self._parts[-1].endswith(("\n", " ")):
+                text = text.removeprefix(" ")
+        if text:
+            self._parts.append(text)
+            self._length += len(text)
+
+    def _break(self) -> None:
+        if self._length and not self._parts[-1].endswith("\n"):
+            self._parts.append("\n")
+            self._length += 1
+        self._breaks.append(self._length)
+
+
+def _children(node: LexborNode) -> list[LexborNode]:
+    children = []
+    child = node.first_child
+    while child is not None:
+        children.append(child)
+        child = child.next
+    return children
+
+
+def _is_hidden(node: LexborNode) -> bool:
+    if node.tag in _SKIPPED:
+        return True
+    attributes = node.attributes
+    # what no person sees is the usual way to speak to a machine behind their back
+    return "hidden" in attributes or _HIDDEN.search(attributes.get("style") or "") is not None
+
+
+def _figcaption(node: LexborNode) -> str:
+    """Return the caption of the figure that the picture stands in."""
+    above = node.parent
+    for _ in range(4):
+        if above is None or above.tag == "figure":
+            break
+        above = above.parent
+    if above is None or above.tag != "figure":
+        return ""
+    found = above.css_first("figcaption")
+    return "" if found is None else " ".join(found.text(deep=True, separator=" ").split())

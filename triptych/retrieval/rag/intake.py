@@ -1,0 +1,190 @@
+"""Documents into a collection; again: only what is new, changed or gone.
+
+A file is known by the hash of its bytes, which its first item carries and which is written last:
+what was interrupted is done again. Everything goes through a collection's own methods, so a server
+takes documents as a folder does.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+
+from triptych.encoders.pictures import PictureLimits
+from triptych.errors import InvalidInput, NotFound
+from triptych.retrieval.ingest.offers import Failure
+from triptych.retrieval.ingest.scan import Scan, is_below, scan_folder
+from triptych.retrieval.prepare import batches
+from triptych.retrieval.rag.citation import SUFFIXES
+from triptych.retrieval.rag.cut import Cut
+from triptych.retrieval.rag.document import DocumentError, DocumentLimits, Note
+from triptych.retrieval.rag.inside import read_file
+from triptych.retrieval.rag.searchable import Searchable
+from triptych.retrieval.rag.split import SplitConfig
+from triptych.types import Item
+
+_BATCH = 32  # decoded pictures held at once
+_EVERYTHING = 1_000_000
+_NAMED = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeOptions:
+    """How documents are taken in; `prune` drops what vanished, however much."""
+
+    split: SplitConfig = field(default_factory=SplitConfig)
+    limits: DocumentLimits = field(default_factory=DocumentLimits)
+    pictures: PictureLimits = field(default_factory=PictureLimits)
+    prune: bool = False
+    progress: Callable[[int, int], object] | None = None  # documents done, and all
+
+
+@dataclass(slots=True)
+class DocumentReport:
+    """Counts of documents; `failures` were left out, `notes` say what else a person should know."""
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    passages: int = 0
+    pictures: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    notes: list[Failure] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def failed(self) -> int:
+        """How many documents were left out."""
+        return len(self.failures)
+
+
+def index_documents(
+    collection: Searchable, source: str | Path, options: IntakeOptions | None = None
+) -> DocumentReport:
+    """Take in a folder's .md, .html and .pdf files, or one file; return what came of it.
+
+    Each file is cut into passages and pictures. What vanished from a folder is dropped. Links are
+    not followed, nothing outside of the folder (of a single file: its own) is read, nothing is
+    fetched or run. Raises NotFound for no such path, NotAvailable where a library is missing, and
+    InvalidInput where more than half of the documents vanished, unless `prune`.
+    """
+    return _Intake(collection, options or IntakeOptions()).take(source)
+
+
+class _Intake:
+    def __init__(self, collection: Searchable, options: IntakeOptions) -> None:
+        self._collection = collection
+        self._options = options
+        self._report = DocumentReport()
+
+    def take(self, source: str | Path) -> DocumentReport:
+        started = time.monotonic()
+        given = os.path.abspath(os.path.expanduser(source))
+        if os.path.isdir(given):
+            top = os.path.realpath(given)
+            scan = scan_folder(top, suffixes=SUFFIXES)
+            for place, code, reason in scan.failed:
+                self._fail(place, code, reason)
+            self._drop_vanished(top, scan)
+            self._all(top, [found.path for found in scan.found])
+        elif os.path.lexists(given):
+            folder = os.path.realpath(os.path.dirname(given))
+            self._all(folder, [os.path.join(folder, os.path.basename(given))])
+        else:
+            raise NotFound(f"There is no folder or file {str(source)!r}.")
+        self._report.seconds = time.monotonic() - started
+        return self._report
+
+    def _all(self, root: str, paths: list[str]) -> None:
+        for at, path in enumerate(paths):
+            try:
+                self._one(Path(path), Path(root))
+            except DocumentError as error:
+                self._fail(path, error.code, str(error))
+                self._forget(path)
+            if self._options.progress is not None:
+                self._options.progress(at + 1, len(paths))
+
+    def _one(self, path: Path, root: Path) -> None:
+        data = read_file(path, max_bytes=self._options.limits.max_bytes)
+        known = self._collection.get([f"{path}#0"])[0]
+        state = self._state(data)
+        if known is not None and known.metadata.get("state") == state:
+            self._report.unchanged += 1
+            return
+        cut = Cut(
+            path=path,
+            root=root,
+            data=data,
+            note=lambda note: self._note(path, note),
+            split=self._options.split,
+            limits=self._options.limits,
+            pictures=self._options.pictures,
+        )
+        before = 0 if known is None else int(known.metadata.get("items", 0))
+        head = self._write(cut)
+        self._collection.delete(f"{path}#{at}" for at in range(cut.count, before))
+        if head is None:
+            self._note(path, Note(code="document_empty", reason="There is nothing in it."))
+            return
+        marked = {**head.metadata, "state": state, "items": cut.count}
+        self._collection.upsert([replace(head, metadata=marked)])
+        self._report.added += known is None
+        self._report.updated += known is not None
+
+    def _write(self, cut: Cut) -> Item | None:
+        """Store all items but the first, and return that one."""
+        items = cut.items()
+        head = next(items, None)
+        if head is None:
+            return None
+        for batch in batches(items, _BATCH):
+            self._collection.upsert(batch)
+            self._count(batch)
+        self._count([head])
+        return head
+
+    def _state(self, data: bytes) -> str:
+        """Return what tells one way of cutting one content from another."""
+        split = self._options.split
+        return f"1:{split.size}:{split.overlap}:{sha256(data).hexdigest()}"
+
+    def _count(self, items: list[Item]) -> None:
+        pictures = sum(item.image is not None for item in items)
+        self._report.pictures += pictures
+        self._report.passages += len(items) - pictures
+
+    def _drop_vanished(self, top: str, scan: Scan) -> None:
+        counts = self._collection.facets("document", filter={"folder": top}, limit=_EVERYTHING)
+        known = {str(path) for path, _ in counts["document"]}
+        gone = known.difference(found.path for found in scan.found)
+        gone = {path for path in gone if not any(is_below(path, at) for at in scan.unlisted)}
+        if 2 * len(gone) > len(known) and not self._options.prune:
+            raise InvalidInput(
+                f"{len(gone):,} of the {len(known):,} documents indexed from {top!r} are gone.",
+                hint="Is the disk there? If they are to be dropped, say --prune (prune=True).",
+            )
+        for path in gone:
+            self._report.removed += self._forget(path)
+
+    def _forget(self, path: str) -> bool:
+        """Delete all items of a document; return whether there were any."""
+        left = self._collection.count({"document": path})
+        known, at = left > 0, 0
+        while left > 0 and at < _EVERYTHING:
+            left -= self._collection.delete(f"{path}#{n}" for n in range(at, at + _NAMED))
+            at += _NAMED
+        return known
+
+    def _fail(self, path: str, code: str, reason: str) -> None:
+        self._report.failures.append(Failure(source=path, place=path, code=code, reason=reason))
+
+    def _note(self, path: Path, note: Note) -> None:
+        if len(self._report.notes) < _NAMED:
+            failure = Failure(source=str(path), place=str(path), code=note.code, reason=note.reason)
+            self._report.notes.append(failure)

@@ -1,0 +1,157 @@
+"""PDF, read by pypdfium2 (PDFium, the engine of Chrome; no script of a document is run)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from threading import RLock
+
+import pypdfium2
+import pypdfium2.raw as pdfium
+from PIL import Image
+
+from triptych.retrieval.rag.document import (
+    DocumentError,
+    DocumentLimits,
+    Figure,
+    Note,
+    Page,
+)
+
+_LOCK = RLock()  # PDFium may be used by one thread at a time
+_MANY_PIXELS = 50_000_000
+_FEW_PIXELS = 32  # wide or high: lines, bullets and logos
+_PAGE_SIDE = 1024  # pixels of a page that is drawn because it holds no text
+_BELOW = 48.0  # points under a picture in which its caption begins
+_LONGEST_CAPTION = 500
+_PARAGRAPH = re.compile(r"\n(?=\s*\n|\s*[A-ZÄÖÜ0-9•\-§])")
+
+
+def read_pdf(
+    data: bytes,
+    limits: DocumentLimits,
+    note: Callable[[Note], object],
+    *,
+    only: int | None = None,
+) -> Iterator[Page]:
+    """Yield the pages of a PDF file, one at a time, each with its text and pictures.
+
+    A page without text is drawn, and is a picture. Raises DocumentError: document_encrypted,
+    document_damaged, document_too_long.
+    """
+    with _LOCK:
+        document = _open(data)
+    try:
+        count = len(document)
+        if count > limits.max_pages:
+            raise DocumentError(
+                "document_too_long",
+                f"It has {count:,} pages, expected at most {limits.max_pages:,}.",
+                hint="Split it, or raise DocumentLimits.max_pages.",
+            )
+        without = pictures = 0
+        for at in range(count) if only is None else range(only - 1, min(only, count)):
+            with _LOCK:
+                page = _page(document, at, max(0, limits.max_pictures - pictures), note)
+            pictures += len(page.figures)
+            without += not page.text.strip()
+            yield page
+        if without and only is None:
+            note(_no_text(without, count))
+        if pictures >= limits.max_pictures:
+            note(Note(code="pictures_left_out", reason=f"Only {pictures:,} pictures were taken."))
+    finally:
+        with _LOCK:
+            document.close()
+
+
+def _no_text(without: int, count: int) -> Note:
+    return Note(
+        code="pages_without_text",
+        reason=f"{without:,} of {count:,} pages hold no text, as scans do: they are found as "
+        "pictures only. To find their words, run an OCR program over the file first.",
+    )
+
+
+def _open(data: bytes) -> pypdfium2.PdfDocument:
+    try:
+        return pypdfium2.PdfDocument(data)
+    except pypdfium2.PdfiumError as error:
+        if getattr(error, "err_code", None) == pdfium.FPDF_ERR_PASSWORD:
+            raise DocumentError(
+                "document_encrypted",
+                "It is encrypted, and cannot be read without its password.",
+                hint="Save it without one.",
+            ) from None
+        raise DocumentError("document_damaged", "It is damaged, or no PDF.") from None
+
+
+def _page(
+    document: pypdfium2.PdfDocument, at: int, room: int, note: Callable[[Note], object]
+) -> Page:
+    number = at + 1
+    try:
+        with closing(document[at]) as page, closing(page.get_textpage()) as words:
+            text = _clean(words.get_text_range())
+            if text.strip():
+                figures = list(_figures(page, words, text, room))
+            else:
+                figures = [Figure(start=0, end=0, picture=_drawn(page))] if room else []
+    except pypdfium2.PdfiumError:
+        note(Note(code="page_damaged", reason=f"Page {number:,} cannot be read."))
+        return Page(number=number, text="")
+    breaks = tuple(match.end() for match in _PARAGRAPH.finditer(text))
+    return Page(number=number, text=text, breaks=breaks, figures=tuple(figures))
+
+
+def _figures(
+    page: pypdfium2.PdfPage, words: pypdfium2.PdfTextPage, text: str, room: int
+) -> Iterator[Figure]:
+    wanted = [pdfium.FPDF_PAGEOBJ_IMAGE]
+    for found in page.get_objects(filter=wanted, max_depth=4):
+        if room <= 0:
+            return
+        picture = _picture(found)
+        if picture is None:
+            continue
+        room -= 1
+        left, bottom, right, top = found.get_bounds()
+        caption = _clean(words.get_text_bounded(left, bottom - _BELOW, right, bottom)).strip()
+        above = _clean(words.get_text_bounded(0, top, page.get_width(), page.get_height()))
+        start = _place(text, above)
+        yield Figure(start=start, end=start, caption=caption[:_LONGEST_CAPTION], picture=picture)
+
+
+def _picture(found: pypdfium2.PdfObject) -> Image.Image | None:
+    """Return the picture, None for one that cannot be decoded, or is too small or too large."""
+    assert isinstance(found, pypdfium2.PdfImage)
+    try:
+        width, height = found.get_px_size()
+        if min(width, height) < _FEW_PIXELS or width * height > _MANY_PIXELS:
+            return None
+        with closing(found.get_bitmap()) as bitmap:
+            picture: Image.Image = bitmap.to_pil().convert("RGB")
+            return picture
+    except (pypdfium2.PdfiumError, ValueError, OSError):
+        return None
+
+
+def _drawn(page: pypdfium2.PdfPage) -> Image.Image:
+    scale = min(_PAGE_SIDE / max(*page.get_size(), 1.0), 4.0)
+    with closing(page.render(scale=scale)) as bitmap:
+        picture: Image.Image = bitmap.to_pil().convert("RGB")
+        return picture
+
+
+def _place(text: str, above: str) -> int:
+    """Return where in the page's text a picture stands, from the text above it."""
+    lines = above.strip().splitlines()
+    at = text.find(lines[-1].strip()) if lines else -1
+    return 0 if at < 0 else at
+
+
+def _clean(text: str) -> str:
+    # PDFium marks a hyphen at the end of a line with U+FFFE or U+0002
+    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", " ")
+    return text.replace("\ufffe", "-").replace("\x02", "-")

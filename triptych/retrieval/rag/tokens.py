@@ -1,0 +1,37 @@
+"""Where tokens begin and end: the measure of a passage and of a budget.
+
+It is the default model's tokenizer whatever model a collection has, so that a folder is cut in one
+way, here and on a server. It knows every writing; a language model's own count differs by some
+tenths, for which `count_tokens` can be given.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from triptych.encoders.onnx import DEFAULT_FOLDER
+
+CountTokens = Callable[[str], int]
+
+
+def token_spans(text: str) -> NDArray[np.int64]:
+    """Return where each token begins and ends, in characters: an array of tokens x 2."""
+    spans = _tokenizer().encode(text, add_special_tokens=False).offsets
+    return np.array(spans, dtype=np.int64).reshape(-1, 2)
+
+
+def count_tokens(text: str) -> int:
+    """Return how many tokens the text has."""
+    return len(_tokenizer().encode(text, add_special_tokens=False).ids)
+
+
+@cache
+def _tokenizer() -> Tokenizer:
+    packed = (DEFAULT_FOLDER / "tokenizer.json.gz").read_bytes()
+    return Tokenizer.from_str(gzip.decompress(packed).decode())
