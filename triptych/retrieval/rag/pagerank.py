@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from triptych.errors import InvalidInput
 
@@ -34,16 +33,14 @@ def personalised_pagerank(
     other = np.array([at[b] for _, b in pairs], dtype=np.int64)
     source, target = np.concatenate([one, other]), np.concatenate([other, one])
     degree_N = np.bincount(source, minlength=len(names))
-    start_N = np.zeros(len(names))
-    start_N[[at[name] for name in start]] = list(start.values())
-    start_N /= start_N.sum()
-    share_N: NDArray[np.float64] = start_N
+    weights_N = np.zeros(len(names))
+    weights_N[[at[name] for name in start]] = list(start.values())
+    start_N = weights_N / weights_N.sum()
+    share_N = start_N
     for _ in range(_ROUNDS):
-        moved = share_N[source] / degree_N[source]
-        next_N: NDArray[np.float64] = walk * np.bincount(
-            target, weights=moved, minlength=len(names)
-        )
-        next_N = next_N + (1 - next_N.sum()) * start_N
+        moved = walk * share_N[source] / degree_N[source]
+        walked_N = np.bincount(target, weights=moved, minlength=len(names))
+        next_N = walked_N + (1 - walked_N.sum()) * start_N
         if np.abs(next_N - share_N).sum() < _ENOUGH:
             break
         share_N = next_N
