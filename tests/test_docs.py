@@ -1,6 +1,7 @@
 """What the documents say is run, or looked up."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,24 @@ def test_the_readmes_python_runs_as_printed(tmp_path: Path) -> None:
         check=True,
     )
     assert re.search(r"^0\.\d{3} note \{'shop': 'Nord'\}$", done.stdout, flags=re.MULTILINE)
+
+
+def test_the_python_of_the_documents_about_documents_runs_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "docs").mkdir()
+    for name in ("filters.md", "collections.md"):
+        shutil.copy(ROOT / "docs" / name, tmp_path / "docs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRIPTYCH_DATA", str(tmp_path / "data"))
+    asked = []
+    scope = {"llm": lambda prompt: asked.append(prompt) or "In ISO form [1]."}
+    for block in blocks(ROOT / "docs/rag.md", "python"):
+        exec(compile(block, "rag.md", "exec"), scope)
+    shown = capsys.readouterr().out
+    assert re.search(r"^\d+ documents, \d+ passages, \d+ pictures$", shown, flags=re.MULTILINE)
+    assert re.search(r"^filters\.md, characters \d+-\d+$", shown, flags=re.MULTILINE)
+    assert "Dates as text in ISO form" in asked[0]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from triptych.cli.command import add_collection_option, collection_folder, whole_number
+from triptych.cli.documents import index_documents_with_bar
 from triptych.cli.failures import failure_log, print_failures
 from triptych.cli.search import printable
 from triptych.encoders.pictures import PictureLimits
@@ -19,6 +20,7 @@ from triptych.retrieval.collection import Collection
 from triptych.retrieval.ingest.columns import Wanted
 from triptych.retrieval.ingest.run import IngestOptions, IngestReport, index_source
 from triptych.retrieval.ingest.sources import Folder, Source, sources_of
+from triptych.retrieval.rag.intake import IntakeOptions
 from triptych.settings import Settings
 
 _LANES = 8  # each holds some decoded pictures
@@ -33,6 +35,7 @@ a SOURCE is
                           manifest, or a data URI; in Parquet bytes too), text, uri, metadata;
                           all other columns are metadata
   shard-000.tar           a WebDataset: key.jpg .png .webp, key.txt .json .cls
+with --documents, a SOURCE is a folder or file of .md .html .pdf, see: triptych context --help
 """
 
 
@@ -50,6 +53,10 @@ class Index:
                 f"--{part}-column", metavar="NAME",
                 help='of a manifest, where no guess finds it; "" for none',
             )  # fmt: skip
+        parser.add_argument(
+            "--documents", action="store_true",
+            help="take Markdown, HTML and PDF, cut into passages, with their pictures",
+        )  # fmt: skip
         parser.add_argument(
             "--prune", action="store_true", help="drop what vanished from a folder, however much"
         )
@@ -74,12 +81,19 @@ class Index:
     def run(self, args: argparse.Namespace, settings: Settings) -> int:
         folder = collection_folder(args, settings)
         wanted = Wanted(id=args.id_column, image=args.image_column, text=args.text_column)
-        sources = sources_of(args.sources, wanted)
-        if not sources:
+        sources = sources_of([] if args.documents else args.sources, wanted)
+        if not args.sources:
             raise InvalidInput(
                 "Got nothing to index.", hint="For example: triptych index ~/Pictures"
             )
         with failure_log(args.report) as log:
+            if args.documents:
+                intake = IntakeOptions(prune=args.prune, on_failure=log)
+                with settings.open_collection(
+                    folder, model=args.model, threads=settings.num_threads
+                ) as collection:
+                    failed = index_documents_with_bar(collection, args.sources, intake)
+                return 1 if failed and args.strict else 0
             options = IngestOptions(
                 prune=args.prune,
                 lanes=_lanes(settings),

@@ -17,6 +17,7 @@ COMMANDS = Registry(
     {
         "index": "triptych.cli.index:Index",
         "search": "triptych.cli.search:Search",
+        "context": "triptych.cli.context:Context",
         "migrate": "triptych.cli.migrate:Migrate",
         "collections": "triptych.cli.collections:Collections",
         "info": "triptych.cli.info:Info",
@@ -45,6 +46,7 @@ triptych: find pictures and text with either, or with both at once
 commands:
   index        index folders, pictures, manifests (JSONL, CSV, Parquet) and tars
   search       find by words, pictures, stored ids, or all at once
+  context      passages of documents that answer a question, for a language model
   migrate      change the model of a collection, which answers throughout
   collections  list, create and drop collections
   info         what a collection holds

@@ -91,43 +91,41 @@ def pack(found: Sequence[Passage], *, budget: int, count_tokens: CountTokens) ->
     )
 
 
-def _joined(sources: list[Source], passage: Passage) -> list[Source] | None:
-    """Return the sources with the passage: in one that it overlaps, else as another."""
-    for at, source in enumerate(sources):
-        text = _union(source, passage)
-        if text is None:
-            continue
-        if text == source.text:
+def _joined(sources: Sequence[Source], passage: Passage) -> list[Source] | None:
+    """Return the sources with the passage, in one with all that it overlaps; None: it is there."""
+    grown, apart, at = _source(passage, 0), list[Source](), len(sources)
+    for place, source in enumerate(sources):
+        both = _union(source, grown)
+        if both is None:
+            apart.append(source)
+        elif both.text == source.text:
             return None
-        assert source.citation is not None and passage.citation is not None, "they overlap"
-        grown = replace(
-            source,
-            text=text,
-            passages=(*source.passages, passage.id),
-            citation=replace(
-                source.citation,
-                start=min(source.citation.start, passage.citation.start),
-                end=max(source.citation.end, passage.citation.end),
-            ),
-            speaks_to_models=source.speaks_to_models or _speaks(passage),
-        )
-        return [*sources[:at], grown, *sources[at + 1 :]]
-    return [*sources, _source(passage, len(sources) + 1)]
+        else:
+            grown, at = both, min(at, place)
+    ordered = [*apart[:at], grown, *apart[at:]]  # none before `at` was taken out
+    return [replace(source, number=number) for number, source in enumerate(ordered, 1)]
 
 
-def _union(source: Source, passage: Passage) -> str | None:
-    """Return the text of both, None where they do not overlap."""
-    one, other = source.citation, passage.citation
-    if one is None or other is None or source.kind != "passage" or passage.kind != "passage":
+def _union(one: Source, other: Source) -> Source | None:
+    """Return both as one source, None where they do not overlap."""
+    first, second = one.citation, other.citation
+    if first is None or second is None or {one.kind, other.kind} != {"passage"}:
         return None
-    if replace(one, start=0, end=0) != replace(other, start=0, end=0):
+    if replace(first, start=0, end=0) != replace(second, start=0, end=0):
         return None
-    first, second = sorted(((one, source.text), (other, passage.text)), key=lambda x: x[0].start)
-    if second[0].start > first[0].end:
+    if max(first.start, second.start) > min(first.end, second.end):
         return None
-    if second[0].end <= first[0].end:
-        return first[1]
-    return first[1] + second[1][first[0].end - second[0].start :]
+    start, end = min(first.start, second.start), max(first.end, second.end)
+    early, late = (one, other) if first.start <= second.start else (other, one)
+    shared = start + len(early.text) - max(first.start, second.start)
+    return replace(
+        one,
+        text=early.text + late.text[shared:],
+        passages=(*one.passages, *other.passages),
+        citation=replace(first, start=start, end=end),
+        heading=early.heading,
+        speaks_to_models=one.speaks_to_models or other.speaks_to_models,
+    )
 
 
 def _cut(

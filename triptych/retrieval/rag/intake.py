@@ -41,6 +41,7 @@ class IntakeOptions:
     pictures: PictureLimits = field(default_factory=PictureLimits)
     prune: bool = False
     progress: Callable[[int, int], object] | None = None  # documents done, and all
+    on_failure: Callable[[Failure], object] | None = None
 
 
 @dataclass(slots=True)
@@ -81,9 +82,10 @@ class _Intake:
         self._collection = collection
         self._options = options
         self._report = DocumentReport()
+        self._source = ""  # what a person called it
 
     def take(self, source: str | Path) -> DocumentReport:
-        started = time.monotonic()
+        started, self._source = time.monotonic(), str(source)
         given = os.path.abspath(os.path.expanduser(source))
         if os.path.isdir(given):
             top = os.path.realpath(given)
@@ -182,9 +184,14 @@ class _Intake:
         return known
 
     def _fail(self, path: str, code: str, reason: str) -> None:
-        self._report.failures.append(Failure(source=path, place=path, code=code, reason=reason))
+        failure = Failure(source=self._source, place=path, code=code, reason=reason)
+        self._report.failures.append(failure)
+        if self._options.on_failure is not None:
+            self._options.on_failure(failure)
 
     def _note(self, path: Path, note: Note) -> None:
         if len(self._report.notes) < _NAMED:
-            failure = Failure(source=str(path), place=str(path), code=note.code, reason=note.reason)
+            failure = Failure(
+                source=self._source, place=str(path), code=note.code, reason=note.reason
+            )
             self._report.notes.append(failure)

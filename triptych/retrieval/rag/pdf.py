@@ -97,7 +97,8 @@ def _page(
             if text.strip():
                 figures = list(_figures(page, words, text, room))
             else:
-                figures = [Figure(start=0, end=0, picture=_drawn(page))] if room else []
+                drawn = _drawn(page) if room else None
+                figures = [] if drawn is None else [Figure(start=0, end=0, picture=drawn)]
     except pypdfium2.PdfiumError:
         note(Note(code="page_damaged", reason=f"Page {number:,} cannot be read."))
         return Page(number=number, text="")
@@ -119,8 +120,8 @@ def _figures(
         left, bottom, right, top = found.get_bounds()
         caption = _clean(words.get_text_bounded(left, bottom - _BELOW, right, bottom)).strip()
         above = _clean(words.get_text_bounded(0, top, page.get_width(), page.get_height()))
-        start = _place(text, above)
-        yield Figure(start=start, end=start, caption=caption[:_LONGEST_CAPTION], picture=picture)
+        start, end = _place(text, caption, above)
+        yield Figure(start=start, end=end, caption=caption[:_LONGEST_CAPTION], picture=picture)
 
 
 def _picture(found: pypdfium2.PdfObject) -> Image.Image | None:
@@ -130,25 +131,30 @@ def _picture(found: pypdfium2.PdfObject) -> Image.Image | None:
         width, height = found.get_px_size()
         if min(width, height) < _FEW_PIXELS or width * height > _MANY_PIXELS:
             return None
-        with closing(found.get_bitmap()) as bitmap:
-            picture: Image.Image = bitmap.to_pil().convert("RGB")
-            return picture
+        # not closed here: its memory may be the document's own
+        picture: Image.Image = found.get_bitmap().to_pil().convert("RGB")
+        return picture
     except (pypdfium2.PdfiumError, ValueError, OSError):
         return None
 
 
-def _drawn(page: pypdfium2.PdfPage) -> Image.Image:
+def _drawn(page: pypdfium2.PdfPage) -> Image.Image | None:
+    """Return the page as a person sees it, None for a blank one."""
     scale = min(_PAGE_SIDE / max(*page.get_size(), 1.0), 4.0)
     with closing(page.render(scale=scale)) as bitmap:
         picture: Image.Image = bitmap.to_pil().convert("RGB")
-        return picture
+    low_and_high = [picture.getchannel(band).getextrema() for band in "RGB"]
+    return None if all(low == high for low, high in low_and_high) else picture
 
 
-def _place(text: str, above: str) -> int:
-    """Return where in the page's text a picture stands, from the text above it."""
+def _place(text: str, caption: str, above: str) -> tuple[int, int]:
+    """Return where in the page's text a picture stands: its caption, else what is above it."""
+    at = text.find(caption) if caption else -1
+    if at >= 0:
+        return at, at + len(caption)
     lines = above.strip().splitlines()
     at = text.find(lines[-1].strip()) if lines else -1
-    return 0 if at < 0 else at
+    return max(at, 0), max(at, 0)
 
 
 def _clean(text: str) -> str:

@@ -41,7 +41,7 @@ class RetrieverConfig:
 
     words: float = 0.5  # the share of BM25 in the order; 0: vectors alone
     expand: float = 0.5  # the share of steps along links and citations; 0: none is followed
-    candidates: int = 50  # of each kind, from which the walk along links begins
+    candidates: int = 50  # that are looked at, and from which the walk along links begins
     gap: float = 0.0  # added to pictures' cosines, for a model that keeps them apart from texts
     names: str = "names"  # the metadata field of what others call an item
     links: str = "links"  # ... and of what it calls others
@@ -96,7 +96,7 @@ class Retriever:
         found = in_one_list(search(_REST, pool), search(_PICTURES, pool), gap=config.gap)
         if not walk or not found:
             return [Passage.of(hit) for hit in found[:limit]]
-        return self._walked(search, found[:pool], walk)[:limit]
+        return self._walked(search, found, walk)[:limit]
 
     def context(
         self,
@@ -120,13 +120,18 @@ class Retriever:
 
     def _walked(self, search: _Search, found: list[Hit], walk: float) -> list[Passage]:
         """Return what the walk along links from what was found comes by most often."""
-        config = self.config
-        known = {hit.id: hit for hit in found}
+        config, listed = self.config, {hit.id: hit for hit in found}
+        first = found[: config.candidates]
+        known = {hit.id: hit for hit in first}
         edges = linked(known, search, names=config.names, links=config.links)
-        start = {hit.id: 1.0 / rank for rank, hit in enumerate(found, 1)}
+        start = {hit.id: 1.0 / rank for rank, hit in enumerate(first, 1)}
         visits = personalised_pagerank(edges, start, walk=walk)
         order = sorted(visits, key=lambda id: (-visits[id], id))
-        return [Passage.of(known[id], found=None if id in start else "link") for id in order]
+        rest = [hit for hit in found if hit.id not in visits]
+        return [
+            *(Passage.of(known[id], found=None if id in listed else "link") for id in order),
+            *map(Passage.of, rest),
+        ]
 
 
 class _Search:

@@ -19,7 +19,9 @@ class Stored(Protocol):
 class Searchable(Protocol):
     """`triptych.open(...)` and `triptych.connect(...)` both are."""
 
-    def search(self, query: Any = None, /, **how: Any) -> list[Hit]: ...
+    def search(
+        self, query: Any = None, /, *, filter: Any = None, limit: int = 10, hybrid: float = 0.0
+    ) -> list[Hit]: ...
 
     def upsert(self, items: Iterable[AnyItem], /) -> int: ...
 

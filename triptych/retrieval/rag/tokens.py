@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable
 from functools import cache
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,18 @@ CountTokens = Callable[[str], int]
 
 def token_spans(text: str) -> NDArray[np.int64]:
     """Return where each token begins and ends, in characters: an array of tokens x 2."""
-    spans = _tokenizer().encode(text, add_special_tokens=False).offsets
+    found = _tokenizer().encode(text, add_special_tokens=False).offsets
+    spans: list[tuple[int, int]] = []
+    for (start, end), same in groupby(found):
+        count = len(list(same))
+        width = end - start
+        if count == 1 or width == 1:
+            spans += [(start, end)] * count
+            continue
+        # bytes of letters that have no token of their own: all are said to span the whole run
+        for at in range(count):
+            letter = start + at * width // count
+            spans.append((letter, letter + 1))
     return np.array(spans, dtype=np.int64).reshape(-1, 2)
 
 

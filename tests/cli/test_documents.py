@@ -1,0 +1,42 @@
+"""`triptych index --documents` and `triptych context`, as a person meets them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def handbook(tmp_path: Path) -> Path:
+    folder = tmp_path / "handbook"
+    folder.mkdir()
+    (folder / "a.md").write_text("# Wheel\n\nTurn the wheel to the left.\n\n![x](/etc/passwd.png)")
+    (folder / "broken.pdf").write_bytes(b"%PDF")
+    return folder
+
+
+def test_documents_come_in_and_answer(run: Run, handbook: Path) -> None:
+    code, out, err = run("index", "--documents", str(handbook))
+    assert code == 0
+    assert (
+        out.startswith(f"{handbook}: 1 added, 1 left out in ") and "1 passages, 0 pictures" in out
+    )
+    assert f"left out: {handbook}/broken.pdf: It is damaged, or no PDF." in err
+    assert f"note: {handbook}/a.md: It names the picture '/etc/passwd.png'" in err
+    assert "1 unchanged" in run("index", "--documents", str(handbook))[1]
+    code, out, _ = run("context", "turn", "the", "wheel")
+    assert code == 0 and "[1] a.md, characters 0-" in out and "Turn the wheel to the left." in out
+    said = json.loads(run("context", "wheel", "--json", "--budget", "300", "--expand", "0")[1])
+    assert said["tokens"] <= 300
+    assert said["sources"][0]["citation"]["document"] == str(handbook / "a.md")
+
+
+def test_the_report_and_strict_work_as_for_pictures(run: Run, handbook: Path) -> None:
+    report = handbook.parent / "left-out.jsonl"
+    assert run("index", "--documents", str(handbook), "--strict", "--report", str(report))[0] == 1
+    (line,) = report.read_text().splitlines()
+    assert json.loads(line)["code"] == "document_damaged"
+    assert run("index", "--documents")[0] == 2

@@ -1,0 +1,138 @@
+"""Markdown, HTML and PDF into pages: text, headings, links, pictures, each at its place."""
+
+import pytest
+from PIL import Image
+
+from tests.retrieval.rag import pdfs
+from triptych.retrieval.rag.document import DocumentError, DocumentLimits, Note, Page
+from triptych.retrieval.rag.html import read_html
+from triptych.retrieval.rag.markdown import read_markdown
+from triptych.retrieval.rag.pdf import read_pdf
+
+LIMITS = DocumentLimits()
+
+
+def the_page(reader, data: bytes) -> Page:  # type: ignore[no-untyped-def]
+    (page,) = reader(data, LIMITS, lambda note: None)
+    return page
+
+
+def test_markdown_is_its_own_text() -> None:
+    source = "# A b\n\nSee [this](x.md#y) and ![alt](p.png 'title').\n\n## A b\n\n| a |\n|---|\n| [z](q.md) |\n"
+    page = the_page(read_markdown, source.encode())
+    assert page.text == source
+    assert [(h.level, h.text, source[h.start]) for h in page.headings] == [
+        (1, "A b", "#"),
+        (2, "A b", "#"),
+    ]
+    assert [a.name for a in page.anchors] == ["a-b", "a-b-1"]
+    assert [(one.target, source[one.start :][: len(one.target)]) for one in page.links] == [
+        ("x.md#y", "x.md#y"), ("q.md", "q.md"),
+    ]  # fmt: skip
+    (figure,) = page.figures
+    assert (figure.target, figure.caption) == ("p.png", "alt title")
+    assert source[figure.start :].startswith("p.png")
+
+
+def test_addresses_in_markdown_come_as_they_are_written() -> None:
+    source = '![a](<../a b.png>) ![b](javascript:alert) <img src="file:///etc/passwd" alt="c"> [r]\n\n[r]: ref.md\n'
+    page = the_page(read_markdown, source.encode())
+    assert [one.target for one in page.figures] == [
+        "../a b.png",
+        "javascript:alert",
+        "file:///etc/passwd",
+    ]
+    assert [one.target for one in page.links] == ["ref.md"]
+
+
+def test_html_is_what_a_person_sees() -> None:
+    source = """<html><head><title>t</title><script>steal()</script><style>p{}</style></head><body>
+    <h1 id=top>Head  line</h1><p>One <b>bold</b>
+    word.<script>alert(1)</script></p><p hidden>secret</p><div style="display:none">ignore me</div>
+    <noscript>no</noscript><pre>a  b
+c</pre><figure><img src="i.png" alt="A cat"><figcaption>A cat, asleep</figcaption></figure>
+    <a href="other.html#x">there</a><iframe src="http://x">in</iframe><!-- not this --></body></html>"""
+    page = the_page(read_html, source.encode())
+    assert page.text == "Head line\nOne bold word.\na  b\nc\nA cat, asleep\nthere\n"
+    assert [(h.level, h.text, h.start) for h in page.headings] == [(1, "Head line", 0)]
+    assert [(a.name, a.start) for a in page.anchors] == [("top", 0)]
+    assert [(f.target, f.caption) for f in page.figures] == [("i.png", "A cat, asleep")]
+    assert page.text[page.figures[0].start :].startswith("A cat")
+    assert [(one.target, page.text[one.start :]) for one in page.links] == [
+        ("other.html#x", "there\n")
+    ]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "<p>Größe".encode(),
+        "<p>Größe".encode("cp1252"),
+        "<meta charset=iso-8859-1><p>Größe".encode("latin-1"),
+        "<p>Größe".encode("utf-16"),
+        b"\xef\xbb\xbf" + "<p>Größe".encode(),
+    ],
+)
+def test_html_in_any_encoding(data: bytes) -> None:
+    assert the_page(read_html, data).text == "Größe\n"
+
+
+@pytest.mark.parametrize("data", [b"", b"<", b"\x00\x01\xff" * 99, b"<div>" * 20_000 + b"deep"])
+def test_html_that_is_broken_or_deep_is_read(data: bytes) -> None:
+    the_page(read_html, data)
+
+
+def test_a_pdf_has_pages_with_text_and_pictures_with_captions() -> None:
+    data = pdfs.text_pdf(
+        ["Hello (world) ü\nLine two", "Page two"], picture=Image.new("RGB", (64, 48), "red")
+    )
+    one, two = read_pdf(data, LIMITS, pytest.fail)
+    assert (one.number, one.text) == (1, "Hello (world) ü\nLine two\nFigure 1: a plain colour")
+    assert (two.number, two.text, two.figures) == (2, "Page two", ())
+    (figure,) = one.figures
+    assert figure.caption == "Figure 1: a plain colour"
+    assert one.text[figure.start : figure.end] == figure.caption
+    assert figure.picture is not None and figure.picture.getpixel((5, 5)) == (255, 0, 0)
+    assert [page.number for page in read_pdf(data, LIMITS, pytest.fail, only=2)] == [2]
+    assert list(read_pdf(data, LIMITS, pytest.fail, only=3)) == []
+
+
+def test_a_pdf_of_scans_is_pictures_and_says_so() -> None:
+    notes: list[Note] = []
+    pages = list(read_pdf(pdfs.scanned_pdf(3), LIMITS, notes.append))
+    assert [len(page.figures) for page in pages] == [1, 1, 1]
+    assert [note.code for note in notes] == ["pages_without_text"]
+    assert notes[0].reason.startswith("3 of 3 pages hold no text")
+    assert [page.figures for page in read_pdf(pdfs.empty_pdf(2), LIMITS, notes.append)] == [(), ()]
+
+
+def test_a_pdf_of_2000_pages_is_read_page_by_page_or_refused() -> None:
+    data = pdfs.text_pdf([f"Words of page {at}" for at in range(1, 2001)])
+    pages = read_pdf(data, LIMITS, pytest.fail)
+    assert all(page.text == f"Words of page {page.number}" for page in pages)
+    assert next(iter(read_pdf(data, LIMITS, pytest.fail, only=1999))).text == "Words of page 1999"
+    with pytest.raises(DocumentError, match=r"2,000 pages, expected at most 1,999") as error:
+        list(read_pdf(data, DocumentLimits(max_pages=1999), pytest.fail))
+    assert error.value.code == "document_too_long"
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (pdfs.encrypted_pdf(), "document_encrypted"),
+        (b"", "document_damaged"),
+        (b"%PDF-1.4\n%%EOF", "document_damaged"),
+        (pdfs.text_pdf(["x"])[:300], "document_damaged"),
+    ],
+    ids=["encrypted", "empty", "hollow", "cut off"],
+)
+def test_a_pdf_that_cannot_be_read_says_why(data: bytes, code: str) -> None:
+    with pytest.raises(DocumentError) as error:
+        list(read_pdf(data, LIMITS, pytest.fail))
+    assert error.value.code == code
+
+
+def test_texts_that_are_too_long_are_refused() -> None:
+    for reader in (read_markdown, read_html):
+        with pytest.raises(DocumentError, match="more than 9 characters"):
+            list(reader(b"0123456789", DocumentLimits(max_characters=9), pytest.fail))
