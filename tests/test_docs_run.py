@@ -89,6 +89,10 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "products.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "products.csv").write_text("id,text,price\np-1,a red shoe,40\n")
     (tmp_path / "rows.jsonl").write_text('{"sku": "1", "title": "a blue chair"}\n')
+    (tmp_path / "handbook").mkdir()
+    (tmp_path / "handbook/a.md").write_text(
+        "# Filters\n\nA filter says which items may be found.\n"
+    )
     (tmp_path / "shards").mkdir()
     with tarfile.open(tmp_path / "shards/0.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("k.txt"), io.BytesIO())

@@ -1,13 +1,17 @@
-"""`python -m benchmarks scenarios [shop|medical]`: each beside what the seeds claim of it."""
+"""`python -m benchmarks scenarios [shop|medical|law]`: each beside what the seeds claim of it."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 
-from benchmarks.scenarios import medical, shop
+from benchmarks.scenarios import law, medical, shop
 
-SCENARIOS: dict[str, Callable[[], None]] = {"shop": shop.main, "medical": medical.main}
+SCENARIOS: dict[str, Callable[[], None]] = {
+    "shop": shop.main,
+    "medical": medical.main,
+    "law": law.main,
+}
 
 
 def main() -> int:
