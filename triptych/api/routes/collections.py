@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Request, Response
 from triptych.api.jsons import dumps
 from triptych.api.openapi import ERRORS, takes
 from triptych.api.reading import json_body
+from triptych.api.replies import CollectionInfo, CollectionNames
 from triptych.api.rooms import Admin, Reader, Rooms, Server, working
 from triptych.api.schemas import NewCollection
 from triptych.retrieval.collection import Collection
@@ -23,21 +24,26 @@ _SHOWN = (
 )  # fmt: skip
 
 
-@router.get("/v1/collections")
+@router.get("/v1/collections", response_model=CollectionNames)
 async def list_collections(request: Request, caller: Reader, server: Server) -> Response:
     """Return the names of the collections."""
     names = await working(request, server.catalog.names, caller.tenant)
     return _json({"collections": [{"name": name} for name in names]})
 
 
-@router.post("/v1/collections", status_code=201, openapi_extra=takes(NewCollection))
+@router.post(
+    "/v1/collections",
+    status_code=201,
+    response_model=CollectionInfo,
+    openapi_extra=takes(NewCollection),
+)
 async def create_collection(request: Request, caller: Admin, server: Server) -> Response:
     """Make an empty collection."""
     body = await json_body(request, NewCollection, small=True)
     return _json(await working(request, _create, server, caller.tenant, body), status=201)
 
 
-@router.get("/v1/collections/{name}")
+@router.get("/v1/collections/{name}", response_model=CollectionInfo)
 async def show_collection(
     name: CollectionName, request: Request, caller: Reader, server: Server
 ) -> Response:
@@ -54,7 +60,7 @@ async def drop_collection(
     return Response(status_code=204)
 
 
-@router.post("/v1/collections/{name}/compact")
+@router.post("/v1/collections/{name}/compact", response_model=CollectionInfo)
 async def compact_collection(
     name: CollectionName, request: Request, caller: Admin, server: Server
 ) -> Response:

@@ -6,26 +6,27 @@ from fastapi import APIRouter, Request, Response
 
 from triptych.api.openapi import ERRORS, takes
 from triptych.api.reading import json_body
+from triptych.api.replies import Embeddings, Models, Reranked
 from triptych.api.rooms import Reader, Server, working
 from triptych.api.schemas import EmbeddingsBody, RerankBody
 
 router = APIRouter(tags=["embeddings"], responses=ERRORS)
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", response_model=Models)
 async def models(request: Request, caller: Reader, server: Server) -> Response:
     """Return the models that requests may name."""
     return _json(await working(request, server.embedding.models))
 
 
-@router.post("/v1/embeddings", openapi_extra=takes(EmbeddingsBody))
+@router.post("/v1/embeddings", response_model=Embeddings, openapi_extra=takes(EmbeddingsBody))
 async def embeddings(request: Request, caller: Reader, server: Server) -> Response:
     """Return vectors of texts and pictures, in OpenAI's shape."""
     body = await json_body(request, EmbeddingsBody)
     return _json(await working(request, server.embedding.embeddings, caller, body))
 
 
-@router.post("/v1/rerank", openapi_extra=takes(RerankBody))
+@router.post("/v1/rerank", response_model=Reranked, openapi_extra=takes(RerankBody))
 async def rerank(request: Request, caller: Reader, server: Server) -> Response:
     """Return documents in the order in which they fit a query."""
     body = await json_body(request, RerankBody)

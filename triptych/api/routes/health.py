@@ -7,6 +7,7 @@ from fastapi import APIRouter, Response
 from triptych.api.jsons import dumps
 from triptych.api.metrics import CONTENT_TYPE
 from triptych.api.openapi import ERRORS
+from triptych.api.replies import Ready
 from triptych.api.rooms import Reader, Server
 
 router = APIRouter(tags=["health"])
@@ -24,7 +25,11 @@ async def livez() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", responses={503: {"description": "Not ready."}})
+@router.get(
+    "/readyz",
+    response_model=Ready,
+    responses={503: {"description": "Not ready.", "model": Ready}},
+)
 async def readyz(server: Server) -> Response:
     """Say whether embedding and searching went well within the last seconds."""
     is_ready, said = server.health.report()

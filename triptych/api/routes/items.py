@@ -15,6 +15,7 @@ from triptych.api.errors import ApiError, too_large
 from triptych.api.jsons import dumps
 from triptych.api.openapi import ERRORS, takes
 from triptych.api.reading import json_body, parsed
+from triptych.api.replies import Count, Deleted, Records
 from triptych.api.rooms import Reader, Rooms, Server, Writer, rooms_of, working
 from triptych.api.routes.collections import CollectionName
 from triptych.api.schemas import CountItems, GetItems, Items, Record, SomeIds, Written
@@ -52,7 +53,9 @@ async def upsert_items(
     return _written(await _write(request, server, caller, name, "upsert"))
 
 
-@router.post("/v1/collections/{name}/items/delete", openapi_extra=takes(SomeIds))
+@router.post(
+    "/v1/collections/{name}/items/delete", response_model=Deleted, openapi_extra=takes(SomeIds)
+)
 async def delete_items(
     name: CollectionName, request: Request, caller: Writer, server: Server
 ) -> Response:
@@ -62,7 +65,9 @@ async def delete_items(
     return _json({"deleted": deleted})
 
 
-@router.post("/v1/collections/{name}/items/get", openapi_extra=takes(GetItems))
+@router.post(
+    "/v1/collections/{name}/items/get", response_model=Records, openapi_extra=takes(GetItems)
+)
 async def get_items(
     name: CollectionName, request: Request, caller: Reader, server: Server
 ) -> Response:
@@ -71,7 +76,9 @@ async def get_items(
     return _json(await working(request, _get, server, caller.tenant, name, body))
 
 
-@router.post("/v1/collections/{name}/items/count", openapi_extra=takes(CountItems))
+@router.post(
+    "/v1/collections/{name}/items/count", response_model=Count, openapi_extra=takes(CountItems)
+)
 async def count_items(
     name: CollectionName, request: Request, caller: Reader, server: Server
 ) -> Response:
@@ -92,7 +99,7 @@ async def get_item(
     return _json(found["items"][0])
 
 
-@router.delete("/v1/collections/{name}/items/{id}")
+@router.delete("/v1/collections/{name}/items/{id}", response_model=Deleted)
 async def delete_item(
     name: CollectionName, id: str, request: Request, caller: Writer, server: Server
 ) -> Response:

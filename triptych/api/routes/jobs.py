@@ -16,6 +16,7 @@ from triptych.api.jobs import Job
 from triptych.api.jsons import dumps
 from triptych.api.openapi import ERRORS, takes
 from triptych.api.reading import json_body
+from triptych.api.replies import Jobs
 from triptych.api.rooms import Reader, Rooms, Server, Writer, working
 from triptych.api.routes.collections import CollectionName
 from triptych.api.routes.items import line_batches
@@ -55,7 +56,7 @@ async def start_job(
     return _json(job, status=202, headers={"Location": f"/v1/jobs/{job.id}"})
 
 
-@router.get("/v1/jobs")
+@router.get("/v1/jobs", response_model=Jobs)
 async def list_jobs(caller: Reader, server: Server) -> Response:
     """Return the jobs, the newest first."""
     said = {"jobs": [job.json() for job in server.jobs.list(caller.tenant)]}

@@ -10,6 +10,7 @@ from triptych.api.asking import Found
 from triptych.api.bodies import FORM, JSON, Files, content_type, expect_type, form, validated
 from triptych.api.openapi import ERRORS, takes
 from triptych.api.reading import json_body, parsed
+from triptych.api.replies import Facets
 from triptych.api.rooms import Reader, Rooms, Server, call_of, rooms_of, working
 from triptych.api.routes.collections import CollectionName
 from triptych.api.schemas import FacetsBody, RecommendBody, SearchBody, SearchReply
@@ -60,7 +61,9 @@ async def recommend(
     )
 
 
-@router.post("/v1/collections/{name}/facets", openapi_extra=takes(FacetsBody))
+@router.post(
+    "/v1/collections/{name}/facets", response_model=Facets, openapi_extra=takes(FacetsBody)
+)
 async def facets(
     name: CollectionName, request: Request, caller: Reader, server: Server
 ) -> Response:
