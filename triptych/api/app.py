@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
 from triptych.api import openapi
@@ -46,7 +47,7 @@ class Application:
     """What is served, and its parts."""
 
     asgi: Edge
-    api: FastAPI
+    api: Starlette
     rooms: Rooms
 
 

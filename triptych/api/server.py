@@ -60,7 +60,11 @@ class HttpServer:
         self.traced = None if config.otlp is None else TRACES.resolve("otlp")(config.otlp)
         access = Access(file=key_file, keys=keys or [], rate=config.rate)
         self.config = config
-        self.application = build(settings, config, access)
+        self.application = self.build(settings, config, access)
+
+    def build(self, settings: Settings, config: ServerConfig, access: Access) -> Application:
+        """Return what is served."""
+        return build(settings, config, access)
 
     def bind(self) -> socket.socket:
         """Return the listening socket; raises NotAvailable where the address is taken."""
@@ -116,10 +120,15 @@ def start(settings: Settings, given: Mapping[str, Any], keys: list[Key]) -> None
     options = dict(given)
     key_file = options.pop("key_file", None)
     server = HttpServer(settings, configured(settings, options), key_file=key_file, keys=keys)
+    serve(server, str(settings.data))
+
+
+def serve(server: HttpServer, what: str) -> None:
+    """Listen, say where, and serve until told to stop."""
     listener = server.bind()
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    sys.stderr.write(f"triptych: serving {settings.data} on http://{shown}:{port}\n")
+    sys.stderr.write(f"triptych: serving {what} on http://{shown}:{port}\n")
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn sends itself the signal once more when it has drained: that is no failure
         signal.signal(number, lambda *_: None)

@@ -30,6 +30,7 @@ COMMANDS = Registry(
         "import": "triptych.cli.import_:Import",
         "demo": "triptych.cli.demo:Demo",
         "serve": "triptych.cli.serve:Serve",
+        "mcp": "triptych.cli.mcp:Mcp",
         "keys": "triptych.cli.keys:Keys",
         "version": "triptych.cli.version:Version",
     },
@@ -59,6 +60,7 @@ commands:
   import       make a collection from such a file
   demo         get sample pictures, index them, search them, draw a contact sheet
   serve        serve the collections of a data folder over HTTP
+  mcp          serve them to language models over MCP
   keys         make, list and remove the keys of a server
   version      say which version this is
 
