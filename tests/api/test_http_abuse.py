@@ -1,5 +1,6 @@
 """Requests that are slow, large, deep or broken: each gets its answer in time, others notice nothing."""
 
+import gc
 import json
 import socket
 import statistics
@@ -329,3 +330,10 @@ def test_beyond_the_queue_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyP
         refused = next(reply for reply in replies if reply.status_code == 429)
         assert refused.json()["error"]["code"] == "overloaded"
         assert refused.headers["retry-after"] == "1"
+
+
+def test_a_form_that_is_refused_lets_go_of_its_files(live: Live, red: bytes) -> None:
+    files = [("image", ("a.png", red)), ("text", (None, "a")), ("text", (None, "b"))]
+    for _ in range(3):
+        assert live.error("PUT", f"{PATH}/items", files=files) == (400, "bad_multipart")
+    gc.collect()  # warnings are errors: a file that nobody closed fails the test here

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
@@ -81,6 +82,13 @@ async def form(request: Request, *, limits: Limits) -> tuple[dict[str, str], Fil
         raise stream.refused or ApiError(
             400, "bad_multipart", f"The form is not sound: {error.detail}"
         ) from None
+    try:
+        return await _sorted_parts(parts)
+    finally:
+        await parts.close()
+
+
+async def _sorted_parts(parts: FormData) -> tuple[dict[str, str], Files]:
     fields: dict[str, str] = {}
     files: Files = {}
     for name, value in parts.multi_items():
@@ -90,7 +98,6 @@ async def form(request: Request, *, limits: Limits) -> tuple[dict[str, str], Fil
             fields[name] = value
         else:
             files.setdefault(name, []).append(await value.read())
-    await parts.close()
     return fields, files
 
 
