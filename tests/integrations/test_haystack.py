@@ -19,6 +19,7 @@ from triptych.integrations.haystack import TriptychDocumentStore, TriptychRetrie
 from triptych.integrations.haystack_filters import to_filter
 
 
+@pytest.mark.parametrize("collection", ["server"], indirect=True)  # the narrower way of the two
 class TestStandard(DocumentStoreBaseTests):
     @pytest.fixture
     def document_store(self, collection: Any) -> TriptychDocumentStore:
