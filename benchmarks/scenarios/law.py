@@ -62,7 +62,6 @@ def main() -> None:
     print(f"{len(sections):,} sections of German statutes, {cited:,} citations among them")
     _find(sections, model)
     _cited(sections, model)
-    model.save()
 
 
 def read_sections(path: Path) -> list[Section]:
@@ -113,7 +112,7 @@ def _find(sections: Sequence[Section], model: EmbeddingModel) -> None:
             print(f"  {name:10}{100 * shares[0]:8.1f}{100 * shares[1]:8.1f} with citations")
 
 
-def _cited(sections: Sequence[Section], model: EmbeddingModel) -> None:
+def _cited(sections: Sequence[Section], model: Remembered) -> None:
     """Find hidden citations, with and without following the rest."""
     runs: dict[str, list[float]] = {}
     for seed in range(SEEDS):
@@ -129,6 +128,9 @@ def _cited(sections: Sequence[Section], model: EmbeddingModel) -> None:
                         for s in asked
                     ]
                     runs.setdefault(label, []).append(statistics.mean(shares))
+        now = ", ".join(f"{name} {100 * shares[-1]:.1f}" for name, shares in runs.items())
+        print(f"\nseed {seed}: {now}", file=sys.stderr)
+        model.save()
     _report(runs)
 
 

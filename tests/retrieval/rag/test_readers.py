@@ -77,9 +77,34 @@ def test_html_in_any_encoding(data: bytes) -> None:
     assert the_page(read_html, data).text == "Größe\n"
 
 
-@pytest.mark.parametrize("data", [b"", b"<", b"\x00\x01\xff" * 99, b"<div>" * 20_000 + b"deep"])
+@pytest.mark.parametrize("data", [b"", b"<", b"\x00\x01\xff" * 99, b"<div>" * 5_000 + b"deep"])
 def test_html_that_is_broken_or_deep_is_read(data: bytes) -> None:
     the_page(read_html, data)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "<div>" * 100_000,
+        "<div></x>" * 100_000,
+        "<div/>" * 100_000,
+        "<p " + " ".join(f"a{at}=1" for at in range(50_000)) + ">",
+        "<p a='>' " + " ".join(f"a{at}" for at in range(50_000)) + ">",
+    ],
+    ids=["nested", "wrongly closed", "closed in vain", "attributes", "hidden attributes"],
+)
+def test_html_that_would_take_minutes_is_refused(source: str) -> None:
+    for reader, data in ((read_html, source), (read_markdown, source)):
+        with pytest.raises(DocumentError) as error:
+            list(reader(data.encode(), LIMITS, pytest.fail))
+        assert error.value.code == "document_too_deep"
+
+
+def test_long_flat_pages_are_of_a_good_shape() -> None:
+    rows = "<tr><td>a<td>b<br><img src=x>" * 20_000
+    svg = "<svg>" + "<path d='M 1'/>" * 20_000 + "</svg>"
+    page = the_page(read_html, f"<table>{rows}</table>{svg}<p>it's > \"quoted".encode())
+    assert page.text.count("a\nb\n") == 20_000
 
 
 def test_a_pdf_has_pages_with_text_and_pictures_with_captions() -> None:

@@ -50,7 +50,8 @@ class Cut:
         content = sha256(self.data).hexdigest()
         num_pictures = 0
         for page in pages_of(self.path, self.data, self.limits, self.note):
-            spans = list(passages(page, self.split))
+            # a control character is a token, and no text
+            spans = [s for s in passages(page, self.split) if page.text[s.start : s.end].strip()]
             ids = []
             for span in spans:
                 item = self._passage(page, span, content)

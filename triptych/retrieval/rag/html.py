@@ -17,6 +17,7 @@ from triptych.retrieval.rag.document import (
     Page,
     decoded,
 )
+from triptych.retrieval.rag.html_shape import check_shape
 
 _SKIPPED = frozenset(
     {
@@ -48,12 +49,14 @@ def read_html(
     """Yield the one page of an HTML file: the text that a person would see, block by block."""
     declared = _CHARSET.search(data[:4096])
     source = decoded(data, limits, declared=declared[1].decode("ascii") if declared else None)
+    check_shape(source)
     body = LexborHTMLParser(source).body
     yield _Html().page(body)
 
 
 def elements(source: str) -> Iterator[tuple[str, Mapping[str, str | None]]]:
     """Yield tag and attributes of each picture and link in a piece of HTML, in order."""
+    check_shape(source)
     for node in LexborHTMLParser(source).css("img, a"):
         yield node.tag or "", node.attributes
 

@@ -28,7 +28,8 @@ from triptych.retrieval.rag.split import SplitConfig
 from triptych.types import Item
 
 _BATCH = 32  # decoded pictures held at once
-_EVERYTHING = 1_000_000
+_AT_ONCE = 10_000  # as many as a server gives
+_MOST_ITEMS = 10_000_000  # of one document
 _NAMED = 1_000
 
 
@@ -162,8 +163,7 @@ class _Intake:
         self._report.passages += len(items) - pictures
 
     def _drop_vanished(self, top: str, scan: Scan) -> None:
-        counts = self._collection.facets("document", filter={"folder": top}, limit=_EVERYTHING)
-        known = {str(path) for path, _ in counts["document"]}
+        known = self._documents(top)
         gone = known.difference(found.path for found in scan.found)
         gone = {path for path in gone if not any(is_below(path, at) for at in scan.unlisted)}
         if 2 * len(gone) > len(known) and not self._options.prune:
@@ -174,11 +174,22 @@ class _Intake:
         for path in gone:
             self._report.removed += self._forget(path)
 
+    def _documents(self, top: str) -> set[str]:
+        """Return the documents that were indexed from a folder."""
+        known: set[str] = set()
+        while True:
+            wanted = {"folder": top, "document": {"$nin": sorted(known)}}
+            facets = self._collection.facets("document", filter=wanted, limit=_AT_ONCE)
+            fresh = {str(path) for path, _ in facets["document"]}
+            known |= fresh
+            if len(fresh) < _AT_ONCE:
+                return known
+
     def _forget(self, path: str) -> bool:
         """Delete all items of a document; return whether there were any."""
         left = self._collection.count({"document": path})
         known, at = left > 0, 0
-        while left > 0 and at < _EVERYTHING:
+        while left > 0 and at < _MOST_ITEMS:
             left -= self._collection.delete(f"{path}#{n}" for n in range(at, at + _NAMED))
             at += _NAMED
         return known
