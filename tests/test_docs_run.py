@@ -45,11 +45,8 @@ ON_A_USERS_DISK = {
     "migrate --drop-old": "the same",
 }
 OWN_TESTS = {
-    "http.md": "tests/api",
-    "rag.md": "its own test",
-    "explain.md": "its own test",
-    "page.md": "its own test",
-    "integrations.md": "its own test",
+    "http.md": "tests/api/test_http_document.py",
+    "rag.md": "tests/test_docs.py",
 }
 """Pages whose Python and JSON speak to a server or need an extra, and who runs them."""
 
@@ -136,6 +133,11 @@ def test_the_shells_commands_run(
             continue
         code = main(runs(command))
         assert code == 0, (command, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(("page", "test"), OWN_TESTS.items())
+def test_a_page_that_is_left_out_has_a_test_of_its_own(page: str, test: str) -> None:
+    assert page in (ROOT / test).read_text("utf-8")
 
 
 def test_every_name_in_the_list_of_what_runs_elsewhere_is_used() -> None:
