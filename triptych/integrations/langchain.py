@@ -6,6 +6,7 @@ found has the picture's address there. A query is words, a message, or its conte
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
@@ -26,6 +27,8 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from triptych.errors import InvalidInput, NotAvailable
 from triptych.integrations.sources import IMAGE, Awaited, Source, outside_picture, split_picture
+from triptych.retrieval.rag.passage import Passage
+from triptych.retrieval.rag.retriever import Retriever
 from triptych.types import Hit, Item, Part
 
 Asked: TypeAlias = "str | BaseMessage | Sequence[str | Mapping[str, Any] | Part]"
@@ -224,6 +227,37 @@ class TriptychRetriever(BaseRetriever):
         return {"k": self.k, "filter": self.filter, **self.options, **given}
 
 
+class TriptychPassages(BaseRetriever):
+    """Finds passages of documents and the pictures in them, each with its citation.
+
+    `passages` is a `triptych.Retriever`; `options` are those of its `retrieve` (words, expand ...).
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    passages: Retriever
+    k: int = 4
+    filter: Any = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    def _get_relevant_documents(
+        self, query: Asked, *, run_manager: CallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        return self._found(query, kwargs)
+
+    async def _aget_relevant_documents(
+        self, query: Asked, *, run_manager: AsyncCallbackManagerForRetrieverRun, **kwargs: Any
+    ) -> list[Document]:
+        # several searches and a walk along links, in turns
+        return await asyncio.to_thread(self._found, query, kwargs)
+
+    def _found(self, query: Asked, given: dict[str, Any]) -> list[Document]:
+        k = given.pop("k", self.k)
+        options = {"filter": self.filter, **self.options, **given}
+        found = self.passages.retrieve(parts(query), limit=k, **options)
+        return [_cited(passage) for passage in found]
+
+
 def parts(asked: Asked) -> str | list[Part]:
     """Return what a string, a message or content blocks ask for.
 
@@ -287,6 +321,14 @@ def _some(ids: list[str] | None) -> list[str]:
     if ids is None:
         raise InvalidInput("Which documents are to be deleted?", hint="Give ids=[...].")
     return ids
+
+
+def _cited(passage: Passage) -> Document:
+    told = {**passage.metadata, "score": passage.score, "kind": passage.kind}
+    if passage.citation is not None:
+        told["citation"] = str(passage.citation)
+    told["source"] = passage.uri or told.get("document") or passage.id
+    return Document(id=passage.id, page_content=passage.text, metadata=told)
 
 
 def _scored(hits: Sequence[Hit]) -> list[tuple[Document, float]]:
