@@ -51,6 +51,11 @@ def test_the_python_of_the_documents_about_documents_runs_as_printed(
     assert "Dates as text in ISO form" in asked[0]
 
 
+def test_the_readme_shows_code_before_its_25th_line() -> None:
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    assert any(line.startswith("```python") for line in lines[:24])
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_commands_in_documents_exist(path: Path) -> None:
     for block in blocks(path, "console"):
