@@ -35,6 +35,7 @@ ELSEWHERE = {
     "kubectl": "no cluster here",
     "curl": "against a running server, below",
     "triptych serve": "the same",
+    "triptych mcp": "tests/integrations/test_mcp.py talks to it",
     "python -m triptych.training": "tests/training/test_run.py runs the smoke recipe",
     "python -m benchmarks": "minutes to hours",
 }
