@@ -26,7 +26,7 @@ BENCHMARKS = [
     "moe",
     "scenarios",
 ]
-ON_DEMAND = ["rerank", "alignment", "million", "rescoring", "ladder"]
+ON_DEMAND = ["servers", "rerank", "alignment", "million", "rescoring", "ladder"]
 
 
 def main() -> int:

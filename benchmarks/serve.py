@@ -93,7 +93,7 @@ def free_port() -> int:
 @contextmanager
 def running(command: list[str], port: int, path: str) -> Iterator[subprocess.Popen[bytes]]:
     """Yield a server that answers."""
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 60
         while time.monotonic() < until:

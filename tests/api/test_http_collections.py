@@ -23,7 +23,7 @@ def test_a_collection_is_made_listed_shown_and_dropped(running: Live) -> None:
     info = running.json("POST", "/v1/collections", {"name": "b", "precision": "fp16"})
     assert set(info) == {
         "name", "count", "model", "fingerprint", "dim", "precision", "index", "recall_at_10",
-        "pending", "sequence", "format", "created", "damaged",
+        "pending", "pictures", "sequence", "format", "created", "damaged",
     }  # fmt: skip
     assert (info["name"], info["precision"], info["model"]) == ("b", "fp16", "hashing:64")
     running.json("POST", "/v1/collections", {"name": "a", "model": "hashing:32"})

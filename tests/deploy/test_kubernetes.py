@@ -72,8 +72,9 @@ def test_kustomize_builds_it() -> None:
     assert "image: triptych\n" not in done.stdout
 
 
-def test_it_scales_at_seventy_percent() -> None:
-    spec = named("HorizontalPodAutoscaler", "triptych-more")["spec"]
+@pytest.mark.parametrize("name", ["triptych-more", "triptych-readers"])
+def test_it_scales_at_seventy_percent(name: str) -> None:
+    spec = named("HorizontalPodAutoscaler", name)["spec"]
     (metric,) = spec["metrics"]
     assert metric["resource"]["target"] == {"type": "Utilization", "averageUtilization": 70}
     target = named("Deployment", spec["scaleTargetRef"]["name"])
@@ -109,6 +110,26 @@ def test_both_kinds_of_pod_are_the_same_but_for_the_disk() -> None:
     assert first == more
 
 
+def test_readers_follow_the_writer_from_any_node_and_disk() -> None:
+    first = named("StatefulSet")["spec"]["template"]["spec"]
+    template = named("Deployment", "triptych-readers")["spec"]["template"]
+    assert "affinity" not in template["spec"]
+    volumes = {one["name"]: one for one in template["spec"]["volumes"]}
+    assert "emptyDir" in volumes["data"]
+    (container,), (writer,) = template["spec"]["containers"], first["containers"]
+    said = {one["name"]: one for one in container["env"]}
+    assert said["TRIPTYCH_FOLLOW"]["value"] == f"http://{named('Service')['metadata']['name']}"
+    assert said["TRIPTYCH_FOLLOW_KEY"]["valueFrom"]["secretKeyRef"]["name"] == "triptych-follow"
+    same = ("image", "ports", "readinessProbe", "livenessProbe", "securityContext", "volumeMounts")
+    assert [container[name] for name in same] == [writer[name] for name in same]
+    own = {"app.kubernetes.io/component": "reader"}
+    assert template["metadata"]["labels"] == own  # else they would get writes
+    assert named("Service", "triptych-read")["spec"]["selector"] == own
+    policy = named("NetworkPolicy", "triptych-readers")["spec"]
+    assert policy["podSelector"]["matchLabels"] == own
+    assert policy["egress"][0]["ports"] == [{"port": writer["ports"][0]["containerPort"]}]
+
+
 def test_health_is_asked_where_it_is_told() -> None:
     (container,) = named("StatefulSet")["spec"]["template"]["spec"]["containers"]
     probes = {name: container[f"{name}Probe"]["httpGet"] for name in ("liveness", "readiness")}
@@ -139,7 +160,7 @@ def test_the_variables_of_the_service_are_not_taken_for_ours() -> None:
         option.variable for option in OPTIONS
     }
     servers = [template for name, template in pods() if name != "triptych-redis"]
-    assert [one["spec"]["enableServiceLinks"] for one in servers] == [False, False]
+    assert [one["spec"]["enableServiceLinks"] for one in servers] == [False] * 3
 
 
 def test_selectors_find_the_pods_they_are_for() -> None:

@@ -25,6 +25,7 @@ from triptych.api.edge import Edge
 from triptych.api.embedding import Embedding
 from triptych.api.errors import ApiError, body_of, headers_of, internal, status_of
 from triptych.api.fetch import FetchConfig, Fetcher
+from triptych.api.follower import FollowConfig, Follower
 from triptych.api.health import Health
 from triptych.api.jobs import Jobs
 from triptych.api.logs import AccessLog
@@ -33,13 +34,13 @@ from triptych.api.origin import OriginCheck
 from triptych.api.pictures import Pictures
 from triptych.api.pool import Pool
 from triptych.api.rooms import Rooms
-from triptych.api.routes import collections, embeddings, health, items, jobs, search
+from triptych.api.routes import collections, embeddings, follow, health, items, jobs, search
 from triptych.api.shortcut import Shortcut
 from triptych.api.writing import Mode, Outcome, Writing, parsed_lines
 from triptych.errors import TriptychError
 from triptych.settings import Settings
 
-_ROUTERS = (collections, items, search, embeddings, jobs, health)
+_ROUTERS = (collections, items, follow, search, embeddings, jobs, health)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -124,17 +125,37 @@ def build_rooms(settings: Settings, config: ServerConfig) -> Rooms:
     return rooms
 
 
+def _following(rooms: Rooms) -> Follower | None:
+    config = rooms.config
+    if not config.follow:
+        return None
+    follower = Follower(
+        FollowConfig(url=config.follow, key=config.follow_key, every=config.follow_every),
+        catalog=rooms.catalog,
+    )
+    rooms.metrics.gauge(
+        "triptych_follower_lag_seconds", "Since all of the other server was here", follower.lag
+    )
+    rooms.health.also["follower"] = follower.has_all
+    return follower
+
+
 @asynccontextmanager
 async def _lifespan(rooms: Rooms, api: FastAPI) -> AsyncIterator[None]:
     rooms.catalog.settings.data.mkdir(parents=True, exist_ok=True)
+    follower = _following(rooms)
     await rooms.health.start()
-    if not rooms.config.read_only:
+    if follower is not None:
+        follower.start()
+    elif not rooms.config.read_only:
         rooms.jobs.start()
     warming = asyncio.create_task(asyncio.to_thread(rooms.catalog.warm))
     yield
     # requests are over by now: what was acknowledged is on the disk, what follows saves time
     rooms.health.draining = True
     await rooms.health.stop()
+    if follower is not None:
+        await asyncio.to_thread(follower.stop)
     await warming
     await asyncio.to_thread(rooms.jobs.stop)
     await asyncio.to_thread(rooms.pool.close)

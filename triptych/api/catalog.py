@@ -41,6 +41,8 @@ class _Slot:
     upkeep: Upkeep | None = None
     users: int = 0
     dropping: bool = False
+    replacing: bool = False
+    waiting: int = 0  # of the users, those who wait for it to be open
     opening: threading.Lock = field(default_factory=threading.Lock)
 
     def close(self) -> None:
@@ -90,7 +92,7 @@ class Catalog:
     def peek(self, tenant: str, name: str) -> Answers | None:
         """Return the answers of a collection that is open, perhaps not for long."""
         slot = self._slots.get((tenant, name))
-        return None if slot is None or slot.dropping else slot.answers
+        return None if slot is None or slot.dropping or slot.replacing else slot.answers
 
     @contextmanager
     def using(self, tenant: str, name: str) -> Iterator[Collection]:
@@ -101,10 +103,10 @@ class Catalog:
     @contextmanager
     def answering(self, tenant: str, name: str) -> Iterator[Answers]:
         """Yield the open collection's answers; raises NotFound."""
-        path = self._existing(tenant, name)
+        path = self._present(tenant, name)
         slot = self._enter(tenant, name)
         try:
-            with slot.opening:
+            with self._opening(slot):
                 if slot.answers is None:
                     slot.answers = self._open(path, tenant, name)
                     slot.upkeep = self._looked_after(slot.answers)
@@ -146,6 +148,24 @@ class Catalog:
         finally:
             slot.dropping = False
             self._leave(slot)
+
+    def replace(self, tenant: str, name: str, folder: Path) -> None:
+        """Put the collection in `folder` in the place of `name`; who asks meanwhile waits a moment.
+
+        Raises CollectionBusy where somebody does not end.
+        """
+        slot = self._enter(tenant, name)
+        with slot.opening:
+            try:
+                with self._mutex:
+                    slot.replacing = True
+                    if not self._idle.wait_for(lambda: slot.users <= 1 + slot.waiting, _PATIENCE):
+                        raise CollectionBusy(f"{name!r} is in use.", hint="Try again.")
+                slot.close()
+                self._library(tenant).replace(name, folder)
+            finally:
+                slot.replacing = False
+                self._leave(slot)
 
     def model(self, name: str | None) -> EmbeddingModel:
         """Return a model that requests may name; raises NotFound for any other."""
@@ -210,6 +230,17 @@ class Catalog:
         except NotFound as error:
             raise NotFound(error.message, hint="See: GET /v1/collections") from None
 
+    def _present(self, tenant: str, name: str) -> Path:
+        """Return where it is, waiting for one that is being replaced; raises NotFound."""
+        try:
+            return self._existing(tenant, name)
+        except NotFound:
+            slot = self._slots.get((tenant, name))
+            if slot is None or not slot.replacing:
+                raise
+        with slot.opening:
+            return self._existing(tenant, name)
+
     def _enter(self, tenant: str, name: str) -> _Slot:
         with self._mutex:
             slot = self._slots.setdefault((tenant, name), _Slot())
@@ -218,6 +249,16 @@ class Catalog:
                 raise NotFound(f"There is no collection {name!r}.", hint="See: GET /v1/collections")
             slot.users += 1
         return slot
+
+    @contextmanager
+    def _opening(self, slot: _Slot) -> Iterator[None]:
+        with self._mutex:
+            slot.waiting += 1
+            self._idle.notify_all()
+        with slot.opening:
+            with self._mutex:
+                slot.waiting -= 1
+            yield
 
     def _leave(self, slot: _Slot) -> None:
         closing = []

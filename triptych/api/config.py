@@ -69,6 +69,9 @@ class ServerConfig:
     connections_per_address: int = 1_024
     rate: float = 0.0  # requests a second of a key; 0: no limit
     read_only: bool = False
+    follow: str = ""  # the address of the server whose collections are copied and served
+    follow_key: str = field(default="", repr=False)
+    follow_every: float = 2.0  # seconds between two looks
     discard_pictures: bool = False  # keep thumbnails only, not the bytes that were sent
     allow_hosts: tuple[str, ...] = ()
     allow_origins: tuple[str, ...] = ()

@@ -54,6 +54,7 @@ class Health:
         self._failed, self._went_well = 0, 0
         self._since = time.monotonic()
         self.draining = False
+        self.also: dict[str, Callable[[], bool]] = {}  # further things that must go well
 
     def note(self, status: int) -> None:
         """Count an answer that was given to a caller."""
@@ -71,6 +72,7 @@ class Health:
         checks = {name: check.json(now) for name, check in self._checks.items()}
         recent = now - self._since <= _WINDOW
         checks["answers"] = {"ok": not (recent and self._failed >= _MANY and not self._went_well)}
+        checks |= {name: {"ok": is_well()} for name, is_well in self.also.items()}
         is_ready = not self.draining and all(check["ok"] for check in checks.values())
         return is_ready, {"status": "ready" if is_ready else "not_ready", "checks": checks}
 

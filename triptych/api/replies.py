@@ -23,6 +23,16 @@ class CollectionNames(Reply):
     collections: list[CollectionName]
 
 
+class Generations(Reply):
+    tenant: str
+    generations: dict[str, str]
+
+
+class KeptPictures(Reply):
+    count: int
+    bytes: int
+
+
 class CollectionInfo(Reply):
     name: str
     count: int
@@ -33,6 +43,7 @@ class CollectionInfo(Reply):
     index: str
     recall_at_10: float | None
     pending: int
+    pictures: KeptPictures
     sequence: int
     format: int
     created: float

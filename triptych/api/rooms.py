@@ -58,8 +58,14 @@ def _requires(role: Role) -> Callable[[Request], Caller]:
         if found is None:  # the edge lets nobody through to here; if it did, nothing would open
             raise ApiError(401, "unauthorized", "This needs a key.")
         found.require(role)
-        if role != "read" and rooms_of(request).config.read_only:
-            raise ApiError(403, "read_only", "This server only reads.")
+        config = rooms_of(request).config
+        if role != "read" and (config.read_only or config.follow):
+            raise ApiError(
+                403,
+                "read_only",
+                "This server only reads.",
+                hint="Write to the server that it follows." if config.follow else None,
+            )
         return found
 
     return caller

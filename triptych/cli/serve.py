@@ -110,6 +110,9 @@ OPTIONS = (
     Option("near", _cosine, "answer as for an earlier query this near (default: never)", "COSINE"),
     Option("otlp", str, "the OpenTelemetry collector that traces go to (default: none)", "URL"),
     Option("read_only", _switch, "refuse whatever writes"),
+    Option("follow", str, "copy the collections of the server there, and only read", "URL"),
+    Option("follow_key", str, "a key of that server that may read", "KEY"),
+    Option("follow_every", _seconds, "between two looks at it (default: 2)", "SECONDS"),
     Option("discard_pictures", _switch, "keep thumbnails only of what is sent"),
     Option("log", _choice("json", "text", "off"), "json, text or off (default: json)", "FORM"),
 )

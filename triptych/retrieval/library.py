@@ -10,6 +10,7 @@ from typing import Any
 
 from triptych.encoders.base import EmbeddingModel
 from triptych.errors import InvalidInput, NotFound
+from triptych.index.disk import sync_folder
 from triptych.index.sqlite.lock import WriterLock
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import STORE
@@ -66,6 +67,19 @@ class Library:
             path.rename(self.folder / f"{_TRASH}{name}-{secrets.token_hex(8)}")
         finally:
             lock.release()
+        for trash in self.folder.glob(f"{_TRASH}*"):
+            shutil.rmtree(trash, ignore_errors=True)
+
+    def replace(self, name: str, folder: Path) -> None:
+        """Put the collection in `folder`, beside the others, in the place of `name`, which rests.
+
+        A crash in between leaves neither under that name, so only for what can be fetched again.
+        """
+        path = self.path(name)
+        if path.exists():
+            path.rename(self.folder / f"{_TRASH}{name}-{secrets.token_hex(8)}")
+        folder.rename(path)
+        sync_folder(self.folder)
         for trash in self.folder.glob(f"{_TRASH}*"):
             shutil.rmtree(trash, ignore_errors=True)
 

@@ -19,8 +19,8 @@ router = APIRouter(tags=["collections"], responses=ERRORS)
 CollectionName = Annotated[str, Path(description="1 to 64 of a-z, 0-9, _ and -")]
 
 _SHOWN = (
-    "count", "model", "fingerprint", "dim", "precision", "index", "pending", "sequence", "format",
-    "created", "damaged",
+    "count", "model", "fingerprint", "dim", "precision", "index", "pending", "pictures", "sequence",
+    "format", "created", "damaged",
 )  # fmt: skip
 
 

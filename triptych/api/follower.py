@@ -1,0 +1,147 @@
+"""Copies the collections of another server, again and again, so that this one answers for it.
+
+Each state of a collection has a name. Where the other server's is another than that of the copy
+here, all of it is fetched, checked against its hashes, built beside the old copy, and put in its
+place; searches go on meanwhile. What is behind is behind by whole states, never by half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import threading
+import time
+import urllib.request
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from triptych.api.catalog import Catalog
+from triptych.errors import InvalidInput, TriptychError
+from triptych.retrieval.library import Library
+from triptych.retrieval.portable import import_collection
+
+logger = logging.getLogger(__name__)
+
+GENERATION = "X-Triptych-Generation"
+"""The header that names the state in an archive; what follows may be newer."""
+
+_NOTE = "followed.json"  # in the folder of a copy: the state that it is of
+_STALL = 60.0  # seconds without a byte
+_AGAIN = 30.0  # seconds, the longest wait after a failure
+_ODD = (OSError, HTTPException, ValueError, KeyError, TypeError, AttributeError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FollowConfig:
+    """Whom to follow, with a key that may read, and how often to look."""
+
+    url: str
+    key: str = field(default="", repr=False)
+    every: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise InvalidInput(f"Got --follow {self.url!r}, expected http://... or https://...")
+
+
+class Follower:
+    """One thread that keeps the copies up to date, from `start` to `stop`."""
+
+    def __init__(self, config: FollowConfig, *, catalog: Catalog) -> None:
+        self._config, self._catalog = config, catalog
+        # nobody but the one that is followed gets to see the key
+        self._opener = urllib.request.OpenerDirector()
+        for handler in (urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+            self._opener.add_handler(handler())
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._as_of = time.monotonic()  # everything that was there then is here
+        self._has_all = False
+
+    def lag(self) -> float:
+        """Return the seconds since the other server held nothing that is not here.
+
+        They grow while it cannot be reached: then nobody knows what it holds.
+        """
+        return time.monotonic() - self._as_of
+
+    def has_all(self) -> bool:
+        """Whether all collections were here once, so that there is something to answer with."""
+        return self._has_all
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Follow no more; a copy that is half made is thrown away at the next start."""
+        self._stopping.set()
+        self._thread.join(_AGAIN)
+
+    def look(self) -> None:
+        """Bring everything here up to date; raises what keeps it from that."""
+        began = time.monotonic()
+        said = self._json("/v1/generations")
+        tenant, wanted = str(said["tenant"]), dict(said["generations"])
+        library = self._catalog.settings.library(tenant)
+        for name, generation in wanted.items():
+            if _noted(library.path(name)) != generation:
+                self._copy(library, tenant, name)
+        for name in set(library.list()) - set(wanted):
+            self._catalog.drop(tenant, name)
+        self._as_of, self._has_all = began, True
+
+    def _run(self) -> None:
+        wait = 0.0
+        while not self._stopping.wait(wait):
+            try:
+                self.look()
+                wait = self._config.every
+            except (TriptychError, *_ODD) as error:
+                wait = min(max(2 * wait, self._config.every), _AGAIN)
+                logger.warning("%s cannot be followed: %s", self._config.url, error)
+
+    def _copy(self, library: Library, tenant: str, name: str) -> None:
+        """Fetch one collection and put it in the place of the copy that is here."""
+        library.folder.mkdir(parents=True, exist_ok=True)
+        archive, beside = (library.folder / f".{name}.{end}" for end in ("following", "next"))
+        shutil.rmtree(beside, ignore_errors=True)
+        try:
+            generation = self._fetch(f"/v1/collections/{quote(name)}/export", archive)
+            import_collection(archive, beside)
+            (beside / _NOTE).write_text(json.dumps({"generation": generation}))
+            self._catalog.replace(tenant, name, beside)
+        finally:
+            archive.unlink(missing_ok=True)
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def _fetch(self, path: str, to: Path) -> str:
+        with self._open(path) as reply, to.open("wb") as file:
+            shutil.copyfileobj(reply, file, 1 << 20)
+            return str(reply.headers[GENERATION])
+
+    def _json(self, path: str) -> Any:
+        with self._open(path) as reply:
+            return json.loads(reply.read())
+
+    def _open(self, path: str) -> Any:
+        headers = {"Authorization": f"Bearer {self._config.key}"} if self._config.key else {}
+        url = self._config.url.rstrip("/") + path  # http or https, see FollowConfig
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310
+        reply = self._opener.open(request, timeout=_STALL)
+        if reply is None or reply.status != 200:
+            status = "nothing" if reply is None else reply.status
+            raise OSError(f"it answers {status} to GET {path}")
+        return reply
+
+
+def _noted(folder: Path) -> str | None:
+    """Return the state that the copy in a folder is of, None where there is none."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads((folder / _NOTE).read_text())["generation"])
+    return None
