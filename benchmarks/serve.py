@@ -56,15 +56,22 @@ uvicorn.run(api if sys.argv[1] == "fastapi" else raw, port=int(sys.argv[3]), loo
 
 
 class RandomModel:
-    """Stands in for a model while a collection is filled: its own fingerprint, any vectors."""
+    """Stands in for a model while a collection is filled: its own fingerprint, other vectors.
+
+    They lie near a plane of 24 dimensions, as those of a model do: an index of vectors that fill
+    the whole space is one that nobody has.
+    """
 
     def __init__(self, like: Any) -> None:
         self.name, self.fingerprint, self.dim = like.name, like.fingerprint, like.dim
         self.languages = like.languages
         self._random = np.random.default_rng(0)
+        self._plane = self._random.standard_normal((24, self.dim)).astype(np.float32)
 
     def embed(self, items: Any) -> Any:
-        rows = self._random.standard_normal((len(items), self.dim)).astype(np.float32)
+        inner = self._random.standard_normal((len(items), len(self._plane))).astype(np.float32)
+        noise = self._random.standard_normal((len(items), self.dim)).astype(np.float32)
+        rows = inner @ self._plane + noise
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
@@ -77,7 +84,7 @@ def filled(folder: Path) -> Settings:
         shutil.rmtree(folder, ignore_errors=True)
         from triptych.retrieval.collection import Collection
 
-        with Collection.open(path, embedder=RandomModel(model)) as collection:
+        with Collection.open(path, embedder=RandomModel(model), threads=2) as collection:
             collection.add({"id": str(at), "text": f"item {at}"} for at in range(ITEMS))
             collection.optimize()
         settings.keep(model)
@@ -165,12 +172,15 @@ def unknown(settings: Settings, url: str, key: str) -> None:
     model = settings.open_model()
     headers = {"Authorization": f"Bearer {key}"}
     times: dict[str, list[float]] = {"http": [], "model": []}
+    stages: dict[str, list[float]] = {}
     with httpx2.Client(headers=headers, timeout=60) as client:
         for at in range(230):
             words = f"a picture of thing {at} on a beach"
             start = time.perf_counter()
-            client.post(url, json={"query": words}).raise_for_status()
+            reply = client.post(url, json={"query": words}).raise_for_status()
             middle = time.perf_counter()
+            for stage, ms in re.findall(r"(\w+);dur=([\d.]+)", reply.headers["server-timing"]):
+                stages.setdefault(stage, []).append(float(ms))
             from triptych.types import Item
 
             model.embed([Item(id="q", text=words)])
@@ -181,6 +191,9 @@ def unknown(settings: Settings, url: str, key: str) -> None:
     http, alone = (statistics.median(times[name]) for name in ("http", "model"))
     print(f"unknown, {ITEMS:,} items: p50 {http:.1f} ms, the model alone {alone:.1f} ms, "
           f"the rest {http - alone:+.1f} ms")  # fmt: skip
+    parts = {name: statistics.median(found[30:]) for name, found in stages.items()}
+    parts["everything else"] = http - sum(parts.values())
+    print("  of it " + ", ".join(f"{name} {ms:.1f}" for name, ms in parts.items()))
 
 
 def slow(url: str, key: str, port: int) -> None:
@@ -210,7 +223,7 @@ def slow(url: str, key: str, port: int) -> None:
 def main() -> None:
     if shutil.which("wrk") is None:
         sys.exit("There is no wrk here: apt-get install wrk")
-    settings = filled(WORK / "serve")
+    settings = filled(WORK / f"serve-{ITEMS}")
     secret, key = new_key("bench", role="read", rate=1e9)
     write_keys(WORK / "keys.json", [key])
     port = free_port()
