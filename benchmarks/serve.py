@@ -171,7 +171,7 @@ def unknown(settings: Settings, url: str, key: str) -> None:
     """Print queries that nobody asked before beside the model's own time, in turns."""
     model = settings.open_model()
     headers = {"Authorization": f"Bearer {key}"}
-    times: dict[str, list[float]] = {"http": [], "model": []}
+    times: dict[str, list[float]] = {"http": [], "model": [], "livez": [], "count": []}
     stages: dict[str, list[float]] = {}
     with httpx2.Client(headers=headers, timeout=60) as client:
         for at in range(230):
@@ -185,7 +185,12 @@ def unknown(settings: Settings, url: str, key: str) -> None:
 
             model.embed([Item(id="q", text=words)])
             end = time.perf_counter()
+            client.get(url.partition("/v1")[0] + "/livez").raise_for_status()
+            livez = time.perf_counter()
+            client.post(url.replace("/search", "/items/count"), json={}).raise_for_status()
             if at >= 30:
+                times["livez"].append((livez - end) * 1000)
+                times["count"].append((time.perf_counter() - livez) * 1000)
                 times["http"].append((middle - start) * 1000)
                 times["model"].append((end - middle) * 1000)
     http, alone = (statistics.median(times[name]) for name in ("http", "model"))
@@ -193,6 +198,10 @@ def unknown(settings: Settings, url: str, key: str) -> None:
           f"the rest {http - alone:+.1f} ms")  # fmt: skip
     parts = {name: statistics.median(found[30:]) for name, found in stages.items()}
     parts["everything else"] = http - sum(parts.values())
+    floor, hop = (statistics.median(times[name]) for name in ("livez", "count"))
+    print(
+        f"  the same client and a route that does nothing {floor:.1f} ms, that counts {hop:.1f} ms"
+    )
     print("  of it " + ", ".join(f"{name} {ms:.1f}" for name, ms in parts.items()))
 
 

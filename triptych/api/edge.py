@@ -88,14 +88,14 @@ class Edge:
     async def _handle(
         self, scope: Scope, headers: dict[bytes, bytes], call: Call, receive: Receive, send: Send
     ) -> None:
-        plain, send = send, self._marked(scope, call, send)
+        marked = self._marked(scope, call, send)
         try:
             _check_single(scope["headers"], headers)
             origin = self._origins.check(headers)
             if origin is not None:
                 _allow_origin(call, origin)
                 if scope["method"] == "OPTIONS":
-                    await _preflight(send)
+                    await _preflight(marked)
                     return
             call.deadline = deadline_of(headers, longest=self._answer_time)
             if scope["path"] not in PUBLIC:
@@ -103,15 +103,15 @@ class Edge:
             _check_body(headers)
         except ApiError as error:
             self._metrics.refused.labels(error.code).inc()
-            await send_error(send, error, close=b"content-length" in headers)
+            await send_error(marked, error, close=b"content-length" in headers)
             return
         if self._shortcut.is_search(scope, headers):
             known, receive = await self._shortcut.look(scope["path"], call, receive)
             if known is not None:
                 scope["triptych.route"] = _SEARCH
-                await self._send_known(call, known, plain)
+                await self._send_known(call, known, send)
                 return
-        await self._route(scope, call, receive, send)
+        await self._route(scope, call, receive, marked)
 
     async def _route(self, scope: Scope, call: Call, receive: Receive, send: Send) -> None:
         _keep_slashes(scope)
