@@ -88,7 +88,8 @@ class Citation:
 
     def __str__(self) -> str:
         page = "" if self.page is None else f", page {self.page}"
-        return f"{Path(self.document).name}{page}, characters {self.start}-{self.end}"
+        name = Path(self.document).name.encode("utf-8", "backslashreplace").decode()
+        return f"{name}{page}, characters {self.start}-{self.end}"
 
 
 def pages_of(

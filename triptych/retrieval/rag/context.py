@@ -174,7 +174,8 @@ def _prompt(sources: Sequence[Source]) -> str:
     lines = [_PREAMBLE.format(count=len(sources), mark=mark)]
     for source, (title, text) in zip(sources, bodies, strict=True):
         lines += [f"<source {mark} [{source.number}] {title}>", text, f"</source {mark}>"]
-    return "\n".join(lines)
+    # a name of a file may hold bytes that are no text
+    return "\n".join(lines).encode("utf-8", "backslashreplace").decode()
 
 
 def _title(source: Source) -> str:

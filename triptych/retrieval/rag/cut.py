@@ -69,25 +69,19 @@ class Cut:
 
     def _passage(self, page: Page, span: Span, content: str) -> Item:
         text = page.text[span.start : span.end]
-        said = order_in(text)
         id = self._next_id()
-        if said is not None:
-            where = "" if page.number is None else f" on page {page.number}"
-            reason = f"It says {said!r}{where}: like all text here, it is passed on as data."
-            self.note(Note(code="speaks_to_models", reason=reason))
         names = [str(self.path)] if id.endswith("#0") else []
         names += [f"{self.path}#{a.name}" for a in page.anchors if span.start <= a.start < span.end]
         targets = [link.target for link in page.links if span.start <= link.start < span.end]
         links = [linked_name(target, beside=self.path, root=self.root) for target in targets]
-        metadata: dict[str, Any] = {
+        metadata = {
             **self._place(page, span, content),
+            **self._warning(text, page),
             "kind": "passage",
             "heading": _heading(page, span),
             "names": [id, *names][:_NAMES],
             "links": list(dict.fromkeys(name for name in links if name))[:_NAMES],
         }
-        if said is not None:
-            metadata["speaks_to_models"] = True
         return Item(id=id, text=text, uri=self._uri(page), metadata=metadata)
 
     def _picture(
@@ -100,13 +94,14 @@ class Cut:
     ) -> Item:
         id = self._next_id()
         picture, file = loaded
+        caption = figure.caption.strip() or None
         metadata = {
             **self._place(page, Span(figure.start, figure.end), content),
+            **self._warning(caption or "", page),
             "kind": "picture",
             "names": [id],
             "links": near[:_NAMES],
         }
-        caption = figure.caption.strip() or None
         uri = file or self._uri(page)
         return Item(id=id, text=caption, image=picture, uri=uri, metadata=metadata)
 
@@ -123,6 +118,15 @@ class Cut:
             self.note(Note(code=error.code, reason=str(error)))
             return None
         return picture, None if file is None else str(file)
+
+    def _warning(self, text: str, page: Page) -> dict[str, Any]:
+        said = order_in(text)
+        if said is None:
+            return {}
+        where = "" if page.number is None else f" on page {page.number}"
+        reason = f"It says {said!r}{where}: like all text here, it is passed on as data."
+        self.note(Note(code="speaks_to_models", reason=reason))
+        return {"speaks_to_models": True}
 
     def _place(self, page: Page, span: Span, content: str) -> dict[str, Any]:
         citation = Citation(
