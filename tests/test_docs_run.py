@@ -48,6 +48,7 @@ ON_A_USERS_DISK = {
 OWN_TESTS = {
     "http.md": "tests/api/test_http_document.py",
     "rag.md": "tests/test_docs.py",
+    "integrations.md": "tests/integrations/test_integrations_page.py",
 }
 """Pages whose Python and JSON speak to a server or need an extra, and who runs them."""
 
