@@ -39,6 +39,7 @@ check: install
 
 test: check
 	@scripts/find-redis-server
+	@scripts/find-chromium
 	$(BIN)/pytest --cov --cov-report=term:skip-covered
 
 docs: install                   ## the documents as a site in .work/site

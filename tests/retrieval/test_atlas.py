@@ -4,8 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.retrieval.fakes import CountingModel
 from triptych.errors import InvalidInput
-from triptych.retrieval.atlas import atlas, grid_cells, plane
+from triptych.retrieval.atlas import atlas, chart, grid_cells, plane
+from triptych.retrieval.collection import Collection
 
 
 def vectors(num: int, *, dim: int = 8) -> np.ndarray:
@@ -52,3 +54,17 @@ def test_every_picture_is_seen() -> None:
 def test_vectors_and_pictures_are_as_many() -> None:
     with pytest.raises(InvalidInput, match="3 vectors and 2 pictures"):
         atlas(vectors(3), [None, None])
+
+
+def test_a_chart_gives_each_item_a_cell_of_its_own_and_samples_evenly() -> None:
+    with Collection.open(":memory:", embedder=CountingModel()) as collection:
+        assert chart(collection, 10) == {
+            "count": 0, "side": 1, "ids": [], "texts": [], "has_image": [], "cells": [], "fields": [],
+        }  # fmt: skip
+        notes = [{"id": str(at), "text": f"note {at}", "metadata": {"n": at}} for at in range(30)]
+        collection.add(notes)
+        whole, some = chart(collection, 100), chart(collection, 4)
+    assert whole["ids"] == [str(at) for at in range(30)] and whole["fields"] == ["n"]
+    assert len({tuple(cell) for cell in whole["cells"]}) == 30
+    assert max(max(cell) for cell in whole["cells"]) < whole["side"]
+    assert (some["count"], some["ids"]) == (30, ["0", "10", "19", "29"])

@@ -15,6 +15,7 @@ from triptych.api.health import Health
 from triptych.api.logs import AccessLog
 from triptych.api.metrics import Metrics
 from triptych.api.origin import OriginCheck
+from triptych.api.page.assets import assets
 from triptych.api.shortcut import Shortcut
 from triptych.errors import TriptychError
 
@@ -26,7 +27,7 @@ Asgi: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
-PUBLIC = frozenset({"/", "/livez", "/readyz", "/openapi.json"})
+PUBLIC = frozenset({"/livez", "/readyz", "/openapi.json", *assets()})
 """Answered without a key. Whatever is not in this list needs one."""
 
 _ALWAYS = [

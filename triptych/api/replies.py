@@ -137,3 +137,19 @@ class Check(Reply):
 class Ready(Reply):
     status: Literal["ready", "not_ready"]
     checks: dict[str, Check]
+
+
+class Root(Reply):
+    service: str
+    openapi: str
+    ready: str
+
+
+class Map(Reply):
+    count: int
+    side: int
+    ids: list[str]
+    texts: list[str | None]
+    has_image: list[bool]
+    cells: list[list[int]]
+    fields: list[str]

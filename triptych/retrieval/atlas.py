@@ -6,16 +6,20 @@ Letters: N items, M embedding width, G cells of the grid.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from triptych.errors import InvalidInput
+from triptych.errors import InvalidInput, NotFound
+from triptych.retrieval.collection import Collection
 from triptych.types import Matrix
 
 _ROOM = 1.5  # cells per picture: below 1.2 clusters blur into one block, above 2 it is mostly paper
+_FIELDS = 12  # of metadata, that are named
 _SIDE = 3600  # pixels of the map's longer side, at most
+_NOTHING: Matrix = np.zeros((0, 2), dtype=np.float32)
 _PAPER, _NO_PICTURE = "#ffffff", "#dee2e6"
 
 
@@ -33,6 +37,42 @@ def atlas(emb_NM: Matrix, pictures: Sequence[Image.Image | None]) -> Image.Image
     for (column, row), picture in zip(cells_N2.tolist(), pictures, strict=True):
         sheet.paste(_square(picture, cell - 2), (column * cell + 1, row * cell + 1))
     return sheet
+
+
+def chart(collection: Collection, limit: int) -> dict[str, Any]:
+    """Return at most `limit` items' cells (column, row) on a grid of `side` by `side`, none twice.
+
+    With them their ids, texts and whether there is a picture, how many items there are in all, and
+    the metadata fields that were seen: what somebody needs who draws the map.
+    """
+    while True:
+        kept = [one for one in collection.get(collection.sample(limit)) if one is not None]
+        try:
+            emb_NM = (
+                collection.vectors([one.id for one in kept])
+                if kept
+                else np.zeros((0, 2), dtype=np.float32)
+            )
+            break
+        except NotFound:  # one was deleted meanwhile
+            continue
+    side = max(1, int(np.ceil(np.sqrt(_ROOM * len(kept)))))
+    fields = {name for one in kept for name, value in one.metadata.items() if _is_plain(value)}
+    return {
+        "count": collection.count(),
+        "side": side,
+        "ids": [one.id for one in kept],
+        "texts": [one.text and one.text[:200] for one in kept],
+        "has_image": [one.modality in ("image", "both") for one in kept],
+        "cells": grid_cells(plane(emb_NM), num_side=side).tolist(),
+        "fields": sorted(fields)[:_FIELDS],
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool) or (
+        isinstance(value, list) and all(isinstance(one, str) for one in value)
+    )
 
 
 def plane(emb_NM: Matrix) -> NDArray[np.float64]:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -289,6 +288,10 @@ class Collection:
         """Return the picture as it was sent, byte for byte, None where none was kept."""
         return self._store.picture(id)
 
+    def sample(self, limit: int) -> list[str]:
+        """Return at most `limit` ids, evenly out of all that was written, oldest first."""
+        return self._store.sample(whole("limit", limit, least=1))
+
     def info(self) -> dict[str, Any]:
         """Return what the collection is: model, counts, index and its measured recall, damage."""
         with self._store.reading():
@@ -347,12 +350,7 @@ class Collection:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _write(self, items: Iterable[AnyItem], *, replace: bool) -> int:

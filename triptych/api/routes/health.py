@@ -13,12 +13,6 @@ from triptych.api.rooms import Reader, Server
 router = APIRouter(tags=["health"])
 
 
-@router.get("/")
-async def root() -> dict[str, str]:
-    """Say where to go on."""
-    return {"service": "triptych", "openapi": "/openapi.json", "ready": "/readyz"}
-
-
 @router.get("/livez")
 async def livez() -> dict[str, str]:
     """Answer while the process turns."""

@@ -142,6 +142,12 @@ class Reader:
             found = connection.executemany(query, [(row,) for row in as_rows(rows).tolist()])
             return {row: str(unpack(id)) for row, id in found}
 
+    def sample(self, limit: int) -> list[str]:
+        """Return at most `limit` ids, evenly out of all rows, ascending by row."""
+        rows_N = self.rows()
+        evenly = np.linspace(0, len(rows_N) - 1, min(limit, len(rows_N))).round().astype(int)
+        return list(self.ids_of(rows_N[evenly].tolist()).values())
+
     def modalities(self, rows: Sequence[int]) -> dict[int, Modality]:
         """Return what each of those rows that are there is made of."""
         with self._database.reading() as connection:

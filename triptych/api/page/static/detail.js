@@ -1,0 +1,74 @@
+// One hit, large: why it was found, more like it, a region of it to search with.
+import { imageBlob, showImage } from "/page/api.js";
+import { $, make, titleOf } from "/page/dom.js";
+import { toSend } from "/page/picture.js";
+import { Region } from "/page/region.js";
+import { heatsOf, sharesOf, stagesOf } from "/page/why.js";
+
+export class Detail {
+  #shown = 0; // counts, so that a late explanation finds its hit gone
+
+  constructor({ explain, search }) {
+    this.dialog = $("detail");
+    this.explain = explain;
+    this.search = search;
+    this.dialog.addEventListener("click", (event) => {
+      if (event.target === this.dialog) this.dialog.close();
+    });
+  }
+
+  async open(name, hit, index) {
+    const shown = ++this.#shown;
+    const title = titleOf(hit);
+    const why = make("div", { class: "why" });
+    const overlay = make("img", { class: "heat", alt: "", hidden: true });
+    const similar = make("button", { type: "button", class: "strong", onclick: () => this.#go({ kind: "id", value: hit.id, label: title, preview: picture?.src }) }, "More like this");
+    const picture = hit.has_image ? make("img", { alt: title, draggable: "false" }) : null;
+    const region = make("button", { type: "button", disabled: true }, "Search with the region");
+    const stage = picture ? this.#stage(name, hit, picture, overlay, region) : make("p", { class: "text" });
+    this.dialog.replaceChildren(
+      make("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => this.dialog.close() }, "×"),
+      stage,
+      make("div", { class: "side" }, make("h2", { id: "detail-title" }, title), this.#facts(hit),
+        make("div", { class: "actions" }, similar, picture ? region : null),
+        picture ? make("p", { class: "tip" }, "Drag a rectangle on the picture, or focus it and use the arrow keys (with Shift: its size).") : null,
+        why));
+    this.dialog.showModal();
+    similar.focus();
+    if (hit.score === undefined) return;
+    why.append(make("h3", {}, `Score ${hit.score.toFixed(3)}`), make("p", { class: "tip" }, "Working out why …"));
+    const said = await this.explain(hit, index);
+    if (shown !== this.#shown) return;
+    why.querySelector(".tip").remove();
+    if (said.trouble) { why.append(make("p", { class: "tip" }, said.trouble)); return; }
+    why.append(sharesOf(said.parts, said.hit.shares));
+    const heats = picture ? heatsOf(said.hit, overlay) : null;
+    if (heats) why.append(heats);
+    why.append(stagesOf(said.explain));
+  }
+
+  #stage(name, hit, picture, overlay, button) {
+    const frame = make("div", { class: "canvas", tabindex: "0", role: "group", "aria-label": "The picture. Arrow keys select a region." }, picture, overlay);
+    const region = new Region(frame, (box) => { button.disabled = box === null; });
+    button.addEventListener("click", async () => {
+      const value = await toSend(await imageBlob(name, hit.id), region.box);
+      this.#go({ kind: "image", value, label: "Region", preview: value });
+    });
+    showImage(picture, name, hit.id).catch(() => {});
+    return make("div", { class: "stage" }, frame);
+  }
+
+  #facts(hit) {
+    const pairs = Object.entries(hit.metadata ?? {}).slice(0, 20);
+    const words = hit.text ? make("p", { class: "words" }, hit.text) : null;
+    const list = make("dl", {}, ...pairs.flatMap(([key, value]) => [
+      make("dt", {}, key), make("dd", {}, typeof value === "object" ? JSON.stringify(value) : String(value)),
+    ]));
+    return make("div", {}, words, pairs.length ? list : null, make("p", { class: "id" }, hit.id));
+  }
+
+  #go(term) {
+    this.dialog.close();
+    this.search(term);
+  }
+}

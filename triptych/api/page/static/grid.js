@@ -1,0 +1,142 @@
+// Thousands of tiles, of which only those near the window are there.
+import { showImage } from "/page/api.js";
+import { make, titleOf } from "/page/dom.js";
+
+const GAP = 14;
+const CAPTION = 32;
+const SPARE = 1.0; // windows above and below that are ready
+
+export class Grid {
+  #tiles = new Map(); // index to element
+  #spare = []; // hits by index
+  #columns = 1;
+  #side = 180;
+  #focus = 0;
+
+  constructor(list, { open, more }) {
+    this.list = list;
+    this.open = open;
+    this.more = more;
+    this.total = 0;
+    this.name = "";
+    this.showScore = true;
+    new ResizeObserver(() => this.#measure()).observe(list);
+    addEventListener("scroll", () => this.draw(), { passive: true });
+    list.addEventListener("keydown", (event) => this.#key(event));
+  }
+
+  get hits() { return this.#spare; }
+
+  show(name, hits, total, showScore) {
+    for (const tile of this.#tiles.values()) tile.remove();
+    this.#tiles.clear();
+    Object.assign(this, { name, total, showScore });
+    this.#spare = hits;
+    this.#focus = 0;
+    this.#measure();
+  }
+
+  append(hits, offset, total) {
+    hits.forEach((hit, at) => { this.#spare[offset + at] = hit; });
+    this.total = total;
+    for (const [index, tile] of this.#tiles) {
+      if (index >= offset && tile.dataset.empty) { tile.remove(); this.#tiles.delete(index); }
+    }
+    this.#measure();
+  }
+
+  #measure() {
+    const width = this.list.clientWidth;
+    if (!width) return;
+    const least = width < 520 ? 104 : 168;
+    this.#columns = Math.max(1, Math.floor((width + GAP) / (least + GAP)));
+    this.#side = (width - GAP * (this.#columns - 1)) / this.#columns;
+    const rows = Math.ceil(this.total / this.#columns);
+    this.list.style.height = `${Math.max(0, rows * this.#height - GAP)}px`;
+    for (const [index, tile] of this.#tiles) this.#place(tile, index);
+    this.draw();
+  }
+
+  get #height() { return this.#side + CAPTION + GAP; }
+
+  draw() {
+    if (this.list.hidden || !this.total) return;
+    const top = -this.list.getBoundingClientRect().top;
+    const spare = innerHeight * SPARE;
+    const first = Math.max(0, Math.floor((top - spare) / this.#height) * this.#columns);
+    const last = Math.min(this.total, Math.ceil((top + innerHeight + spare) / this.#height) * this.#columns);
+    for (const [index, tile] of this.#tiles) {
+      if ((index < first || index >= last) && !tile.contains(document.activeElement)) {
+        tile.remove();
+        this.#tiles.delete(index);
+      }
+    }
+    let missing = -1;
+    for (let index = first; index < last; index++) {
+      if (!this.#spare[index] && missing < 0) missing = index;
+      if (!this.#tiles.has(index)) this.#add(index);
+    }
+    if (missing >= 0) this.more(missing, last);
+  }
+
+  #add(index) {
+    const hit = this.#spare[index];
+    const tile = hit ? this.#filled(hit, index) : make("li", { "data-empty": "1", class: "tile" }, make("div", { class: "frame" }));
+    tile.setAttribute("aria-posinset", index + 1);
+    tile.setAttribute("aria-setsize", this.total);
+    this.#place(tile, index);
+    this.#tiles.set(index, tile);
+    const next = [...this.#tiles.keys()].filter((other) => other > index).sort((a, b) => a - b)[0];
+    this.list.insertBefore(tile, next === undefined ? null : this.#tiles.get(next));
+  }
+
+  #filled(hit, index) {
+    const title = titleOf(hit);
+    let inside = make("p", { class: "passage" }, hit.text ?? "");
+    if (hit.has_image) {
+      inside = make("img", { alt: "", decoding: "async", draggable: "false" });
+      showImage(inside, this.name, hit.id).catch(() => {});
+    }
+    const score = this.showScore && hit.score !== undefined ? make("span", { class: "score" }, hit.score.toFixed(3)) : null;
+    const label = score ? `${title}, score ${hit.score.toFixed(3)}` : title;
+    const button = make("button", {
+      type: "button", "aria-label": label, tabindex: index === this.#focus ? 0 : -1, "data-index": index,
+      onclick: () => this.open(index), onfocus: () => this.#focused(index),
+    }, make("span", { class: "frame" }, inside), make("span", { class: "caption" }, make("span", { class: "name" }, hit.has_image ? title : "Note"), score));
+    return make("li", { class: "tile" }, button);
+  }
+
+  #focused(index) {
+    this.#tiles.get(this.#focus)?.querySelector("button")?.setAttribute("tabindex", "-1");
+    this.#focus = index;
+    this.#tiles.get(index)?.querySelector("button")?.setAttribute("tabindex", "0");
+  }
+
+  focus(index) {
+    const row = Math.floor(index / this.#columns);
+    const top = this.list.getBoundingClientRect().top + scrollY + row * this.#height;
+    const cover = document.querySelector("header").offsetHeight + 20;
+    if (top - cover < scrollY) scrollTo(0, top - cover);
+    if (top + this.#height > scrollY + innerHeight) scrollTo(0, top + this.#height - innerHeight);
+    this.draw();
+    this.#tiles.get(index)?.querySelector("button")?.focus({ preventScroll: true });
+  }
+
+  #key(event) {
+    const by = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: this.#columns, ArrowUp: -this.#columns }[event.key];
+    const ends = { Home: 0, End: this.total - 1 }[event.key];
+    if (by === undefined && ends === undefined) return;
+    const to = ends ?? this.#focus + by;
+    if (to < 0 || to >= this.total) return;
+    event.preventDefault();
+    this.focus(to);
+  }
+
+  #place(tile, index) {
+    const x = (index % this.#columns) * (this.#side + GAP);
+    const y = Math.floor(index / this.#columns) * this.#height;
+    tile.style.width = `${this.#side}px`;
+    tile.style.height = `${this.#side + CAPTION}px`;
+    tile.style.transform = `translate(${x}px, ${y}px)`;
+  }
+}

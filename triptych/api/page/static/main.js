@@ -1,0 +1,166 @@
+// The page put together.
+import { ask, collections, imagePath, onSignIn, within } from "/page/api.js";
+import { Asking } from "/page/asking.js";
+import { Atlas } from "/page/atlas.js";
+import { drawChips } from "/page/chips.js";
+import { Detail } from "/page/detail.js";
+import { $, make } from "/page/dom.js";
+import { drawFilters } from "/page/filters.js";
+import { Grid } from "/page/grid.js";
+import { toSend } from "/page/picture.js";
+import { Query } from "/page/query.js";
+import { upload } from "/page/upload.js";
+
+const PAUSE = 120; // milliseconds without a key before a search goes out
+
+const query = new Query();
+const asking = new Asking();
+let name = "";
+let chart = null;
+let timer = 0;
+
+const detail = new Detail({ explain, search: add });
+const grid = new Grid($("grid"), { open: (index) => detail.open(name, grid.hits[index], index), more });
+const atlas = new Atlas($("canvas"), { open: (index) => detail.open(name, charted(index), index) });
+
+onSignIn(() => new Promise((done) => {
+  if (!$("signin").open) $("signin").showModal();
+  $("signin").addEventListener("cancel", (event) => event.preventDefault());
+  $("signin-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    $("signin").close();
+    done($("key").value.trim());
+  }, { once: true });
+}));
+
+function charted(index) {
+  return { id: chart.ids[index], text: chart.texts[index], has_image: chart.has_image[index], metadata: {} };
+}
+
+function trouble(error) {
+  if (error?.name === "AbortError") return;
+  $("trouble").hidden = !error;
+  $("trouble").replaceChildren(...(error ? [make("strong", {}, error.message), error.hint ? ` ${error.hint}` : ""] : []));
+  if (error) { $("status").textContent = ""; $("timing").textContent = ""; }
+}
+
+async function guarded(work) {
+  try { await work(); } catch (error) { trouble(error); }
+}
+
+function browse() {
+  asking.stop();
+  const few = chart.ids.length < chart.count ? `, ${chart.ids.length.toLocaleString("en")} of them here` : "";
+  $("status").textContent = chart.count ? `${chart.count.toLocaleString("en")} items${few}` : "Nothing is in this collection yet: add pictures.";
+  $("timing").textContent = "";
+  grid.show(name, chart.ids.map((_, index) => charted(index)), chart.ids.length, false);
+}
+
+async function search() {
+  clearTimeout(timer);
+  trouble(null);
+  if (!chart) return;
+  if (query.isEmpty && !query.filters.size) { browse(); return; }
+  if (query.isEmpty) { $("status").textContent = "Say what to look for among these."; return; }
+  await guarded(async () => {
+    const found = await asking.search(name, query, chart.count);
+    scrollTo(0, 0);
+    grid.show(name, found.hits, found.total, true);
+    $("status").textContent = found.hits.length ? `${found.total === found.hits.length ? found.total : `The best of ${chart.count.toLocaleString("en")}`}${found.total === found.hits.length ? " found" : " items"}` : "Nothing was found.";
+    const stages = (found.timing ?? "").split(", ").filter(Boolean).map((one) => one.replace(";dur=", " ").replace(/\.(\d)\d*$/, ".$1"));
+    $("timing").textContent = `${Math.round(found.ms)} ms · ${found.tier}${stages.length ? ` (${stages.join(", ")})` : ""}`;
+    performance.mark("triptych-shown");
+    view("grid");
+  });
+}
+
+async function more(index, last) {
+  if (grid.showScore) await guarded(async () => {
+    for (let at = index; at < last; at += 200) {
+      const page = await asking.page(at);
+      if (page) grid.append(page.hits, page.offset, page.isLast ? page.offset + page.hits.length : grid.total);
+    }
+  });
+}
+
+async function explain(hit, index) {
+  try { return await asking.explain(hit, index); } catch (error) { return { trouble: [error.message, error.hint].filter(Boolean).join(" ") }; }
+}
+
+function changed() {
+  for (const term of query.terms) term.preview ??= term.kind === "id" ? imagePath(name, term.value) : "";
+  drawChips($("chips"), query, changed);
+  search();
+}
+
+function add(term) {
+  if (term.kind === "id") { query.terms = []; query.words = ""; $("words").value = ""; }
+  query.add(term);
+  changed();
+}
+
+async function addPicture(blob, label) {
+  const value = await toSend(blob);
+  query.add({ kind: "image", value, label, preview: value });
+  changed();
+}
+
+function view(which) {
+  const isMap = which === "map";
+  $("grid").hidden = isMap;
+  $("map").hidden = !isMap;
+  $("show-map").setAttribute("aria-pressed", String(isMap));
+  $("show-grid").setAttribute("aria-pressed", String(!isMap));
+  if (isMap && chart) atlas.show(name, chart);
+  else grid.draw();
+}
+
+async function choose(chosen) {
+  name = chosen;
+  query.filters.clear();
+  chart = await (await ask(`${within(name)}/map`)).json();
+  await drawFilters($("filters"), name, chart.fields, query, search);
+  if (!$("map").hidden) atlas.show(name, chart);
+  await search();
+}
+
+async function start() {
+  const known = (await collections()).map((one) => one.name);
+  if (!known.length) {
+    $("status").textContent = "There is no collection yet. Make one: triptych index ~/Pictures";
+    return;
+  }
+  $("collection").replaceChildren(...known.map((one) => make("option", {}, one)));
+  const asked = decodeURIComponent(location.hash.slice(1));
+  $("collection").value = known.includes(asked) ? asked : known.includes("default") ? "default" : known[0];
+  await choose($("collection").value);
+}
+
+function listen() {
+  $("search").addEventListener("submit", (event) => { event.preventDefault(); query.keep(); $("words").value = ""; changed(); });
+  $("words").addEventListener("input", () => { query.words = $("words").value; clearTimeout(timer); timer = setTimeout(search, PAUSE); });
+  $("words").addEventListener("keydown", (event) => {
+    if (event.key === "Backspace" && !$("words").value && query.terms.length) { query.terms.pop(); changed(); }
+    if (event.key === "ArrowDown" && grid.total) { event.preventDefault(); grid.focus(0); }
+  });
+  $("hybrid").addEventListener("change", () => { query.hybrid = $("hybrid").checked; search(); });
+  $("diversity").addEventListener("change", () => { query.diversity = Number($("diversity").value); search(); });
+  $("collection").addEventListener("change", () => guarded(() => choose($("collection").value)));
+  $("show-grid").addEventListener("click", () => view("grid"));
+  $("show-map").addEventListener("click", () => view("map"));
+  $("nearer").addEventListener("click", () => atlas.zoom(1.5));
+  $("farther").addEventListener("click", () => atlas.zoom(1 / 1.5));
+  $("picture").addEventListener("click", () => $("picture-file").click());
+  $("picture-file").addEventListener("change", (event) => guarded(async () => { for (const file of event.target.files) await addPicture(file, file.name); event.target.value = ""; }));
+  $("add").addEventListener("click", () => $("add-files").click());
+  $("add-files").addEventListener("change", (event) => guarded(async () => { const files = [...event.target.files]; event.target.value = ""; await upload(name, files); await choose(name); }));
+  addEventListener("keydown", (event) => { if (event.key === "/" && !/^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName) && !document.querySelector("dialog[open]")) { event.preventDefault(); $("words").focus(); } });
+  addEventListener("paste", (event) => guarded(async () => { const files = [...event.clipboardData.files]; if (files.length) event.preventDefault(); for (const file of files) await addPicture(file, "Pasted picture"); }));
+  const over = (event) => [...event.dataTransfer.types].includes("Files");
+  addEventListener("dragover", (event) => { if (over(event)) { event.preventDefault(); $("drop").hidden = false; } });
+  addEventListener("dragleave", (event) => { if (event.relatedTarget === null) $("drop").hidden = true; });
+  addEventListener("drop", (event) => { if (over(event)) { event.preventDefault(); $("drop").hidden = true; guarded(async () => { for (const file of event.dataTransfer.files) await addPicture(file, file.name); }); } });
+}
+
+listen();
+guarded(start);

@@ -1,0 +1,79 @@
+"""The page for people, and the map of a collection that it draws."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from triptych.api.jsons import dumps
+from triptych.api.openapi import ERRORS
+from triptych.api.page.assets import POLICY, PREFIX, assets
+from triptych.api.replies import Map, Root
+from triptych.api.rooms import Reader, Rooms, Server, working
+from triptych.api.routes.collections import CollectionName
+from triptych.errors import NotFound
+from triptych.retrieval.atlas import chart
+
+router = APIRouter(tags=["page"])
+
+_ON_MAP = 2_000  # items; more would lie under one another on a screen
+
+Limit = Annotated[int, Query(ge=1, le=_ON_MAP, description="Items on the map, at most")]
+
+
+@router.get(
+    "/",
+    response_model=Root,
+    responses={200: {"content": {"text/html": {}}}, 304: {"description": "The page is known."}},
+)
+async def root(request: Request) -> Response:
+    """Return the page to a browser; say where to go on to anybody else."""
+    if "text/html" in request.headers.get("accept", ""):
+        return _asset(request, "/")
+    said = {"service": "triptych", "openapi": "/openapi.json", "ready": "/readyz"}
+    return Response(dumps(said), media_type="application/json", headers={"Vary": "Accept"})
+
+
+@router.get(f"{PREFIX}{{file}}", include_in_schema=False)
+async def file(file: str, request: Request) -> Response:
+    """Return a file of the page."""
+    return _asset(request, f"{PREFIX}{file}")
+
+
+@router.get("/v1/collections/{name}/map", response_model=Map, responses=ERRORS)
+async def show_map(
+    name: CollectionName, request: Request, caller: Reader, server: Server, limit: Limit = _ON_MAP
+) -> Response:
+    """Return where items lie on a map of the collection, alike beside alike."""
+    body = await working(request, _map, server, caller.tenant, name, limit)
+    return Response(body, media_type="application/json")
+
+
+def _map(server: Rooms, tenant: str, name: str, limit: int) -> bytes:
+    with server.catalog.answering(tenant, name) as answers:
+
+        def drawn() -> bytes:
+            return dumps(chart(answers.collection, limit))
+
+        # kept like an answer: until the next write
+        return answers.get_or_compute(answers.key("map", limit), drawn).body
+
+
+def _asset(request: Request, path: str) -> Response:
+    asset = assets().get(path)
+    if asset is None:
+        raise NotFound("There is no such file.")
+    headers: dict[str, Any] = {
+        "ETag": asset.etag,
+        "Cache-Control": "no-cache",  # asked for again, answered with 304
+        "Content-Security-Policy": POLICY,
+        "Referrer-Policy": "no-referrer",
+        "Vary": "Accept, Accept-Encoding",
+    }
+    if request.headers.get("if-none-match") == asset.etag:
+        return Response(status_code=304, headers=headers)
+    body = asset.body
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        body, headers["Content-Encoding"] = asset.packed, "gzip"
+    return Response(body, headers=headers, media_type=asset.kind)
