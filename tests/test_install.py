@@ -25,7 +25,7 @@ def test_the_shipped_model_fits_in_40_mb() -> None:
 
 def test_the_names_that_others_rely_on() -> None:
     assert set(triptych.__all__) == {
-        "Collection", "Hit", "Item", "Part", "Query", "TriptychError",
+        "Collection", "Hit", "Item", "Part", "Query", "Retriever", "RetrieverConfig", "TriptychError",
         "collections", "connect", "connect_async", "create", "drop", "open",
     }  # fmt: skip
     for name in triptych.__all__:
