@@ -26,6 +26,7 @@ Modality: TypeAlias = Literal["text", "image", "both", "vector"]
 Metadata: TypeAlias = Mapping[str, Any]
 Vector: TypeAlias = NDArray[np.float32]
 Matrix: TypeAlias = NDArray[np.float32]
+Cube: TypeAlias = NDArray[np.float32]
 Rows: TypeAlias = NDArray[np.int64]
 Precision: TypeAlias = Literal["fp32", "fp16"]
 """How vectors are stored."""
@@ -97,6 +98,36 @@ class Query:
             )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Heat:
+    """How much of a cosine each place of a picture answers for, over a grid that covers it all."""
+
+    grid_RC: Matrix  # what the cosine loses when the place is hidden; below 0, the place disturbs
+    png: bytes  # the same as a small picture to lay over the other: opaque where it is hottest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class WordHeat(Heat):
+    """The same for one word of the query."""
+
+    word: str
+    part: int  # of the query's parts, from 0
+    start: int  # characters start:stop of the part's text
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Explanation:
+    """Why a hit has its score."""
+
+    shares: tuple[float, ...]  # of the query's parts, in their order; they add up to the score
+    tier: str  # what answered: the index, for what is explained is never out of a cache
+    stages_ms: Mapping[str, float]  # of the whole search, and of explaining it ("explain")
+    heat: Heat | None = None  # of the whole query
+    words: tuple[WordHeat, ...] = ()
+    note: str | None = None  # where there is no heat, a sentence why
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
     """One answer. `score` is a cosine in -1..1, higher is better."""
@@ -109,3 +140,4 @@ class Hit:
     modality: Modality = "image"
     found: str = "flat"  # the kind of index; "+words" where words found it too, "+rerank", "+near"
     words: float | None = None  # its BM25 score, in a hybrid search
+    explanation: Explanation | None = field(default=None, compare=False)  # where asked for

@@ -19,11 +19,10 @@ from triptych.api.schemas import (
     SearchOptions,
     hit_json,
 )
-from triptych.errors import InvalidInput, NotFound
+from triptych.errors import InvalidInput
 from triptych.filters import parse_filter, to_json
 from triptych.retrieval.answers import NEAR, Answers, near_to
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.explain import shares
 from triptych.retrieval.questions import OPTIONS, question_of
 from triptych.retrieval.timing import timed
 from triptych.spans import span
@@ -148,9 +147,9 @@ class Asking:
         if asked.offset + asked.limit > self._limits.hits:
             raise InvalidInput(f"offset and limit together are at most {self._limits.hits:,}.")
         with timed() as stages, span("search"):
-            hits, explained = self._look(collection, query, asked)
+            hits = self._look(collection, query, asked)
         reply: dict[str, Any] = {
-            "hits": [hit_json(hit) | extra for hit, extra in zip(hits, explained, strict=True)],
+            "hits": [hit_json(hit) for hit in hits],
             "limit": asked.limit,
             "offset": asked.offset,
         }
@@ -165,31 +164,20 @@ class Asking:
         is_near = any(hit.found.endswith(NEAR) for hit in hits)
         return Found(body=dumps(reply), tier="near" if is_near else "index", stages=stages)
 
-    def _look(
-        self, collection: Collection, query: Query, asked: SearchOptions
-    ) -> tuple[list[Hit], list[dict[str, Any]]]:
-        """Return the hits, and what explains each of them, if anything."""
-        for _ in range(3):
-            hits = collection.search(
-                query,
-                limit=asked.limit,
-                offset=asked.offset,
-                filter=asked.filter,
-                threshold=asked.threshold,
-                hybrid=asked.hybrid,
-                rerank=asked.rerank,
-                diversity=asked.diversity,
-                group_by=asked.group_by,
-                group_size=asked.group_size,
-            )
-            if not asked.explain or not hits:
-                break
-            try:
-                shares_KP = shares(collection, query, [hit.id for hit in hits])
-            except NotFound:  # a hit was deleted meanwhile
-                continue
-            return hits, [{"shares": row} for row in shares_KP.tolist()]
-        return hits, [{} for _ in hits]
+    def _look(self, collection: Collection, query: Query, asked: SearchOptions) -> list[Hit]:
+        return collection.search(
+            query,
+            limit=asked.limit,
+            offset=asked.offset,
+            filter=asked.filter,
+            threshold=asked.threshold,
+            hybrid=asked.hybrid,
+            rerank=asked.rerank,
+            diversity=asked.diversity,
+            group_by=asked.group_by,
+            group_size=asked.group_size,
+            explain=asked.explain,
+        )
 
     def _query(
         self, body: SearchBody, files: Mapping[str, list[bytes]], size_hint: int | None

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 from triptych.api.config import Limits
+from triptych.api.explained import explanation_json
 from triptych.types import Hit, Precision
 
 _MOST = Limits()
@@ -87,7 +88,7 @@ class SearchOptions(Strict):
     group_by: Annotated[StrictStr, Field(min_length=1, max_length=1_000)] | None = None
     group_size: Annotated[StrictInt, Field(ge=1, le=_MOST.hits)] = 1
     near: Annotated[Number, Field(gt=0, le=1)] | None = None
-    explain: StrictBool = False
+    explain: StrictBool | Ids = False
 
 
 class SearchBody(SearchOptions):
@@ -181,6 +182,18 @@ class Record(BaseModel):
     vector: list[float] | None = None
 
 
+class HeatReply(BaseModel):
+    grid: list[list[float]]
+    png: str
+
+
+class WordHeatReply(HeatReply):
+    word: str
+    part: int
+    start: int
+    stop: int
+
+
 class HitReply(BaseModel):
     id: str
     score: float
@@ -192,6 +205,9 @@ class HitReply(BaseModel):
     words: float | None
     has_image: bool
     shares: list[float] | None = None
+    heat: HeatReply | None = None
+    word_heats: list[WordHeatReply] | None = None
+    note: str | None = None
 
 
 class SearchReply(BaseModel):
@@ -218,7 +234,7 @@ class JobReply(BaseModel):
 
 def hit_json(hit: Hit) -> dict[str, Any]:
     """Return a hit as a reply shows it."""
-    return {
+    said = {
         "id": hit.id,
         "score": hit.score,
         "metadata": hit.metadata,
@@ -229,3 +245,6 @@ def hit_json(hit: Hit) -> dict[str, Any]:
         "words": hit.words,
         "has_image": hit.modality in ("image", "both"),
     }
+    if hit.explanation is not None:
+        said |= explanation_json(hit.explanation)
+    return said

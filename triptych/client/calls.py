@@ -10,11 +10,13 @@ import numpy as np
 
 from triptych.client.call import LINES, Call, encoded
 from triptych.client.failures import error_from
+from triptych.client.incoming import hits_of
 from triptych.client.outgoing import filter_json, item_line, part_json
 from triptych.errors import NotFound
 from triptych.filters import Filter, parse_filter
 from triptych.index.sqlite.records import Record
 from triptych.retrieval.arguments import as_ids, cosine, one_limit, share, whole
+from triptych.retrieval.explain import wanted_ids
 from triptych.retrieval.prepare import AnyItem
 from triptych.retrieval.query import build_query
 from triptych.types import Hit, ImageSource, Item, Matrix, Part, Precision, Query
@@ -111,6 +113,7 @@ class Calls:
         diversity: float = 0.0,
         group_by: str | None = None,
         group_size: int = 1,
+        explain: bool | Iterable[str] = False,
     ) -> Call[list[Hit]]:
         """Return the nearest items, best first, as `Collection.search` does.
 
@@ -130,7 +133,9 @@ class Calls:
             "group_by": group_by,
             "group_size": whole("group_size", group_size, least=1),
         }
-        return self._ask("search", body, _hits)
+        wanted = wanted_ids(explain)
+        body["explain"] = wanted if isinstance(wanted, bool) else sorted(wanted)
+        return self._ask("search", body, hits_of)
 
     def thumbnail(self, id: str) -> Call[bytes | None]:
         """Return a small JPEG of the item's picture, None where it has none."""
@@ -225,13 +230,6 @@ def _facets(said: Any) -> dict[str, list[tuple[Any, int]]]:
         field: [(one["value"], one["count"]) for one in values]
         for field, values in said["facets"].items()
     }
-
-
-_HIT = ("id", "score", "metadata", "uri", "text", "modality", "found", "words")
-
-
-def _hits(said: Any) -> list[Hit]:
-    return [Hit(**{name: hit[name] for name in _HIT}) for hit in said["hits"]]
 
 
 def _bytes(body: bytes | None) -> bytes | None:

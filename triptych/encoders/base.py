@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, r
 import numpy as np
 
 from triptych.errors import InvalidInput
-from triptych.types import Item, Matrix, Vector
+from triptych.types import Cube, Item, Matrix, Vector
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -104,6 +104,25 @@ class PairScoring(Protocol):
         """Return scores_K of a text beside each picture, higher is better; no cosines.
 
         A score does not depend on what else is scored.
+        """
+
+
+@runtime_checkable
+class Occlusion(Protocol):
+    """What a picture's vector loses when a place of the picture is hidden; for explanations.
+
+    An `EmbeddingModel` may offer it beside.
+    """
+
+    @property
+    def has_places(self) -> bool:
+        """Whether `hidden_places` answers."""
+
+    def hidden_places(self, pictures: Sequence[Image]) -> list[Cube]:
+        """Return lost_RCM of each upright RGB picture: its unit vector less that without a place.
+
+        R rows and C columns of places cover the whole picture. The product with a query's vector
+        is what its cosine loses.
         """
 
 

@@ -26,8 +26,9 @@ from tokenizers import Tokenizer
 from triptych.encoders.base import unit_rows
 from triptych.encoders.dual import DualEncoder
 from triptych.encoders.late import DualStates
+from triptych.encoders.places import left_over
 from triptych.errors import NotAvailable, NotFound
-from triptych.types import Matrix, Vector
+from triptych.types import Cube, Matrix, Vector
 
 DEFAULT_FOLDER = Path(__file__).parent / "default"
 _BATCH = 32
@@ -69,7 +70,7 @@ class OnnxModel(DualEncoder, DualStates):
         if not path.exists():
             raise NotFound(f"There is no model in {folder}, expected a model.json.")
         description = json.loads(path.read_text(encoding="utf-8"))
-        for name, expected in description["files"].items():
+        for name, expected in _files(description).items():
             # sizes at once, sums on demand (`verify`): hashing 30 MB would double a cold start
             size = (folder / name).stat().st_size if (folder / name).exists() else -1
             if size != expected["bytes"]:
@@ -82,7 +83,7 @@ class OnnxModel(DualEncoder, DualStates):
 
     def verify(self) -> None:
         """Raise NotAvailable if a file's bytes are not those that the fingerprint was made of."""
-        for name, expected in self._description["files"].items():
+        for name, expected in _files(self._description).items():
             found = sha256((self.folder / name).read_bytes()).hexdigest()
             if found != expected["sha256"]:
                 raise NotAvailable(
@@ -191,6 +192,34 @@ class OnnxModel(DualEncoder, DualStates):
         # the last bits depend on what else is scored, and would break ties
         return np.concatenate(scores).round(_DECIMALS)
 
+    @property
+    def has_places(self) -> bool:
+        """Whether `hidden_places` answers; a model of an earlier form does not."""
+        return "places.onnx" in _files(self._description)
+
+    def hidden_places(self, pictures: Sequence[Image.Image]) -> list[Cube]:
+        """Return lost_RCM of each picture: its vector less that without the 3 x 3 around a place.
+
+        Raises NotAvailable for a model that does not tell.
+        """
+        if not self.has_places:
+            raise NotAvailable(f"The model {self.name!r} does not tell places apart.")
+        found = []
+        for squares in self._squares(pictures):
+            outputs = ["read", "states", "vectors"]
+            looked = zip(*self._outputs("image", outputs, pictures=squares), strict=True)
+            found += [self._lost(*of_one) for of_one in looked]
+        return found
+
+    def _lost(self, read_PC: Matrix, states_PW: Matrix, vector_M: Vector) -> Cube:
+        rows, columns = self._description["places"]
+        lost_PM = np.empty((rows * columns, self.dim), dtype=np.float32)
+        for hidden_N, kept_NK in left_over(rows, columns):
+            lost_PM[hidden_N] = vector_M - self._run(
+                "places", read=read_PC[kept_NK], states=states_PW[kept_NK]
+            )
+        return lost_PM.reshape(rows, columns, -1)
+
     def _squares(self, pictures: Sequence[Image.Image]) -> Iterator[NDArray[np.uint8]]:
         side = (self.picture_size, self.picture_size)
         for start in range(0, len(pictures), _BATCH):
@@ -225,11 +254,14 @@ class OnnxModel(DualEncoder, DualStates):
         return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
 
     def _run(self, graph: str, output: str = "vectors", **inputs: NDArray[Any]) -> Matrix:
+        return self._outputs(graph, [output], **inputs)[0]
+
+    def _outputs(self, graph: str, outputs: list[str], **inputs: NDArray[Any]) -> list[Matrix]:
         with self._lock:
             if graph not in self._sessions:
                 path = self.folder / f"{graph}.onnx"
                 self._sessions[graph] = _session(path, threads=self._threads)
-        found: Matrix = self._sessions[graph].run([output], inputs)[0]
+        found: list[Matrix] = self._sessions[graph].run(outputs, inputs)
         return found
 
 
@@ -267,6 +299,11 @@ def _mean_of_segments(vectors_SM: Matrix, owners: Sequence[int], num_texts: int)
     sums_NM = np.zeros((num_texts, vectors_SM.shape[1]), dtype=np.float32)
     np.add.at(sums_NM, owners, vectors_SM)
     return unit_rows(sums_NM)
+
+
+def _files(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return sizes and sums of all files, those aside too: what no vector or score depends on."""
+    return {**description["files"], **description.get("aside", {})}
 
 
 def fingerprint(description: Mapping[str, Any]) -> str:

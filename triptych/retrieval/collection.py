@@ -35,6 +35,7 @@ from triptych.index.sqlite.store import Store
 from triptych.retrieval import late
 from triptych.retrieval.arguments import as_ids, cosine, one_limit, share, whole
 from triptych.retrieval.builder import Builder
+from triptych.retrieval.explain import explained, wanted_ids
 from triptych.retrieval.folder import STORE, check_not_gutted, make_folder
 from triptych.retrieval.live import LiveIndex
 from triptych.retrieval.models import Models, embed_asked, embed_items, holds_own_vectors
@@ -250,6 +251,7 @@ class Collection:
         diversity: float = 0.0,
         group_by: str | None = None,
         group_size: int = 1,
+        explain: bool | Iterable[str] = False,
     ) -> list[Hit]:
         """Return the nearest items, best first, equal scores by id.
 
@@ -258,8 +260,9 @@ class Collection:
         means half and half, a number is the words' share). `rerank` orders so many of the first by
         late interaction (MaxSim), scores staying cosines; it needs tokens=True at the start.
         `diversity` in 0..1 trades closeness for variety (MMR). `group_by` shows at most
-        `group_size` hits of each value of a metadata field. Raises InvalidInput, NotFound for an
-        unknown id, PictureError.
+        `group_size` hits of each value of a metadata field. `explain` says of each hit, or of those
+        with the ids given, where its score comes from (`Hit.explanation`). Raises InvalidInput,
+        NotFound for an unknown id, PictureError.
         """
         asked = build_query(query, image=image, minus=minus, like=like or (), vector=vector)
         request = Request(
@@ -277,6 +280,8 @@ class Collection:
         )
         if not len(self._live) and not self.count():
             return []
+        if wanted := wanted_ids(explain):
+            return explained(self, asked, partial(self._hits, asked, request), wanted)
         remember = self.remember
         return remember(asked, request, self._hits) if remember else self._hits(asked, request)
 

@@ -18,7 +18,8 @@ _FIELDS = ("id", "score", "metadata", "uri", "text", "modality", "found", "words
     _set_modality,
     _set_found,
     _set_words,
-) = (Hit.__dict__[name].__set__ for name in _FIELDS)
+    _set_explanation,
+) = (Hit.__dict__[name].__set__ for name in (*_FIELDS, "explanation"))
 
 _OVERHEAD = 600  # bytes that Python spends on a hit beside its text and metadata, measured
 _LEAF = 100  # ... and on a value of the metadata
@@ -97,6 +98,7 @@ def _copy(hit: Hit, metadata: dict[str, Any]) -> Hit:
     _set_modality(new, hit.modality)
     _set_found(new, hit.found)
     _set_words(new, hit.words)
+    _set_explanation(new, None)  # what is explained is never remembered
     return new
 
 

@@ -6,7 +6,7 @@ A stage is noted in the thread, or the task, that asked; elsewhere it costs one 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -24,6 +24,14 @@ def timed() -> Iterator[dict[str, float]]:
         yield noted
     finally:
         _noted.reset(token)
+
+
+def note(stages: Mapping[str, float]) -> None:
+    """Add stages that were timed apart, in seconds, for who wants to know."""
+    noted = _noted.get()
+    if noted is not None:
+        for name, seconds in stages.items():
+            noted[name] = noted.get(name, 0.0) + seconds
 
 
 @contextmanager

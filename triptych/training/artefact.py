@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,14 +13,15 @@ from triptych.model import JointModel
 from triptych.training.build import Ground
 from triptych.training.export import shared
 from triptych.training.export.fusion import both_model, pair_model
-from triptych.training.export.picture import measured_ranges, picture_model
+from triptych.training.export.picture import measured_ranges, picture_model, places_model
 from triptych.training.export.text import text_model
 from triptych.training.features import pixel_batches
 from triptych.training.tokenizer import MAX_TOKENS
 
 NAME = "triptych-joint-v2"
 MAX_SEGMENTS = 32
-PATCHES = 49  # of the last map, 7 x 7
+PLACES = (7, 7)  # rows and columns of the last map
+ASIDE = ("places.onnx",)  # what explains only: no vector and no score depends on it
 PAIR_WEIGHT = 0.03  # cosines per unit of the scorer's score: the best on dev of stage `pairs`
 LANGUAGES = (
     "en", "bn", "da", "de", "es", "et", "fi", "fr", "hi", "hu", "it", "ja", "ko", "lt", "ms", "nb",
@@ -41,6 +43,7 @@ def write(model: JointModel, ground: Ground, *, folder: Path, quantised: bool) -
     graphs = {
         "text": text_model(model, quantised=quantised),
         "image": picture_model(model, ranges=ranges),
+        "places": places_model(model, quantised=quantised),
     }
     if model.fusion is not None:
         graphs["both"] = both_model(model, quantised=quantised)
@@ -55,10 +58,12 @@ def write(model: JointModel, ground: Ground, *, folder: Path, quantised: bool) -
 
 def describe(folder: Path, *, model: JointModel, quantised: bool) -> dict[str, object]:
     """Return what the reader needs to know, and the sums of all files."""
-    files = {}
+    files: dict[str, object] = {}
+    aside: dict[str, object] = {}
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
-        files[path.name] = {"bytes": len(data), "sha256": sha256(data).hexdigest()}
+        listed = aside if path.name in ASIDE else files
+        listed[path.name] = {"bytes": len(data), "sha256": sha256(data).hexdigest()}
     described: dict[str, object] = {
         "name": NAME,
         "dim": model.config.dim,
@@ -84,11 +89,13 @@ def describe(folder: Path, *, model: JointModel, quantised: bool) -> dict[str, o
         if quantised
         else {"text": "none", "image": "none", "experts": "none"},
         "files": files,
+        "aside": aside,
+        "places": list(PLACES),
     }
     if model.scorer is not None:
         described |= {
             "states": model.config.width,
-            "patches": PATCHES,
+            "patches": math.prod(PLACES),
             "pair_weight": PAIR_WEIGHT,
         }
     return described

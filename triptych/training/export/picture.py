@@ -63,6 +63,17 @@ def picture_model(model: JointModel, *, ranges: Mapping[int, Range] | None) -> o
     return graph.model(inputs=[pictures], outputs=outputs)
 
 
+def places_model(model: JointModel, *, quantised: bool) -> onnx.ModelProto:
+    """Return some of the places that a picture was read as, and their states, to `vectors`."""
+    graph, config = Graph(quantised=quantised), model.config
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["pictures", "places", width])
+        for name, width in (("read", config.channels), ("states", config.width))
+    ]
+    vectors = picture_vector(graph, "read", "states", model)
+    return graph.model(inputs=inputs, outputs={"vectors": (vectors, ["pictures", config.dim])})
+
+
 def picture_vector(graph: Graph, read: str, states: str, model: JointModel) -> str:
     """Unit rows of the mean patch and of what the heads look at."""
     head = model.head
