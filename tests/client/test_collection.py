@@ -17,10 +17,11 @@ from tests.retrieval.fakes import BLUE, GREEN, RED, encoded, paint, picture
 from triptych import connect, connect_async
 from triptych.client.collection import AsyncRemoteCollection, RemoteCollection
 from triptych.encoders.hashing import HashingEncoder
+from triptych.encoders.onnx import OnnxModel
 from triptych.errors import InvalidInput, NotFound, PictureError, RemoteError
 from triptych.filters import parse_filter
 from triptych.retrieval.collection import Collection
-from triptych.types import Item, Part
+from triptych.types import Hit, Item, Part
 
 pytest.importorskip("triptych.api.server")
 
@@ -125,6 +126,57 @@ def test_the_hits_are_those_of_a_collection_here(collection: Any, tmp_path: Path
         assert collection.facets(**facets) == here.facets(**facets)
         assert collection.facets("shop") == here.facets("shop")
         assert collection.count({"n": {"$gte": 30}}) == here.count({"n": {"$gte": 30}}) == 10
+
+
+def test_explanations_are_those_of_a_collection_here(collection: Any) -> None:
+    with Collection.open(":memory:", embedder=HashingEncoder(dim=64)) as here:
+        for one in (collection, here):
+            one.upsert(ITEMS)
+        for explain in (True, ["sea", "shoe"], "both", []):
+            asked = {"query": "red", "minus": "green", "explain": explain}
+            _same(collection.search(**asked), here.search(**asked))
+    with pytest.raises(InvalidInput):
+        collection.search("red", explain=3)
+
+
+@pytest.mark.parametrize("remote", [connect, connect_async])
+def test_heat_is_that_of_a_collection_here(remote: Callable[..., Any], tmp_path: Path) -> None:
+    items = [{"id": "sea", "image": picture(BLUE)}, {"id": "note", "text": "a shoe"}]
+    with (
+        served(tmp_path, "--model", "default") as url,
+        asyncio.Runner() as runner,
+        Collection.open(":memory:", embedder=OnnxModel.load()) as here,
+    ):
+        there = remote(url)
+        one = Awaited(there, runner) if remote is connect_async else there
+        one.create()
+        one.upsert(items)
+        here.upsert(items)
+        asked = {"query": "the sea", "explain": True}
+        _same(one.search(**asked), here.search(**asked))
+        assert any(hit.explanation.heat for hit in one.search(**asked))
+        one.close()
+
+
+def _same(found: list[Hit], expected: list[Hit]) -> None:
+    for hit, other in zip(found, expected, strict=True):
+        assert (hit.id, hit.score) == (other.id, pytest.approx(other.score, abs=1e-6))
+        one, two = hit.explanation, other.explanation
+        assert (one is None) == (two is None)
+        if one is None or two is None:
+            continue
+        assert one.shares == pytest.approx(two.shares, abs=1e-6)
+        assert (one.tier, one.note, set(one.stages_ms)) == (two.tier, two.note, set(two.stages_ms))
+        assert (one.heat is None) == (two.heat is None)
+        heats = [h for h in (one.heat, *one.words) if h is not None]
+        others = [h for h in (two.heat, *two.words) if h is not None]
+        for heat, another in zip(heats, others, strict=True):
+            np.testing.assert_allclose(heat.grid_RC, another.grid_RC, atol=1e-5)
+            assert heat.png[:4] == another.png[:4] == b"\x89PNG"
+        said = [
+            [(w.word, w.part, w.start, w.stop) for w in words] for words in (one.words, two.words)
+        ]
+        assert said[0] == said[1]
 
 
 def test_writing_again_replaces_and_adding_again_is_refused(collection: Any) -> None:

@@ -175,6 +175,40 @@ def test_words_alone_do_not_load_the_picture_tower() -> None:
     assert set(fresh._sessions) == {"text"}
 
 
+def test_all_places_together_are_the_picture(model: OnnxModel) -> None:
+    squares = next(model._squares(made_up_pictures(3)))
+    outputs = model._outputs("image", ["read", "states", "vectors"], pictures=squares)
+    together_NM = model._run("places", read=outputs[0], states=outputs[1])
+    np.testing.assert_allclose(together_NM, outputs[2], atol=1e-6)
+
+
+def test_what_a_place_loses_is_the_picture_less_what_is_left(model: OnnxModel) -> None:
+    pictures = made_up_pictures(3)
+    found = model.hidden_places(pictures)
+    (alone,) = model.hidden_places(pictures[1:2])
+    np.testing.assert_allclose(found[1], alone, atol=1e-6)
+    assert alone.shape == (7, 7, model.dim)
+    (whole_M,) = model.embed_pictures(pictures[1:2])
+    left_PM = whole_M - alone.reshape(49, -1)
+    np.testing.assert_allclose(np.linalg.norm(left_PM, axis=1), 1, atol=1e-4)
+    assert np.abs(alone).max() > 1e-3
+    assert model.hidden_places([]) == []
+
+
+def test_a_model_of_an_earlier_form_tells_no_places(tmp_path: Path) -> None:
+    shutil.copytree(DEFAULT_FOLDER, tmp_path / "model")
+    description = json.loads((tmp_path / "model" / "model.json").read_text())
+    known = fingerprint(description)
+    del description["aside"], description["places"]
+    (tmp_path / "model" / "model.json").write_text(json.dumps(description))
+    (tmp_path / "model" / "places.onnx").unlink()
+    earlier = OnnxModel.load(tmp_path / "model")
+    assert earlier.fingerprint == known
+    assert not earlier.has_places
+    with pytest.raises(NotAvailable, match="places"):
+        earlier.hidden_places(made_up_pictures(1))
+
+
 def test_the_files_are_what_the_fingerprint_says(model: OnnxModel) -> None:
     model.verify()
     assert len(model.fingerprint) == 64

@@ -17,7 +17,7 @@ from triptych.model import JointConfig, JointModel  # noqa: E402
 from triptych.moe.layer import MoEConfig  # noqa: E402
 from triptych.training.export import shared  # noqa: E402
 from triptych.training.export.fusion import both_model, pair_model  # noqa: E402
-from triptych.training.export.picture import picture_model  # noqa: E402
+from triptych.training.export.picture import picture_model, places_model  # noqa: E402
 from triptych.training.export.text import text_model  # noqa: E402
 from triptych.training.made_up import write_data  # noqa: E402
 
@@ -56,6 +56,7 @@ def folder(model: JointModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     graphs = {
         "text": text_model(model, quantised=False),
         "image": picture_model(model, ranges=None),
+        "places": places_model(model, quantised=False),
         "both": both_model(model, quantised=False),
         "pair": pair_model(model, quantised=False),
     }
@@ -100,6 +101,22 @@ def test_a_vector_is_torchs(model: JointModel, folder: Path, side: str) -> None:
         "image": lambda: run(folder, "image", "vectors", pictures=pictures()),
         "both": lambda: run(folder, "both", "vectors", text=read_text, picture=read_picture),
     }[side]()
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+def test_some_places_give_what_torch_makes_of_them_alone(model: JointModel, folder: Path) -> None:
+    kept = slice(5, 40)
+    with torch.inference_mode():
+        _, picture = states(model)
+        some = TokenStates(*(part[:, kept] for part in picture))
+        expected = model(None, some).emb_BM.numpy()
+    found = run(
+        folder,
+        "places",
+        "vectors",
+        read=run(folder, "image", "read", pictures=pictures())[:, kept],
+        states=run(folder, "image", "states", pictures=pictures())[:, kept],
+    )
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 

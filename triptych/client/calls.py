@@ -15,8 +15,7 @@ from triptych.client.outgoing import filter_json, item_line, part_json
 from triptych.errors import NotFound
 from triptych.filters import Filter, parse_filter
 from triptych.index.sqlite.records import Record
-from triptych.retrieval.arguments import as_ids, cosine, one_limit, share, whole
-from triptych.retrieval.explain import wanted_ids
+from triptych.retrieval.arguments import as_ids, cosine, one_limit, share, wanted_ids, whole
 from triptych.retrieval.prepare import AnyItem
 from triptych.retrieval.query import build_query
 from triptych.types import Hit, ImageSource, Item, Matrix, Part, Precision, Query

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any
 
 from triptych.errors import InvalidInput
@@ -17,6 +17,15 @@ def as_ids(ids: str | Iterable[str]) -> list[str]:
         if not isinstance(name, str):
             raise InvalidInput(f"An id is a string, got {name!r}.")
     return names
+
+
+def wanted_ids(explain: Any) -> Set[str] | bool:
+    """Return the ids of hits to explain, True for all; raises InvalidInput for anything else."""
+    if isinstance(explain, bool):
+        return explain
+    if not isinstance(explain, Iterable):
+        raise InvalidInput(f"explain is True, False or ids of hits, got {explain!r}.")
+    return frozenset(as_ids(explain))
 
 
 def whole(name: str, value: Any, *, least: int) -> int:

@@ -33,9 +33,9 @@ from triptych.index.sqlite.meta import Meta, peek
 from triptych.index.sqlite.records import FileState, KnownFile, Record
 from triptych.index.sqlite.store import Store
 from triptych.retrieval import late
-from triptych.retrieval.arguments import as_ids, cosine, one_limit, share, whole
+from triptych.retrieval.arguments import as_ids, cosine, one_limit, share, wanted_ids, whole
 from triptych.retrieval.builder import Builder
-from triptych.retrieval.explain import explained, wanted_ids
+from triptych.retrieval.explain import explained
 from triptych.retrieval.folder import STORE, check_not_gutted, make_folder
 from triptych.retrieval.live import LiveIndex
 from triptych.retrieval.models import Models, embed_asked, embed_items, holds_own_vectors

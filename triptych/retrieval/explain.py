@@ -9,9 +9,9 @@ P parts of a query, K hits, M embedding width, W words.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from triptych.embedder import Embedder
 from triptych.encoders.base import EmbeddingModel, Occlusion
 from triptych.encoders.pictures import load_picture
-from triptych.errors import CollectionDamaged, InvalidInput, NotFound
+from triptych.errors import CollectionDamaged, NotFound
 from triptych.retrieval.batching import BatchingModel
 from triptych.retrieval.heat import Word, heat, word_heats, words_of
 from triptych.retrieval.models import embed_asked, embed_items
@@ -43,26 +43,14 @@ class Stored(Protocol):
     def thumbnail(self, id: str) -> bytes | None: ...
 
 
-def wanted_ids(explain: bool | Iterable[str]) -> Set[str] | Literal[True, False]:
-    """Return the ids of hits to explain, True for all; raises InvalidInput for anything else."""
-    if isinstance(explain, bool):
-        return explain
-    if isinstance(explain, str):
-        return {explain}
-    wanted = list(explain) if isinstance(explain, Iterable) else [explain]
-    if not all(isinstance(id, str) for id in wanted):
-        raise InvalidInput(f"explain is True, False or ids of hits, got {explain!r}.")
-    return set(wanted)
-
-
 def explained(
-    stored: Stored, query: Query, look: Callable[[], list[Hit]], wanted: Set[str] | Literal[True]
+    stored: Stored, query: Query, look: Callable[[], list[Hit]], wanted: Set[str] | bool
 ) -> list[Hit]:
     """Return the hits that `look` finds, the wanted ones with their explanation."""
     for _ in range(_TRIES):
         with timed() as stages:
             hits = look()
-        chosen = [hit for hit in hits if wanted is True or hit.id in wanted]
+        chosen = hits if isinstance(wanted, bool) else [hit for hit in hits if hit.id in wanted]
         start = time.perf_counter()
         with timed():  # embedding a part again is no part of the search
             try:
