@@ -24,6 +24,7 @@ BENCHMARKS = [
     "serve",
     "uploads",
     "moe",
+    "pointing",
     "scenarios",
 ]
 ON_DEMAND = ["servers", "rerank", "alignment", "million", "rescoring", "ladder"]

@@ -173,7 +173,7 @@ def test_the_png_is_opaque_where_it_is_hot() -> None:
     alpha = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))[..., 3]
     assert alpha.shape == (16, 24)
     assert hottest(alpha) >= (8, 16)
-    assert alpha[:8, :8].max() == 0 < alpha[12, 12] < alpha[12, 20]
+    assert alpha[:6, :6].max() == 0 < alpha[12, 12] < alpha[12, 20]  # smooth towards warm ones
     nothing = Image.open(io.BytesIO(overlay(np.zeros_like(grid_RC)))).convert("RGBA")
     assert not np.asarray(nothing)[..., 3].any()
 

@@ -2,8 +2,7 @@
 
 store.sqlite   the truth, with pictures/ beside it for those that came as bytes
 index/         a saved index, a copy that is rebuilt where it is missing, old or damaged
-lock           held by the one process that writes; the others search, and follow what it writes
-writer.sock    where that process takes the writes of the others
+lock           held by the one process that writes; others search, and hand it theirs at writer.sock
 """
 
 from __future__ import annotations
@@ -19,13 +18,7 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 
 from triptych.encoders.base import EmbeddingModel
-from triptych.errors import (
-    CollectionBusy,
-    ModelMismatch,
-    NotAvailable,
-    NotFound,
-    TriptychError,
-)
+from triptych.errors import CollectionBusy, ModelMismatch, NotAvailable, NotFound, TriptychError
 from triptych.filters import Filter, parse_filter
 from triptych.index.plan import Budget
 from triptych.index.snapshot import Snapshots
