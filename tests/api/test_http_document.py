@@ -52,7 +52,7 @@ def test_the_walk_goes_as_it_is_printed(tmp_path: Path) -> None:
 
 def test_every_block_of_the_page_is_tried() -> None:
     assert len(CONSOLE) == 2, "the first holds commands of ours, see tests/test_docs.py"
-    assert len(JSON) == 4, "add the new block to the tests below"
+    assert len(JSON) == 5, "add the new block to the tests below"
 
 
 def test_the_error_is_as_printed(served: Live) -> None:
@@ -72,8 +72,20 @@ def test_the_search_is_taken_and_answered_as_printed(served: Live, red: bytes) -
         assert name in ("metadata", "score") or type(hit[name]) is type(value), name
 
 
+def test_a_hit_is_explained_as_printed(served: Live) -> None:
+    asked = {"query": "a red shoe", "explain": ["1"]}
+    found = served.json("POST", "/v1/collections/photos/search", asked)
+    (hit,) = [hit for hit in found["hits"] if hit["id"] == "1"]
+    assert JSON[3].keys() <= hit.keys()
+    assert [word["word"] for word in hit["word_heats"]] == ["a", "red", "shoe"]
+    (printed,) = JSON[3]["word_heats"]
+    assert hit["word_heats"][2].keys() == printed.keys()
+    assert hit["word_heats"][2]["start"] == len("a red ")
+    assert (hit["heat"].keys(), hit["note"]) == (JSON[3]["heat"].keys(), None)
+
+
 def test_the_embeddings_are_taken_as_printed(served: Live, red: bytes) -> None:
-    asked = filled(JSON[3], red)
+    asked = filled(JSON[4], red)
     assert asked["model"] == "default"
     found = served.json("POST", "/v1/embeddings", {**asked, "model": None})
     assert [one["index"] for one in found["data"]] == [0, 1, 2, 3]
