@@ -77,11 +77,8 @@ def test_a_hit_is_explained_as_printed(served: Live) -> None:
     found = served.json("POST", "/v1/collections/photos/search", asked)
     (hit,) = [hit for hit in found["hits"] if hit["id"] == "1"]
     assert JSON[3].keys() <= hit.keys()
-    assert [word["word"] for word in hit["word_heats"]] == ["a", "red", "shoe"]
-    (printed,) = JSON[3]["word_heats"]
-    assert hit["word_heats"][2].keys() == printed.keys()
-    assert hit["word_heats"][2]["start"] == len("a red ")
-    assert (hit["heat"].keys(), hit["note"]) == (JSON[3]["heat"].keys(), None)
+    # the model of this server tells no places; tests/client asks one that does
+    assert (hit["heat"], hit["word_heats"]) == (None, []) and hit["note"].endswith(".")
 
 
 def test_the_embeddings_are_taken_as_printed(served: Live, red: bytes) -> None:
