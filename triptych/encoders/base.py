@@ -130,8 +130,7 @@ def unit_rows(emb_NM: np.ndarray[Any, Any]) -> Matrix:
     """Rows scaled to unit length, as float32; raises InvalidInput on a zero or non-finite row."""
     emb_NM = np.ascontiguousarray(emb_NM, dtype=np.float32)
     # float64 for the norm: a row of 1e38 would overflow its own square
-    squares_NM = np.square(emb_NM, dtype=np.float64)
-    norm_N1 = np.sqrt(np.add.reduce(squares_NM, axis=1, keepdims=True))
+    norm_N1 = np.sqrt(np.einsum("nm,nm->n", emb_NM, emb_NM, dtype=np.float64))[:, None]
     if not np.isfinite(norm_N1).all():
         raise InvalidInput("A vector holds NaN or infinity, expected finite numbers.")
     if (norm_N1 < 1e-30).any():

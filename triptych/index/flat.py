@@ -22,6 +22,7 @@ from triptych.index.base import (
 from triptych.types import Matrix, Rows
 
 _FIRST = 16
+_GROWTH = 8  # what is not written to takes no memory; what is copied takes time
 
 
 class FlatIndex:
@@ -120,7 +121,7 @@ class FlatIndex:
 
     def _make_room(self, num: int) -> None:
         if num > len(self._rows_N):
-            room = max(num, 2 * len(self._rows_N))
+            room = max(num, _GROWTH * len(self._rows_N))
             spare_rows = np.empty(room, dtype=np.int64)
             spare = np.empty((room, self.dim), dtype=np.float32)
             spare_rows[: len(self)], spare[: len(self)] = (

@@ -153,7 +153,10 @@ class SegmentedIndex:
 
     def add(self, rows_N: Rows, vectors_NM: NDArray[Any]) -> None:
         vectors_NM = checked_vectors(vectors_NM, self._dim)
-        rows_N = checked_rows(rows_N, len(vectors_NM))
+        self.put(checked_rows(rows_N, len(vectors_NM)), vectors_NM)
+
+    def put(self, rows_N: Rows, vectors_NM: Matrix) -> None:
+        """Add or replace, what was checked before."""
         self._mark_removed(rows_N)
         self._delta.put(rows_N, vectors_NM)
 

@@ -213,7 +213,7 @@ class LiveIndex:
 
     def _apply(self, change: Change) -> None:
         self._index.remove(change.removed_N)
-        self._index.add(change.added_N, change.vectors_NM)
+        self._index.put(change.added_N, change.vectors_NM)  # as the store checked or verified it
         self.sequence, self._last_row = change.sequence, change.last_row
         if self.damaged:
             gone = set(change.removed_N.tolist())

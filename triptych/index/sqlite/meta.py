@@ -178,6 +178,14 @@ def read_state(connection: apsw.Connection) -> State:
         raise CollectionDamaged("The store does not say how many items it holds.") from None
 
 
+def read_sequence(connection: apsw.Connection) -> int:
+    """Return how many changes there have been; raises CollectionDamaged as `read_state` does."""
+    found = connection.execute("SELECT value FROM meta WHERE key = 'sequence'").get
+    if not isinstance(found, int):
+        raise CollectionDamaged("The store does not say how many changes there were.")
+    return found
+
+
 def read_history(connection: apsw.Connection) -> dict[str, tuple[int, int]]:
     """Return each epoch's first sequence and the one that the next began at (or stands at)."""
     query = "SELECT sequence, epoch FROM epochs ORDER BY rowid"

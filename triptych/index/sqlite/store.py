@@ -38,6 +38,7 @@ from triptych.index.sqlite.meta import (
     current_space,
     is_blank,
     read_epoch,
+    read_sequence,
     read_spaces,
     read_state,
     read_token_width,
@@ -159,15 +160,16 @@ class Store(Reader):
         self.lock()
         taking = pictures.taking(self._blobs, self._database, batch.values())
         with taking as gone, self._changing() as connection:
+            space = current_space(connection)
             if fingerprint is not None:
-                _check_fingerprint(connection, fingerprint)
+                _check_fingerprint(space, fingerprint)
             known = rows_by_id(connection, batch)
             if known and not replace:
                 names = ", ".join(repr(id) for id in list(known)[:3])
                 more = f" and {len(known) - 3} more" if len(known) > 3 else ""
                 raise InvalidInput(f"{names}{more} exist already.", hint="upsert replaces items.")
             gone += _hashes(connection, known.values())
-            return _changed(connection, list(known.values()), list(batch.values()))
+            return _changed(connection, space, list(known.values()), list(batch.values()))
 
     def delete(self, ids: Sequence[str]) -> Change:
         """Remove what is there of `ids`; the rest is no error. Works on a full disk as well."""
@@ -327,7 +329,7 @@ class Store(Reader):
                 values = (read_state(connection).sequence, epoch)
                 connection.execute("INSERT INTO epochs VALUES (?, ?)", values)
             yield connection
-            sequence = read_state(connection).sequence
+            sequence = read_sequence(connection)
         self._epoch, self._reached = epoch, sequence
         if self._generation is not None:
             write_generation(self._generation, Seen(sequence, self.meta.collection))
@@ -337,7 +339,7 @@ class Store(Reader):
         with taking as gone, self._transaction() as connection:
             known = list(rows_by_id(connection, ids).values())
             gone += _hashes(connection, known)
-            return _changed(connection, known, [])
+            return _changed(connection, current_space(connection), known, [])
 
 
 def _hashes(connection: apsw.Connection, rows: Iterable[int]) -> set[str]:
@@ -356,9 +358,8 @@ def _begin(database: Database, space: Space, token_width: int) -> None:
             lock.release()
 
 
-def _check_fingerprint(connection: apsw.Connection, fingerprint: str) -> None:
+def _check_fingerprint(space: Space, fingerprint: str) -> None:
     # inside of the transaction: the model may have been switched since the vectors were made
-    space = current_space(connection)
     if space.fingerprint != fingerprint:
         raise ModelMismatch(
             f"Got vectors of the model {fingerprint[:12]}, the collection holds those of "
@@ -367,9 +368,11 @@ def _check_fingerprint(connection: apsw.Connection, fingerprint: str) -> None:
         )
 
 
-def _changed(connection: apsw.Connection, gone: Sequence[int], new: Sequence[Entry]) -> Change:
-    """Take rows away and add items, in the current space."""
-    state, space = read_state(connection), current_space(connection)
+def _changed(
+    connection: apsw.Connection, space: Space, gone: Sequence[int], new: Sequence[Entry]
+) -> Change:
+    """Take rows away and add items, in the space that is searched."""
+    state = read_state(connection)
     sequence = state.sequence + (1 if gone or new else 0)
     drop_items(connection, gone)
     connection.executemany("INSERT INTO removed VALUES (?, ?)", [(sequence, row) for row in gone])
