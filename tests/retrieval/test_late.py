@@ -17,12 +17,13 @@ from tests.retrieval.fakes import BLUE, DIM, GREEN, RED, CountingModel, encoded,
 from triptych.encoders.base import LateInteraction
 from triptych.encoders.hashing import HashingEncoder
 from triptych.encoders.vectors import CallerVectors
-from triptych.errors import InvalidInput, ModelMismatch, NotAvailable
+from triptych.errors import CollectionDamaged, InvalidInput, ModelMismatch, NotAvailable
 from triptych.index.sqlite.pages import CHECKED
 from triptych.index.sqlite.tokens import from_bytes, in_bytes
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.folder import STORE
+from triptych.retrieval.folder import STORE, open_store
 from triptych.retrieval.late import max_similarities, query_tokens, stored_tokens
+from triptych.retrieval.portable import export_collection, import_collection
 from triptych.retrieval.repair import repair
 from triptych.retrieval.verify import verify
 from triptych.types import Item, Matrix, Part, Query
@@ -192,6 +193,35 @@ def test_reopened_it_keeps_what_it_is(tmp_path: Path) -> None:
         info = again.info()
         assert (info["token_width"], info["with_tokens"]) == (DIM, 20)
         assert info["token_bytes"] == 20 * 6 * DIM
+
+
+def test_they_travel_in_an_archive(tmp_path: Path) -> None:
+    with opened(tmp_path / "one") as collection:
+        collection.add(texts(20))
+        expected = [(hit.id, hit.score) for hit in collection.search("red car", rerank=20)]
+    store = open_store(tmp_path / "one")
+    export_collection(store, tmp_path / "file")
+    store.close()
+    archive = import_collection(tmp_path / "file", tmp_path / "other")
+    assert archive.token_width == DIM
+    with opened(tmp_path / "other", tokens=False) as again:
+        assert [(hit.id, hit.score) for hit in again.search("red car", rerank=20)] == expected
+        info = again.info()
+        assert (info["token_width"], info["with_tokens"]) == (DIM, 20)
+        assert info["token_bytes"] == 20 * 6 * DIM
+    assert verify(tmp_path / "other").ok
+
+
+def test_damaged_ones_are_not_exported(tmp_path: Path) -> None:
+    with opened(tmp_path / "one") as collection:
+        collection.add(texts(3))
+        with collection._store._changing() as connection:
+            connection.execute("UPDATE tokens SET states = zeroblob(length(states)) WHERE row = 2")
+    store = open_store(tmp_path / "one")
+    with pytest.raises(CollectionDamaged, match="token states of '001'"):
+        export_collection(store, tmp_path / "file")
+    store.close()
+    assert not (tmp_path / "file").exists()
 
 
 def test_a_second_process_hands_its_tokens_over(tmp_path: Path) -> None:

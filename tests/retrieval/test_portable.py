@@ -302,7 +302,7 @@ def column(name: str, values: Callable[[list[Any]], list[Any]]) -> Callable[[pa.
         (lambda table: table, {"model": None}),
         (lambda table: table, {"parts": []}),
         (lambda table: table, {"parts": [{"name": "../../x"}]}),
-        (lambda table: table, {"format": 3}),
+        (lambda table: table, {"format": 4}),
         (lambda table: table, {"surplus": 1}),
     ],
 )

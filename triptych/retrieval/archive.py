@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 from triptych.errors import CollectionDamaged, InvalidInput, NotAvailable, TriptychError
 from triptych.index.base import halved, unit_rows
 from triptych.index.sqlite.meta import PRECISIONS
-from triptych.index.sqlite.records import Entry, FileState, Picture, metadata_json
+from triptych.index.sqlite.records import Entry, FileState, Picture, Tokens, metadata_json
 from triptych.types import Precision
 
-FORMAT = 2  # of one with pictures; without it is as it was before there were some: 1
+FORMAT = 3  # of one with token states; without, and without pictures, as before there were: 2, 1
 MANIFEST = "manifest.json"
 
 PICTURES = "pictures/"
@@ -66,12 +66,14 @@ class Archive:
     created: float  # when the collection was made
     parts: tuple[Part, ...]
     pictures: int = 0  # as they were sent, equal ones once
+    token_width: int = 0  # of the token states in it; 0: there are none
 
 
-def schema(dim: int, precision: Precision, *, pictures: bool) -> pa.Schema:
+def schema(dim: int, precision: Precision, *, pictures: bool, token_width: int = 0) -> pa.Schema:
     """Return the columns of a part; `size` and `mtime_ns` are those of an indexed file.
 
-    With `pictures` a column names those that items were sent with.
+    With `pictures` a column names those that items were sent with, with a `token_width` one holds
+    their token states: rows of so many numbers of eight bits.
     """
     number = pa.float16() if precision == "fp16" else pa.float32()
     return pa.schema(
@@ -89,6 +91,7 @@ def schema(dim: int, precision: Precision, *, pictures: bool) -> pa.Schema:
             ("thumbnail", pa.binary()),
             ("exact", pa.string()),
             *([("picture", pa.string())] if pictures else []),
+            *([("tokens", pa.binary())] if token_width else []),
         ]
     )
 
@@ -111,9 +114,13 @@ def as_table(entries: Sequence[Entry], columns: pa.Schema) -> pa.Table:
 
 def manifest_bytes(archive: Archive) -> bytes:
     """Return the last member."""
-    body = {"format": FORMAT if archive.pictures else 1, **asdict(archive)}
-    if not archive.pictures:
-        del body["pictures"]
+    body = {"format": FORMAT, **asdict(archive)}
+    if not archive.token_width:
+        del body["token_width"]
+        body["format"] = 2
+        if not archive.pictures:
+            del body["pictures"]
+            body["format"] = 1
     return json.dumps(body | {"checksum": _checksum(body)}, indent=1).encode()
 
 
@@ -151,7 +158,12 @@ class ArchiveReader:
     def entries(self) -> Iterator[list[Entry]]:
         """Yield the items, some hundreds at a time; raises CollectionDamaged."""
         archive = self.archive
-        expected = schema(archive.dim, archive.precision, pictures=archive.pictures > 0)
+        expected = schema(
+            archive.dim,
+            archive.precision,
+            pictures=archive.pictures > 0,
+            token_width=archive.token_width,
+        )
         for part in self.archive.parts:
             try:
                 with self._opened(part.name) as raw, pq.ParquetFile(raw) as file:
@@ -160,7 +172,9 @@ class ArchiveReader:
                     if file.metadata.num_rows != part.items:
                         raise self._damaged(f"{part.name} has another number of items")
                     for batch in file.iter_batches(batch_size=_BATCH):
-                        yield _entries(batch)  # whose pictures are named, see `picture`
+                        yield _entries(
+                            batch, archive.token_width
+                        )  # whose pictures are named, see `picture`
             except TriptychError:
                 raise
             except (*_WRONG, OSError, RecursionError, pa.ArrowException):
@@ -204,7 +218,7 @@ class ArchiveReader:
     def _parsed(self, raw: bytes) -> Archive:
         try:
             body: dict[str, Any] = json.loads(raw)
-            if body["format"] not in (1, FORMAT):
+            if body["format"] not in (1, 2, FORMAT):
                 raise NotAvailable(
                     f"{self.path} has format {body['format']!r}, this Triptych reads {FORMAT}.",
                     hint="Run: pip install --upgrade triptych",
@@ -247,6 +261,7 @@ def _fields(entry: Entry) -> dict[str, Any]:
         "thumbnail": entry.thumbnail,
         "exact": json.dumps(exact) if exact else None,
         "picture": entry.picture.sha256 if entry.picture else None,
+        "tokens": None if entry.tokens is None else entry.tokens.tobytes(),
     }
 
 
@@ -254,7 +269,7 @@ def _valid(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _entries(batch: pa.RecordBatch) -> list[Entry]:
+def _entries(batch: pa.RecordBatch, token_width: int) -> list[Entry]:
     vectors = batch.column("vector")
     if vectors.null_count or vectors.values.null_count:
         raise ValueError("a vector is missing")
@@ -265,10 +280,11 @@ def _entries(batch: pa.RecordBatch) -> list[Entry]:
         raise ValueError("a vector has not the length 1")
     vectors_NM = unit_rows(numbers_NM) if numbers_NM.dtype == np.float16 else numbers_NM
     rows = batch.drop_columns(["vector"]).to_pylist()
-    return [_entry(row, vector_M) for row, vector_M in zip(rows, vectors_NM, strict=True)]
+    pairs = zip(rows, vectors_NM, strict=True)
+    return [_entry(row, vector_M, token_width) for row, vector_M in pairs]
 
 
-def _entry(row: Mapping[str, Any], vector_M: Any) -> Entry:
+def _entry(row: Mapping[str, Any], vector_M: Any, token_width: int) -> Entry:
     exact = json.loads(row["exact"]) if row["exact"] is not None else {}
     id, text, uri, root = (exact.get(name, row[name]) for name in _TEXTS)
     if not isinstance(id, str) or not all(isinstance(one, str | None) for one in (text, uri, root)):
@@ -291,13 +307,23 @@ def _entry(row: Mapping[str, Any], vector_M: Any) -> Entry:
         file=file,
         thumbnail=row["thumbnail"],
         picture=None if row.get("picture") is None else Picture(row["picture"], 0),
+        tokens=_tokens(row.get("tokens"), token_width),
     )
+
+
+def _tokens(raw: bytes | None, width: int) -> Tokens | None:
+    if raw is None:
+        return None
+    tokens_TW = np.frombuffer(raw, dtype=np.int8).reshape(-1, width)
+    if not len(tokens_TW) or not tokens_TW.any(axis=1).all():
+        raise ValueError("a token state points nowhere")
+    return tokens_TW
 
 
 def _typed(archive: Archive) -> Archive:
     """Return it; raises TypeError where a field has a wrong type or a value out of range."""
     texts = [archive.collection, archive.model, archive.fingerprint]
-    numbers = [archive.dim, archive.count, archive.pictures]
+    numbers = [archive.dim, archive.count, archive.pictures, archive.token_width]
     for part in archive.parts:
         texts += [part.name, part.sha256]
         numbers += [part.items, part.bytes]

@@ -123,6 +123,7 @@ def _written(store: Store, view: View, tar: tarfile.TarFile, progress: Progress 
         created=meta.created,
         parts=tuple(parts),
         pictures=len(sent),
+        token_width=view.token_width,
     )
     _add(tar, MANIFEST, manifest_bytes(archive))
     return archive
@@ -141,7 +142,10 @@ def _sent(store: Store, picture: Picture) -> bytes:
 def _parts(view: View) -> Iterator[tuple[bytes, int, list[Picture]]]:
     """Yield Parquet files, the number of items and the pictures of each, one in memory at most."""
     columns = schema(
-        view.space.dim, view.space.precision, pictures=pictures.size(view.connection)["count"] > 0
+        view.space.dim,
+        view.space.precision,
+        pictures=pictures.size(view.connection)["count"] > 0,
+        token_width=view.token_width,
     )
     # float compression gains little, and codes of a dictionary nothing
     settings = {"compression": "zstd", "use_dictionary": ["modality", "root"]}
@@ -217,6 +221,7 @@ def _fill(scratch: Path, reader: ArchiveReader, progress: Progress | None) -> No
         fingerprint=archive.fingerprint,
         dim=archive.dim,
         precision=archive.precision,
+        token_width=archive.token_width,
     )
     try:
         store.lock()

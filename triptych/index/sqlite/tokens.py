@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import apsw
 import numpy as np
 
-from triptych.errors import InvalidInput
+from triptych.errors import CollectionDamaged, InvalidInput
 from triptych.index.sqlite.records import Tokens, bound_checksum, shown
 from triptych.types import Matrix
 
@@ -75,6 +75,25 @@ def load(connection: apsw.Connection, rows: Sequence[int], width: int) -> Loaded
         else:
             states[row] = from_bytes(tokens_TW)
     return LoadedTokens(states, damaged)
+
+
+def stored(connection: apsw.Connection, rows: Sequence[int], width: int) -> dict[int, Tokens]:
+    """Return the bytes of those rows that have some, none where the width is 0.
+
+    Raises CollectionDamaged naming the first item whose states cannot be used.
+    """
+    found: dict[int, Tokens] = {}
+    query = f"{_SELECTED} WHERE tokens.row = ?"
+    asked = [(row,) for row in rows] if width else []
+    for row, id, item, raw, expected in connection.executemany(query, asked):
+        tokens_TW = verified(item, raw, expected, width)
+        if tokens_TW is None:
+            raise CollectionDamaged(
+                f"The token states of {shown(id)!r} are damaged on disk.",
+                hint="Delete the item, or add it again.",
+            )
+        found[row] = tokens_TW
+    return found
 
 
 def verified(item: Any, raw: Any, expected: Any, width: int) -> Tokens | None:
