@@ -172,9 +172,8 @@ class ArchiveReader:
                     if file.metadata.num_rows != part.items:
                         raise self._damaged(f"{part.name} has another number of items")
                     for batch in file.iter_batches(batch_size=_BATCH):
-                        yield _entries(
-                            batch, archive.token_width
-                        )  # whose pictures are named, see `picture`
+                        # their pictures are named only, see `picture`
+                        yield _entries(batch, archive.token_width)
             except TriptychError:
                 raise
             except (*_WRONG, OSError, RecursionError, pa.ArrowException):
