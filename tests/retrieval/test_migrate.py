@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from tests.retrieval.migrating import (
 )
 from triptych.encoders.onnx import OnnxModel
 from triptych.errors import InvalidInput, ModelMismatch, NotAvailable, NotFound
+from triptych.index.snapshot import Snapshots
 from triptych.index.sqlite.store import Store
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import STORE
@@ -152,6 +154,35 @@ def test_every_answer_meanwhile_is_the_old_one_or_the_new_one(
         assert [one for one in seen if one not in (*old, *new)] == []
         assert set(old) | set(new) == set(seen)
         assert answers(follower) == answers(collection) == new
+
+
+def test_a_switch_and_a_build_in_the_background_do_not_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, switched = threading.Event(), threading.Event()
+    build, switch = Snapshots.build, Store.switch
+
+    def slow(self: Snapshots, *args: Any, **options: Any) -> Any:
+        if threading.current_thread().name == "build":
+            started.set()
+            switched.wait(20)
+        return build(self, *args, **options)
+
+    def noticed(self: Store, space: Any) -> None:
+        switch(self, space)
+        switched.set()
+
+    monkeypatch.setattr(Snapshots, "build", slow)
+    monkeypatch.setattr(Store, "switch", noticed)
+    collection = open_here(tmp_path / "c", index="hnsw")
+    collection.add(words(400))
+    assert started.wait(20)
+    migrating = threading.Thread(target=migrate, args=(collection, OTHERS[0]), daemon=True)
+    migrating.start()
+    migrating.join(60)
+    assert not migrating.is_alive(), "each waits for what the other holds"
+    assert collection.embedder.fingerprint == OTHERS[0].fingerprint
+    collection.close()
 
 
 @pytest.mark.parametrize("model", OTHERS, ids=lambda model: model.name)

@@ -144,6 +144,7 @@ class _Migration:
             self._fill(space)
         while not self._switched(space):
             self._fill(space)
+        self._spaces.build()
 
     def _switched(self, space: Space) -> bool:
         """Catch up and switch; False where another process has written in between."""

@@ -100,6 +100,10 @@ class Spaces:
         """
         self._writer.switch(space, from_thumbnails=from_thumbnails)
 
+    def build(self) -> None:
+        """Build the index of what is searched, where this process writes; not while `holding`."""
+        self._writer.build()
+
     def drop(self, space: Space) -> None:
         """Delete a space that is not searched; `compact` gives its bytes back."""
         self._writer.drop_space(space)

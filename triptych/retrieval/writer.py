@@ -132,25 +132,30 @@ class Writer:
         )
 
     def switch(self, space: Space, *, from_thumbnails: bool) -> None:
-        """Search this space from now on, and build its index.
+        """Search this space from now on; `build` its index afterwards.
 
         The last few vectors are made here, `from_thumbnails` where a picture is lost. Raises
         InvalidInput while an item has no vector in it, ModelMismatch without its model.
         """
 
-        def here() -> bool:
+        def here() -> None:
             self._finish(self._known(space.space), from_thumbnails)
             if len(self._store.missing(space, limit=1)) == 0:
                 self._builder.withdraw()
             self._store.switch(space)
             self._live.refresh()
-            return True
 
-        def there(other: RemoteWriter) -> bool:
+        def there(other: RemoteWriter) -> None:
             other.switch(space.space, from_thumbnails=from_thumbnails)
-            return False
 
-        if self._do(here, there, poke=False):
+        self._do(here, there, poke=False)
+
+    def build(self) -> None:
+        """Build the index where this process writes and it lacks something.
+
+        Not while `holding`: a build in the background, which it waits for, waits for the holder.
+        """
+        if self._ready:
             self._builder.build()
 
     def drop_space(self, space: Space) -> None:
@@ -242,6 +247,7 @@ class Writer:
             case SwitchSpace():
                 space = self._known(request.space)
                 self.switch(space, from_thumbnails=request.from_thumbnails)
+                self.build()
                 number = request.space
             case DropSpace():
                 self.drop_space(self._known(request.space))
