@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from PIL import Image
 
 import triptych
 from tests.api.live import Live, serving
+
+os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"  # read at import: no test calls anybody
 
 
 @pytest.fixture(scope="session")
