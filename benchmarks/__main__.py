@@ -25,6 +25,7 @@ BENCHMARKS = [
     "uploads",
     "moe",
     "pointing",
+    "page",
     "scenarios",
 ]
 ON_DEMAND = ["servers", "rerank", "alignment", "million", "rescoring", "ladder"]

@@ -4,15 +4,19 @@ import { ask, within } from "/page/api.js";
 const FIRST = 50;
 const PAGE = 200;
 const MOST = 10000;
+const AT_ONCE = 2; // pages on their way; those asked for last come first
 
 export class Asking {
   #turn = null;
   #pages = new Set();
+  #wanted = [];
+  #running = 0;
 
   async search(name, query, count) {
     this.stop();
     this.#turn = new AbortController();
     this.#pages.clear();
+    this.#wanted = [];
     Object.assign(this, { name, query, signal: this.#turn.signal, parts: query.parts().map((part) => ({ ...part })) });
     const start = performance.now();
     const reply = await this.#fetch({ limit: FIRST, offset: 0 });
@@ -22,11 +26,19 @@ export class Asking {
     return { hits, total, ms: performance.now() - start, ...shown };
   }
 
-  /** Return the hits of the page that holds `index`, null where it is on its way already. */
-  async page(index) {
-    const page = Math.floor((index - FIRST) / PAGE);
-    if (page < 0 || this.#pages.has(page)) return null;
-    this.#pages.add(page);
+  /** Hand `take` the hits of every page that the ranges touch and that has not come yet. */
+  async pages(ranges, take) {
+    const pages = ranges.flatMap(([first, last]) => pagesOf(first, Math.min(last, MOST)));
+    this.#wanted = pages.filter((page) => !this.#pages.has(page));
+    while (this.#wanted.length && this.#running < AT_ONCE) {
+      const page = this.#wanted.shift();
+      this.#pages.add(page);
+      this.#running++;
+      try { take(await this.#page(page)); } finally { this.#running--; }
+    }
+  }
+
+  async #page(page) {
     const offset = FIRST + page * PAGE;
     const limit = Math.min(PAGE, MOST - offset);
     const { hits } = await (await this.#fetch({ limit, offset })).json();
@@ -46,4 +58,10 @@ export class Asking {
     const json = this.query.body(more);
     return ask(`${within(this.name)}/search`, { method: "POST", json, signal: this.signal });
   }
+}
+
+function pagesOf(first, last) {
+  const pages = [];
+  for (let page = Math.max(0, Math.floor((first - FIRST) / PAGE)); FIRST + page * PAGE < last; page++) pages.push(page);
+  return pages;
 }

@@ -4,7 +4,8 @@ import { make, titleOf } from "/page/dom.js";
 
 const GAP = 14;
 const CAPTION = 32;
-const SPARE = 1.0; // windows above and below that are ready
+const SPARE = 1.5; // windows above and below whose tiles are ready
+const AHEAD = 200; // hits below and above them that are asked for
 
 export class Grid {
   #tiles = new Map(); // index to element
@@ -28,8 +29,7 @@ export class Grid {
   get hits() { return this.#spare; }
 
   show(name, hits, total, showScore) {
-    for (const tile of this.#tiles.values()) tile.remove();
-    this.#tiles.clear();
+    for (const index of this.#tiles.keys()) this.#drop(index);
     Object.assign(this, { name, total, showScore });
     this.#spare = hits;
     this.#focus = 0;
@@ -40,7 +40,7 @@ export class Grid {
     hits.forEach((hit, at) => { this.#spare[offset + at] = hit; });
     this.total = total;
     for (const [index, tile] of this.#tiles) {
-      if (index >= offset && tile.dataset.empty) { tile.remove(); this.#tiles.delete(index); }
+      if (tile.dataset.empty && this.#spare[index]) this.#drop(index);
     }
     this.#measure();
   }
@@ -66,17 +66,18 @@ export class Grid {
     const first = Math.max(0, Math.floor((top - spare) / this.#height) * this.#columns);
     const last = Math.min(this.total, Math.ceil((top + innerHeight + spare) / this.#height) * this.#columns);
     for (const [index, tile] of this.#tiles) {
-      if ((index < first || index >= last) && !tile.contains(document.activeElement)) {
-        tile.remove();
-        this.#tiles.delete(index);
-      }
+      if ((index < first || index >= last) && !tile.contains(document.activeElement)) this.#drop(index);
     }
-    let missing = -1;
-    for (let index = first; index < last; index++) {
-      if (!this.#spare[index] && missing < 0) missing = index;
-      if (!this.#tiles.has(index)) this.#add(index);
-    }
-    if (missing >= 0) this.more(missing, last);
+    for (let index = first; index < last; index++) if (!this.#tiles.has(index)) this.#add(index);
+    this.more(first, Math.min(this.total, last + AHEAD), Math.max(0, first - AHEAD));
+  }
+
+  #drop(index) {
+    const tile = this.#tiles.get(index);
+    // an <img> that is gone goes on loading, before those that are in view
+    tile.querySelector("img")?.removeAttribute("src");
+    tile.remove();
+    this.#tiles.delete(index);
   }
 
   #add(index) {

@@ -74,13 +74,12 @@ async function search() {
   });
 }
 
-async function more(index, last) {
-  if (grid.showScore) await guarded(async () => {
-    for (let at = index; at < last; at += 200) {
-      const page = await asking.page(at);
-      if (page) grid.append(page.hits, page.offset, page.isLast ? page.offset + page.hits.length : grid.total);
-    }
-  });
+async function more(first, last, before) {
+  if (!grid.showScore) return;
+  // what is in view, then what comes next, then what was passed
+  const ranges = [[first, last], [before, first]];
+  await guarded(() => asking.pages(ranges, ({ hits, offset, isLast }) =>
+    grid.append(hits, offset, isLast ? offset + hits.length : grid.total)));
 }
 
 async function explain(hit, index) {
