@@ -36,7 +36,7 @@ def test_a_run_ends_with_an_artefact_that_agrees_with_torch(data: Path, tmp_path
         assert report["alone_float32"][f"{side}_difference"] <= 1e-5
         assert report["alone_eight_bits"][side] >= 0.9999
     names = {file.name for file in (tmp_path / "artefact").iterdir()}
-    graphs = {"text.onnx", "image.onnx", "both.onnx", "pair.onnx", "shared.bin"}
+    graphs = {"text.onnx", "image.onnx", "both.onnx", "pair.onnx", "places.onnx", "shared.bin"}
     assert names == graphs | {"tokenizer.json.gz", "model.json", "MODEL_CARD.md"}
     for stage in stages:
         assert (tmp_path / f"{stage.name}.png").stat().st_size > 1000
