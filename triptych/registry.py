@@ -50,7 +50,7 @@ class Registry:
                 f'Run: pip install "triptych[{extra}]"' if extra else f"Run: pip install {missing}"
             )
             raise NotAvailable(
-                f"{self.kind.capitalize()} {name!r} needs {missing!r}.", hint=hint
+                f"{self.kind[:1].upper()}{self.kind[1:]} {name!r} needs {missing!r}.", hint=hint
             ) from None
 
     def _all(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ composed query are chosen on as many products of its train split. Customers are 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -123,7 +124,7 @@ def _chosen_on_train() -> tuple[float, tuple[float, float]]:
     with _collection(stock, "image") as pictures:
 
         def rate(weight: float, share: float) -> float:
-            ask = lambda wish: _both(wish, weight, weight * share)  # noqa: E731
+            ask = partial(_both, weight=weight, own=weight * share)
             return _found(pictures, stock, wished, ask).hit_rate()
 
         plain = max(WEIGHTS, key=lambda weight: rate(weight, 0.0))

@@ -17,6 +17,10 @@ import httpx2
 import pytest
 
 from tests.api.conftest import png
+from triptych.api.catalog import Catalog
+from triptych.api.follower import FollowConfig, Follower
+from triptych.errors import InvalidInput
+from triptych.settings import Settings
 
 KEY = "k" * 40
 
@@ -173,3 +177,24 @@ def test_no_search_fails_while_states_are_switched(tmp_path: Path, ports: tuple[
             seen.add(len(reply.json().get("hits", ())))
         assert statuses == {200}
         assert len(seen) > 1, "no state was switched"
+
+
+def test_one_that_cannot_be_copied_keeps_back_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = Catalog(Settings(data=tmp_path), models=("hashing:64",))
+    follower = Follower(FollowConfig(url="http://127.0.0.1:1"), catalog=catalog)
+    copied: list[str] = []
+
+    def copy(library: Any, tenant: str, name: str) -> None:
+        if name == "b":
+            raise InvalidInput("This archive is broken.")
+        copied.append(name)
+
+    said = {"tenant": "default", "generations": dict.fromkeys("abc", "1")}
+    monkeypatch.setattr(follower, "_json", lambda path: said)
+    monkeypatch.setattr(follower, "_copy", copy)
+    with pytest.raises(InvalidInput, match="broken"):
+        follower.look()
+    assert copied == ["a", "c"]
+    assert not follower.has_all()

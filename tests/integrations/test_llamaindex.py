@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,27 @@ async def test_awaiting_does_the_same(collection: Any, store: TriptychVectorStor
     result = await store.aquery(VectorStoreQuery(query_str="pears", similarity_top_k=1))
     assert result.ids == ["more"]
     assert (await TriptychRetriever(collection).aretrieve("pears"))[0].node_id == "more"
+
+
+@pytest.mark.anyio
+async def test_deleting_and_getting_leave_the_loop_free(
+    store: TriptychVectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    for name in ("delete_nodes", "get_nodes", "delete"):
+        done = getattr(TriptychVectorStore, name)
+
+        def noted(self: Any, *args: Any, done: Any = done) -> Any:
+            threads.append(threading.current_thread())
+            return done(self, *args)
+
+        monkeypatch.setattr(TriptychVectorStore, name, noted)
+    (found,) = await store.aget_nodes(["red"])
+    assert found.node_id == "red"
+    await store.adelete_nodes(["red"])
+    await store.adelete("book")
+    assert [one.node_id for one in await store.aget_nodes()] == ["blue"]
+    assert len(threads) == 4 and threading.main_thread() not in threads
 
 
 def test_queries_modes_and_filters(store: TriptychVectorStore) -> None:

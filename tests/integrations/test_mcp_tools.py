@@ -170,3 +170,13 @@ def test_any_item_is_stored_or_refused(tools: Tools, given: Any) -> None:
         tools.call("add", {"items": given})
     except InvalidInput as error:
         assert str(error)
+
+
+def test_a_server_behind_is_for_one_tenant_alone() -> None:
+    with triptych.open(":memory:", model="hashing:64") as collection:
+        tools = Tools(Remote(collection, "default"), McpConfig())
+        assert tools.call("list", {}).said == {"collections": ["default"]}
+        assert tools.call("list", {}, tenant="other").said == {"collections": []}
+        with pytest.raises(NotFound) as caught:
+            tools.call("count", {}, tenant="other")
+    assert caught.value.hint is None

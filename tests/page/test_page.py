@@ -98,6 +98,20 @@ def test_an_explanation_and_a_region(page: Page) -> None:
     expect(page.locator("#chips li").last).to_contain_text("Region")
 
 
+def test_a_picture_that_is_found_again_is_not_fetched_again(
+    page: Page, requests: list[str]
+) -> None:
+    page.fill("#words", "red")
+    page.wait_for_selector(".score")
+    before = page.locator("#grid img").count()
+    scores = page.locator(".score").all_text_contents()
+    fetched = [one for one in requests if one.endswith("/image")]
+    page.fill("#words", "a green shape")
+    expect(page.locator(".score").first).not_to_have_text(scores[0])
+    assert page.locator("#grid img").count() == before > 9
+    assert [one for one in requests if one.endswith("/image")] == fetched
+
+
 def test_more_like_this(page: Page) -> None:
     page.get_by_role("button", name="orange circle").click()
     page.get_by_role("button", name="More like this").click()

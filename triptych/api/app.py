@@ -72,6 +72,12 @@ def build(settings: Settings, config: ServerConfig, access: Access) -> Applicati
     api.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
     api.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
     api.add_exception_handler(Exception, _unknown)
+    return behind_edge(api, rooms, access)
+
+
+def behind_edge(api: Starlette, rooms: Rooms, access: Access) -> Application:
+    """Return the application to which nobody gets without a key, Host and Origin that will do."""
+    config = rooms.config
     edge = Edge(
         api,
         access=access,

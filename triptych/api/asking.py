@@ -111,7 +111,8 @@ class Asking:
     def _worded(self, answers: Answers, query: Query, asked: SearchOptions) -> Found:
         """Return the answer to a question that has one spelling, however it was put."""
         question = question_of(query, _options(asked))
-        if question is not None and answers.asked is not None:
+        assert question is not None, "all questions without a spelling would be one"
+        if answers.asked is not None:
             answers.asked(question)
         found = self._remembered(answers, question, lambda: query, asked)
         return replace(found, key=found.key and found.key._replace(question=question))

@@ -202,7 +202,7 @@ class Catalog:
             try:
                 with self.answering(path.parent.parent.name, path.parent.name):
                     pass
-            except TriptychError:
+            except (TriptychError, OSError):
                 logger.warning("%s was not made ready", path.parent, exc_info=True)
 
     def close(self) -> None:

@@ -89,11 +89,17 @@ class Follower:
         said = self._json("/v1/generations")
         tenant, wanted = str(said["tenant"]), dict(said["generations"])
         library = self._catalog.settings.library(tenant)
+        failed: Exception | None = None  # one that cannot be copied does not keep back the others
         for name, generation in wanted.items():
             if _noted(library.path(name)) != generation:
-                self._copy(library, tenant, name)
+                try:
+                    self._copy(library, tenant, name)
+                except (TriptychError, *_ODD) as error:
+                    failed = error
         for name in set(library.list()) - set(wanted):
             self._catalog.drop(tenant, name)
+        if failed is not None:
+            raise failed
         self._as_of, self._has_all = began, True
 
     def _run(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
-from triptych.cli.failures import print_failures
+from triptych.cli.failures import counted, print_failures
 from triptych.cli.search import printable
 from triptych.retrieval.rag.intake import DocumentReport, IntakeOptions, index_documents
 from triptych.retrieval.rag.searchable import Searchable
@@ -40,15 +40,7 @@ def index_documents_with_bar(
 
 
 def _summary(report: DocumentReport) -> str:
-    counts = {
-        "added": report.added,
-        "updated": report.updated,
-        "unchanged": report.unchanged,
-        "removed": report.removed,
-        "left out": report.failed,
-    }
-    said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
     made = (
         f": {report.passages:,} passages, {report.pictures:,} pictures" if report.passages else ""
     )
-    return f"{said or 'no documents'} in {report.seconds:.1f} s{made}"
+    return f"{counted(report) or 'no documents'} in {report.seconds:.1f} s{made}"

@@ -1,4 +1,4 @@
-"""What was left out, on the screen and in the file that `--report` names."""
+"""What came of a run and what was left out: on the screen, and in the file of `--report`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from triptych.cli.search import printable
 from triptych.errors import InvalidInput, NotAvailable
 from triptych.retrieval.ingest.offers import Failure
 
+if TYPE_CHECKING:
+    from triptych.retrieval.ingest.run import IngestReport
+    from triptych.retrieval.rag.intake import DocumentReport
+
+_COUNTED = {
+    "added": "added",
+    "updated": "updated",
+    "unchanged": "unchanged",
+    "removed": "removed",
+    "left out": "failed",
+}
 _NAMED = 20  # on the screen; --report has them all
 _FIELDS = ("source", "place", "id", "code", "reason")
 
@@ -67,3 +79,9 @@ def print_failures(failures: Sequence[Failure], *, count: int) -> None:
     more = count - min(len(failures), _NAMED)
     if more:
         print(f"  ... and {more:,} more, all of them with --report FILE", file=sys.stderr)
+
+
+def counted(report: IngestReport | DocumentReport) -> str:
+    """Return the counts that are not 0, like `812 added, 3 left out`."""
+    counts = {shown: getattr(report, name) for shown, name in _COUNTED.items()}
+    return ", ".join(f"{count:,} {shown}" for shown, count in counts.items() if count)

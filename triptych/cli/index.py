@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from triptych.cli.command import add_collection_option, collection_folder, whole_number
 from triptych.cli.documents import index_documents_with_bar
-from triptych.cli.failures import failure_log, print_failures
+from triptych.cli.failures import counted, failure_log, print_failures
 from triptych.cli.search import printable
 from triptych.encoders.pictures import PictureLimits
 from triptych.errors import InvalidInput
@@ -164,14 +164,6 @@ def index_with_bar(
 
 def summary(report: IngestReport) -> str:
     """Return a line like `812 added, 3 left out in 10.0 s (81 a second)`."""
-    counts = {
-        "added": report.added,
-        "updated": report.updated,
-        "unchanged": report.unchanged,
-        "removed": report.removed,
-        "left out": report.failed,
-    }
-    said = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "no items"
     written = report.added + report.updated
     rate = f" ({written / report.seconds:,.0f} a second)" if written and report.seconds else ""
-    return f"{said} in {report.seconds:.1f} s{rate}"
+    return f"{counted(report) or 'no items'} in {report.seconds:.1f} s{rate}"

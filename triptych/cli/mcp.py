@@ -14,7 +14,7 @@ from triptych.registry import Registry
 from triptych.settings import Settings
 
 PARTS = Registry(
-    "part of the MCP server",
+    "MCP part",
     {
         "config": "triptych.integrations.mcp_tools:McpConfig",
         "stdio": "triptych.integrations.mcp:start_stdio",

@@ -6,6 +6,7 @@ over the store needs no embedding model (`MockEmbedding(1)` stands for one).
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -88,6 +89,10 @@ class TriptychVectorStore(BasePydanticVectorStore):
         """Delete all nodes of a document."""
         self._delete_where({_DOCUMENT: ref_doc_id})
 
+    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Delete as `delete` does, in a thread: it takes several calls."""
+        await asyncio.to_thread(self.delete, ref_doc_id)
+
     def delete_nodes(
         self,
         node_ids: list[str] | None = None,
@@ -100,6 +105,15 @@ class TriptychVectorStore(BasePydanticVectorStore):
         else:
             self._collection.delete(node_ids or [])
 
+    async def adelete_nodes(
+        self,
+        node_ids: list[str] | None = None,
+        filters: MetadataFilters | None = None,
+        **delete_kwargs: Any,
+    ) -> None:
+        """Delete as `delete_nodes` does, in a thread."""
+        await asyncio.to_thread(self.delete_nodes, node_ids, filters)
+
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
@@ -108,6 +122,12 @@ class TriptychVectorStore(BasePydanticVectorStore):
             return [node(one) for one in self._collection.get(node_ids) if one is not None]
         found = listed(self._collection, to_filter(filters))
         return [node(one) for one in found if node_ids is None or one.id in set(node_ids)]
+
+    async def aget_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+    ) -> list[BaseNode]:
+        """Return what `get_nodes` does, from a thread."""
+        return await asyncio.to_thread(self.get_nodes, node_ids, filters)
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Return the nearest nodes, best first; similarities are cosines."""

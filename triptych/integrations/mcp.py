@@ -29,13 +29,10 @@ from mcp_types import (
 from starlette.applications import Starlette
 
 from triptych.api.access import Access
-from triptych.api.app import Application, build_rooms
+from triptych.api.app import Application, behind_edge, build_rooms
 from triptych.api.call import KEY
 from triptych.api.catalog import Catalog
 from triptych.api.config import ServerConfig
-from triptych.api.edge import Edge
-from triptych.api.logs import AccessLog
-from triptych.api.origin import OriginCheck
 from triptych.api.server import HttpServer, configured, serve
 from triptych.errors import NotFound, TriptychError
 from triptych.integrations.mcp_tools import McpConfig, Shelf, Shown, Tools, picture_block
@@ -52,7 +49,10 @@ _INSTRUCTIONS = (
 
 
 class Remote:
-    """One collection of a server, under the name that it has there."""
+    """One collection of a server, under the name that it has there, for the tenant `default`.
+
+    All who come this way come with one key: another tenant would see what is not its own.
+    """
 
     def __init__(self, source: Source, name: str) -> None:
         self._source, self._name = source, name
@@ -60,13 +60,15 @@ class Remote:
     @contextmanager
     def using(self, tenant: str, name: str) -> Iterator[Source]:
         """Yield it; raises NotFound for any other name."""
-        if name != self._name:
-            raise NotFound(f"There is no collection {name!r:.80}.", hint=f"Use {self._name!r}.")
+        known = self.names(tenant)
+        if name not in known:
+            hint = f"Use {self._name!r}." if known else None
+            raise NotFound(f"There is no collection {name!r:.80}.", hint=hint)
         yield self._source
 
     def names(self, tenant: str) -> list[str]:
-        """Return its name."""
-        return [self._name]
+        """Return its name, to whom it is for."""
+        return [self._name] if tenant == "default" else []
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -184,20 +186,7 @@ class McpHttpServer(HttpServer):
             await asyncio.to_thread(rooms.pool.close)
             await asyncio.to_thread(rooms.catalog.close)
 
-        api = Starlette(routes=inner.routes, lifespan=lifespan)
-        edge = Edge(
-            api,
-            access=access,
-            origins=OriginCheck(
-                any_host=not access.open, hosts=config.allow_hosts, origins=config.allow_origins
-            ),
-            metrics=rooms.metrics,
-            log=AccessLog(config.log),
-            health=rooms.health,
-            answer_time=config.times.answer,
-            shortcut=rooms.shortcut,
-        )
-        return Application(asgi=edge, api=api, rooms=rooms)
+        return behind_edge(Starlette(routes=inner.routes, lifespan=lifespan), rooms, access)
 
 
 def _shelf(settings: Settings, config: McpConfig, source: Source | None) -> Shelf:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
+from triptych.api.config import Limits
 from triptych.encoders.pictures import PictureLimits, load_picture
 from triptych.errors import InvalidInput, NotFound, PictureError
 from triptych.integrations.sources import Source
@@ -47,9 +48,7 @@ class McpConfig:
     items: int = 256
     chars: int = 200_000  # of a text
     shown: int = 10  # pictures in one answer
-    picture: PictureLimits = field(
-        default_factory=lambda: PictureLimits(max_bytes=10 * 2**20, max_pixels=25_000_000)
-    )
+    picture: PictureLimits = field(default_factory=lambda: Limits().picture)  # as over HTTP
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from tests.retrieval.rag import pdfs
-from triptych.retrieval.rag.document import DocumentError, DocumentLimits, Note, Page
+from triptych.retrieval.rag.document import DocumentError, DocumentLimits, Note, Page, Reader
 from triptych.retrieval.rag.html import read_html
 from triptych.retrieval.rag.markdown import read_markdown
 from triptych.retrieval.rag.pdf import read_pdf
@@ -12,7 +12,7 @@ from triptych.retrieval.rag.pdf import read_pdf
 LIMITS = DocumentLimits()
 
 
-def the_page(reader, data: bytes) -> Page:  # type: ignore[no-untyped-def]
+def the_page(reader: Reader, data: bytes) -> Page:
     (page,) = reader(data, LIMITS, lambda note: None)
     return page
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
@@ -21,6 +22,7 @@ from triptych.retrieval.portable import export_collection
 
 router = APIRouter(tags=["follow"], responses=ERRORS)
 
+_JSON = "application/json"
 _LONGEST = 3_600.0  # seconds that writing an archive may take
 _SCRATCH = ".exports"
 
@@ -49,9 +51,6 @@ async def export(name: CollectionName, caller: Reader, server: Server) -> Respon
     )
 
 
-_JSON = "application/json"
-
-
 def _generations(server: Rooms, tenant: str) -> dict[str, str]:
     found = {}
     for name in server.catalog.names(tenant):
@@ -63,6 +62,7 @@ def _generations(server: Rooms, tenant: str) -> dict[str, str]:
 def _export(server: Rooms, tenant: str, name: str) -> tuple[Path, str]:
     scratch = server.catalog.settings.data / _SCRATCH
     scratch.mkdir(exist_ok=True)
+    _sweep(scratch)
     path = scratch / f"{secrets.token_hex(8)}.tar"
     with server.catalog.using(tenant, name) as collection:
         generation = collection.generation  # before: what is exported is as new, or newer
@@ -73,3 +73,11 @@ def _export(server: Rooms, tenant: str, name: str) -> tuple[Path, str]:
         finally:
             store.close()
     return path, generation
+
+
+def _sweep(scratch: Path) -> None:
+    """Delete what a server that was killed has left; other servers may be sending the rest."""
+    for path in scratch.iterdir():
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > 2 * _LONGEST:
+                path.unlink()

@@ -10,6 +10,7 @@ const AHEAD = 200; // hits below and above them that are asked for
 export class Grid {
   #tiles = new Map(); // index to element
   #spare = []; // hits by index
+  #kept = new Map(); // while new hits are shown: pictures that were there, by id
   #columns = 1;
   #side = 180;
   #focus = 0;
@@ -29,11 +30,25 @@ export class Grid {
   get hits() { return this.#spare; }
 
   show(name, hits, total, showScore) {
+    const kept = name === this.name ? this.#takeImages() : new Map();
     for (const index of this.#tiles.keys()) this.#drop(index);
     Object.assign(this, { name, total, showScore });
     this.#spare = hits;
     this.#focus = 0;
+    this.#kept = kept;
     this.#measure();
+    for (const image of this.#kept.values()) image.removeAttribute("src");
+    this.#kept = new Map();
+  }
+
+  /** Take the pictures out of their tiles, by the ids of their hits: what is found again stays. */
+  #takeImages() {
+    const taken = new Map();
+    for (const [index, tile] of this.#tiles) {
+      const image = tile.querySelector("img");
+      if (image) { image.remove(); taken.set(this.#spare[index].id, image); }
+    }
+    return taken;
   }
 
   append(hits, offset, total) {
@@ -95,8 +110,11 @@ export class Grid {
     const title = titleOf(hit);
     let inside = make("p", { class: "passage" }, hit.text ?? "");
     if (hit.has_image) {
-      inside = make("img", { alt: "", decoding: "async", draggable: "false" });
-      showImage(inside, this.name, hit.id).catch(() => {});
+      inside = this.#kept.get(hit.id);
+      if (!this.#kept.delete(hit.id)) {
+        inside = make("img", { alt: "", decoding: "async", draggable: "false" });
+        showImage(inside, this.name, hit.id).catch(() => {});
+      }
     }
     const score = this.showScore && hit.score !== undefined ? make("span", { class: "score" }, hit.score.toFixed(3)) : null;
     const label = score ? `${title}, score ${hit.score.toFixed(3)}` : title;

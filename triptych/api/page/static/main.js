@@ -51,7 +51,7 @@ async function guarded(work) {
 function browse() {
   asking.stop();
   const few = chart.ids.length < chart.count ? `, ${chart.ids.length.toLocaleString("en")} of them here` : "";
-  $("status").textContent = chart.count ? `${chart.count.toLocaleString("en")} items${few}` : "Nothing is in this collection yet: add pictures.";
+  $("status").textContent = chart.count ? `${chart.count.toLocaleString("en")} ${chart.count === 1 ? "item" : "items"}${few}` : "Nothing is in this collection yet: add pictures.";
   $("timing").textContent = "";
   grid.show(name, chart.ids.map((_, index) => charted(index)), chart.ids.length, false);
 }
@@ -116,6 +116,7 @@ function view(which) {
 
 async function choose(chosen) {
   name = chosen;
+  grid.name = ""; // its pictures may be others by now
   query.filters.clear();
   chart = await (await ask(`${within(name)}/map`)).json();
   await drawFilters($("filters"), name, chart.fields, query, search);
