@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,31 @@ def test_many_who_want_the_same_cost_one(cache: Cache) -> None:
     for thread in threads:
         thread.join()
     assert sorted(model.embedded) == ["0", "1", "x"]
+
+
+class JustMissed(MemoryCache):
+    """Somebody else lands between a look into the cache and what follows from it."""
+
+    def __init__(self, landed: Callable[[], object]) -> None:
+        super().__init__(10**7)
+        self._landed: Callable[[], object] | None = landed
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        values = super().get_many(keys)
+        landed, self._landed = self._landed, None
+        if landed is not None:
+            landed()
+        return values
+
+
+def test_what_lands_between_look_and_leap_is_not_embedded_again() -> None:
+    model = CountingModel()
+    first = Item(id="first", text="red")
+    cache = JustMissed(lambda: embedder.embed([first]))
+    embedder = Embedder(model, cache=cache)
+    got = embedder.embed([Item(id="second", text="red"), Item(id="third", text="green")])
+    assert model.embedded == ["first", "third"]
+    assert got.tolist() == model.embed([first, Item(id="third", text="green")]).tolist()
 
 
 def test_a_collection_reranks_by_the_token_states_of_the_model_behind(cache: Cache) -> None:

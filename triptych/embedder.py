@@ -131,10 +131,17 @@ class Embedder:
         return row_M if is_unit else None
 
     def _computed(self, missing: dict[bytes, Item]) -> dict[bytes, Vector]:
-        emb_NM = self.model.embed(list(missing.values()))
-        rows = dict(zip(missing, emb_NM, strict=True))
-        values = [(key, row.astype("<f4").tobytes()) for key, row in rows.items()]
-        self._cache.put_many(values, ttl=self._ttl)
+        # who led before may have landed between the look into the cache and now
+        rows = {
+            key: row for key in missing if (row := self._row(self._cache.near(key))) is not None
+        }
+        left = [key for key in missing if key not in rows]
+        if left:
+            emb_NM = self.model.embed([missing[key] for key in left])
+            fresh = dict(zip(left, emb_NM, strict=True))
+            values = [(key, row.astype("<f4").tobytes()) for key, row in fresh.items()]
+            self._cache.put_many(values, ttl=self._ttl)
+            rows |= fresh
         return rows
 
 
