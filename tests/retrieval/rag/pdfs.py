@@ -72,6 +72,28 @@ def empty_pdf(count: int) -> bytes:
     return written.getvalue()
 
 
+def nested_pdf(*, levels: int, times: int) -> bytes:
+    """Return a small PDF that draws `times` to the power of `levels` lines of text.
+
+    A form draws a form that draws a form, each so many times.
+    """
+    draw = b"/F Do " * times
+    text = b"BT /F1 9 Tf 50 700 Td (deep) Tj ET"
+    font = b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
+    forms = [
+        b"<< /Type /XObject /Subtype /Form /BBox [0 0 612 792] "
+        + f"/Resources << /XObject << /F {at + 6} 0 R >> /Font << /F1 4 0 R >> >> ".encode()
+        + f"/Length {len(text if at == levels else draw)} >>\nstream\n".encode()
+        + (text if at == levels else draw)
+        + b"\nendstream"
+        for at in range(1, levels + 1)
+    ]
+    page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 5 0 R /Resources << /XObject << /F 6 0 R >> >> >>"
+    contents = f"<< /Length {len(draw)} >>\nstream\n".encode() + draw + b"\nendstream"
+    head = [b"<< /Type /Catalog /Pages 2 0 R >>", b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>"]
+    return _file([*head, page, font, contents, *forms], root=1)
+
+
 def encrypted_pdf() -> bytes:
     """Return a PDF that asks for a password: its handler and its key fit no empty one."""
     key = b"<" + b"41" * 32 + b">"

@@ -141,6 +141,16 @@ def test_a_pdf_of_2000_pages_is_read_page_by_page_or_refused() -> None:
     assert error.value.code == "document_too_long"
 
 
+def test_a_picture_of_a_pdf_that_cannot_be_decoded_is_named() -> None:
+    whole = pdfs.text_pdf(["Words", "More"], picture=Image.new("RGB", (64, 48), "red"))
+    notes: list[Note] = []
+    hollow = whole.replace(b"/DeviceRGB", b"/DeviceXYZ")
+    one, two = read_pdf(hollow, LIMITS, notes.append)
+    assert (one.figures, two.text) == ((), "More")
+    (note,) = notes
+    assert (note.code, note.reason[:32]) == ("picture_damaged", "Of the pictures on page 1, 1 can")
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [

@@ -30,6 +30,8 @@ class DocumentLimits:
     max_characters: int = 20_000_000  # of a file's text
     max_pages: int = 10_000
     max_pictures: int = 2_000  # of a file; what is over is left out and named
+    max_seconds: float = 120.0  # of the processor, for a PDF
+    max_memory: int = 2**31  # bytes that a PDF may take while it is read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,31 +1,33 @@
-"""PDF, read by pypdfium2 (PDFium, the engine of Chrome; no script of a document is run)."""
+"""PDF, read in a process of its own: a file that hangs, crashes or eats memory costs only itself.
+
+A picture's decoder asks for its bytes bit by bit and can be stopped in between (see
+`encoders/picture_guard.py`); PDFium works a page in one call, which only the kernel can stop.
+"""
 
 from __future__ import annotations
 
-import re
+import json
+import select
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from threading import RLock
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from typing import Any
 
-import pypdfium2
-import pypdfium2.raw as pdfium
-from PIL import Image
+from triptych.retrieval.rag import pdf_child
+from triptych.retrieval.rag.document import DocumentError, DocumentLimits, Note, Page
+from triptych.retrieval.rag.pdf_wire import unpacked
 
-from triptych.retrieval.rag.document import (
-    DocumentError,
-    DocumentLimits,
-    Figure,
-    Note,
-    Page,
+_CHILD = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    f"from {pdf_child.__name__} import main; main()"
 )
-
-_LOCK = RLock()  # PDFium may be used by one thread at a time
-_MANY_PIXELS = 50_000_000
-_FEW_PIXELS = 32  # wide or high: lines, bullets and logos
-_PAGE_SIDE = 1024  # pixels of a page that is drawn because it holds no text
-_BELOW = 48.0  # points under a picture in which its caption begins
-_LONGEST_CAPTION = 500
-_PARAGRAPH = re.compile(r"\n(?=\s*\n|\s*[A-ZÄÖÜ0-9•\-§])")
+_START = 10.0  # seconds by the clock until the child is there, and
+_PATIENCE = 5.0  # so many for each of the processor, which others want too
+_CHUNK = 2**20
 
 
 def read_pdf(
@@ -38,126 +40,110 @@ def read_pdf(
     """Yield the pages of a PDF file, one at a time, each with its text and pictures.
 
     A page without text is drawn, and is a picture. Raises DocumentError: document_encrypted,
-    document_damaged, document_too_long.
+    document_damaged, document_too_long, document_too_slow, document_too_large, document_crashed.
     """
-    with _LOCK:
-        document = _open(data)
-    try:
-        count = len(document)
-        if count > limits.max_pages:
-            raise DocumentError(
-                "document_too_long",
-                f"It has {count:,} pages, expected at most {limits.max_pages:,}.",
-                hint="Split it, or raise DocumentLimits.max_pages.",
-            )
-        without = pictures = 0
-        for at in range(count) if only is None else range(only - 1, min(only, count)):
-            with _LOCK:
-                page = _page(document, at, max(0, limits.max_pictures - pictures), note)
-            pictures += len(page.figures)
-            without += not page.text.strip()
-            yield page
-        if without and only is None:
-            note(_no_text(without, count))
-        if pictures >= limits.max_pictures:
-            note(Note(code="pictures_left_out", reason=f"Only {pictures:,} pictures were taken."))
-    finally:
-        with _LOCK:
-            document.close()
+    with _child(limits, only) as child:
+        incoming = _Incoming(child, limits)
+        incoming.give(data)
+        while True:
+            kind, said = incoming.next()
+            if kind == "page":
+                yield said
+            elif kind == "note":
+                note(Note(code=said[0], reason=said[1]))
+            elif kind == "error":
+                raise DocumentError(said[0], said[1], hint=said[2])
+            elif kind == "memory":
+                raise _too_large(limits)
+            else:
+                return
 
 
-def _no_text(without: int, count: int) -> Note:
-    return Note(
-        code="pages_without_text",
-        reason=f"{without:,} of {count:,} pages hold no text, as scans do: they are found as "
-        "pictures only. To find their words, run an OCR program over the file first.",
+@contextmanager
+def _child(limits: DocumentLimits, only: int | None) -> Iterator[subprocess.Popen[bytes]]:
+    # the caller's own search path, and nothing of the folder that it stands in
+    command = [sys.executable, "-P", "-c", _CHILD, json.dumps(sys.path)]
+    with subprocess.Popen(  # noqa: S603
+        [*command, json.dumps([asdict(limits), only])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+    ) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+class _Incoming:
+    """Messages of a child, waited for so long and no longer; what we do in between is free."""
+
+    def __init__(self, child: subprocess.Popen[bytes], limits: DocumentLimits) -> None:
+        self._child, self._limits = child, limits
+        self._left = _START + limits.max_seconds * _PATIENCE
+        self._buffer = bytearray()
+        self._poll = select.poll()
+        assert child.stdout is not None
+        self._stdout = child.stdout
+        self._poll.register(child.stdout, select.POLLIN)
+
+    def give(self, data: bytes) -> None:
+        """Hand over the file, or as much of it as the child lives to take."""
+        assert self._child.stdin is not None
+        rest = memoryview(data)
+        with suppress(BrokenPipeError):
+            while rest:
+                rest = rest[self._child.stdin.write(rest[:_CHUNK]) :]
+        self._child.stdin.close()
+
+    def next(self) -> tuple[str, Any]:
+        """Return the next message; raises DocumentError where none comes any more."""
+        try:
+            return unpacked(self._read)
+        except DocumentError:
+            raise
+        except (ValueError, TypeError):
+            raise _crashed(self._limits) from None
+
+    def _read(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            self._buffer += self._more()
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
+
+    def _more(self) -> bytes:
+        started = time.monotonic()
+        ready = self._poll.poll(max(self._left, 0.0) * 1_000)
+        self._left -= time.monotonic() - started
+        data = self._stdout.read(_CHUNK) if ready else None
+        if data:
+            return data
+        if data is None or self._child.wait() == -signal.SIGPROF:
+            raise _too_slow(self._limits)
+        raise _crashed(self._limits)
+
+
+def _too_slow(limits: DocumentLimits) -> DocumentError:
+    return DocumentError(
+        "document_too_slow",
+        f"It takes more than {limits.max_seconds:g} s of the processor to read.",
+        hint="Split it, print it to a PDF anew, or raise DocumentLimits.max_seconds.",
     )
 
 
-def _open(data: bytes) -> pypdfium2.PdfDocument:
-    try:
-        return pypdfium2.PdfDocument(data)
-    except pypdfium2.PdfiumError as error:
-        if getattr(error, "err_code", None) == pdfium.FPDF_ERR_PASSWORD:
-            raise DocumentError(
-                "document_encrypted",
-                "It is encrypted, and cannot be read without its password.",
-                hint="Save it without one.",
-            ) from None
-        raise DocumentError("document_damaged", "It is damaged, or no PDF.") from None
+def _too_large(limits: DocumentLimits) -> DocumentError:
+    return DocumentError(
+        "document_too_large",
+        f"It takes more than {limits.max_memory >> 20:,} MB of memory to read.",
+        hint="Split it, or raise DocumentLimits.max_memory.",
+    )
 
 
-def _page(
-    document: pypdfium2.PdfDocument, at: int, room: int, note: Callable[[Note], object]
-) -> Page:
-    number = at + 1
-    try:
-        with closing(document[at]) as page, closing(page.get_textpage()) as words:
-            text = _clean(words.get_text_range())
-            if text.strip():
-                figures = list(_figures(page, words, text, room))
-            else:
-                drawn = _drawn(page) if room else None
-                figures = [] if drawn is None else [Figure(start=0, end=0, picture=drawn)]
-    except pypdfium2.PdfiumError:
-        note(Note(code="page_damaged", reason=f"Page {number:,} cannot be read."))
-        return Page(number=number, text="")
-    breaks = tuple(match.end() for match in _PARAGRAPH.finditer(text))
-    return Page(number=number, text=text, breaks=breaks, figures=tuple(figures))
-
-
-def _figures(
-    page: pypdfium2.PdfPage, words: pypdfium2.PdfTextPage, text: str, room: int
-) -> Iterator[Figure]:
-    wanted = [pdfium.FPDF_PAGEOBJ_IMAGE]
-    for found in page.get_objects(filter=wanted, max_depth=4):
-        if room <= 0:
-            return
-        picture = _picture(found)
-        if picture is None:
-            continue
-        room -= 1
-        left, bottom, right, top = found.get_bounds()
-        caption = _clean(words.get_text_bounded(left, bottom - _BELOW, right, bottom)).strip()
-        above = _clean(words.get_text_bounded(0, top, page.get_width(), page.get_height()))
-        start, end = _place(text, caption, above)
-        yield Figure(start=start, end=end, caption=caption[:_LONGEST_CAPTION], picture=picture)
-
-
-def _picture(found: pypdfium2.PdfObject) -> Image.Image | None:
-    """Return the picture, None for one that cannot be decoded, or is too small or too large."""
-    assert isinstance(found, pypdfium2.PdfImage)
-    try:
-        width, height = found.get_px_size()
-        if min(width, height) < _FEW_PIXELS or width * height > _MANY_PIXELS:
-            return None
-        # not closed here: its memory may be the document's own
-        picture: Image.Image = found.get_bitmap().to_pil().convert("RGB")
-        return picture
-    except (pypdfium2.PdfiumError, ValueError, OSError):
-        return None
-
-
-def _drawn(page: pypdfium2.PdfPage) -> Image.Image | None:
-    """Return the page as a person sees it, None for a blank one."""
-    scale = min(_PAGE_SIDE / max(*page.get_size(), 1.0), 4.0)
-    with closing(page.render(scale=scale)) as bitmap:
-        picture: Image.Image = bitmap.to_pil().convert("RGB")
-    low_and_high = [picture.getchannel(band).getextrema() for band in "RGB"]
-    return None if all(low == high for low, high in low_and_high) else picture
-
-
-def _place(text: str, caption: str, above: str) -> tuple[int, int]:
-    """Return where in the page's text a picture stands: its caption, else what is above it."""
-    at = text.find(caption) if caption else -1
-    if at >= 0:
-        return at, at + len(caption)
-    lines = above.strip().splitlines()
-    at = text.find(lines[-1].strip()) if lines else -1
-    return max(at, 0), max(at, 0)
-
-
-def _clean(text: str) -> str:
-    # PDFium marks a hyphen at the end of a line with U+FFFE or U+0002
-    text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", " ")
-    return text.replace("\ufffe", "-").replace("\x02", "-")
+def _crashed(limits: DocumentLimits) -> DocumentError:
+    return DocumentError(
+        "document_crashed",
+        f"PDFium crashed over it, or ran out of its {limits.max_memory >> 20:,} MB of memory.",
+        hint="Print it to a PDF anew, or leave it out.",
+    )
