@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import triptych
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -51,6 +53,18 @@ def test_a_model_of_files_is_kept_for_the_time_after(run: Run, photos: Path, dat
     assert run("migrate", "--model", "default")[0] == 0
     assert (data / "models" / info(run)["fingerprint"]).is_dir()
     assert "red.png" in run("search", "red", "-n", "1")[1]
+
+
+def test_token_states_are_dropped_by_word_alone(run: Run, data: Path) -> None:
+    path = data / "default" / "default"
+    with triptych.open(path, model="hashing", tokens=True) as collection:
+        collection.add([{"id": "a", "text": "a red car"}])
+    assert run("migrate", "--model", "hashing:64")[0] == 0
+    assert info(run)["with_tokens"] == 1
+    assert run("migrate", "--model", "hashing:32", "--drop-tokens")[0] == 0
+    assert "with_tokens" not in info(run)
+    assert run("migrate", "--back")[0] == 0
+    assert info(run)["token_width"] == 64
 
 
 def test_what_is_lost_is_told_with_the_ways_out(run: Run, photos: Path) -> None:

@@ -44,8 +44,21 @@ from triptych.index.remote.codec import (
     encode_request,
 )
 from triptych.index.remote.handoff import RemoteWriter, WriteServer
-from triptych.index.remote.requests import Compact, Delete, Ping, Reply, Request, Touch, Write
+from triptych.index.remote.requests import (
+    BeginSpace,
+    Compact,
+    Delete,
+    DropSpace,
+    Ping,
+    PutVectors,
+    Reply,
+    Request,
+    SwitchSpace,
+    Touch,
+    Write,
+)
 from triptych.index.sqlite.lock import WriterLock
+from triptych.index.sqlite.meta import Space
 from triptych.index.sqlite.records import Entry, FileState
 
 FINGERPRINT = "f" * 64
@@ -176,6 +189,40 @@ def test_the_other_requests_arrive_as_they_left(request: Request) -> None:
 
 
 @pytest.mark.parametrize(
+    "request_",
+    [BeginSpace(Space(0, "m", "f", 8, "fp16", 5)), SwitchSpace(3, True), DropSpace(4)],
+    ids=lambda one: type(one).__name__,
+)
+def test_what_is_asked_of_a_space_arrives_as_it_left(request_: Request) -> None:
+    assert decode_request(parsed(raw(request_))) == request_
+
+
+@given(
+    st.lists(st.none() | st.integers(1, 4), min_size=1, max_size=5), st.integers(1, 7),
+    st.integers(1, 9),
+)  # fmt: skip
+def test_vectors_and_states_arrive_as_they_left(
+    lengths: list[int | None], dim: int, width: int
+) -> None:
+    draw = np.random.default_rng(len(lengths))
+    states = [
+        None if length is None else draw.integers(1, 127, (length, width), dtype=np.int8)
+        for length in lengths
+    ]
+    rows_N = np.arange(3, 3 + len(lengths))
+    vectors_NM = units(len(lengths), dim)
+    sent = PutVectors(space=2, rows_N=rows_N, vectors_NM=vectors_NM, states=states)
+    found = decode_request(parsed(raw(sent)))
+    assert isinstance(found, PutVectors) and found.space == 2
+    assert np.array_equal(found.rows_N, rows_N) and np.array_equal(found.vectors_NM, vectors_NM)
+    assert len(found.states) == len(states)
+    assert all(
+        one is other is None or np.array_equal(one, other)
+        for one, other in zip(found.states, states, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
     "error",
     [
         kind("what \ud800 was got.", hint=hint)
@@ -245,6 +292,12 @@ LIES: list[dict[str, Any]] = [
     {"operation": "drop"}, {"operation": ["write"]}, {"operation": "delete", "ids": [None]},
     {"operation": "touch", "rows": [-1], "files": [["r", 1, 1]]},
     {"operation": "touch", "rows": [1], "files": []},
+    {"operation": "vectors", "space": 1, "rows": [1], "tokens": [[3]]},
+    {"operation": "vectors", "space": 1, "rows": [1], "tokens": [[1, 1]]},
+    {"operation": "vectors", "space": 1, "rows": [1, 2], "tokens": []},
+    {"operation": "vectors", "space": 1, "rows": [1], "tokens": None},
+    {"operation": "begin", "space": ["m", "f", 8, "fp32"]},
+    {"operation": "begin", "space": ["m", "f", 8, "fp32", -1]},
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from triptych.encoders.base import unit_rows
 from triptych.errors import InvalidInput
 from triptych.index.sqlite.meta import Meta, Space
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.migrate import migrate
+from triptych.retrieval.migrate import MigrateOptions, migrate
 from triptych.types import Item, Matrix
 
 Answer = tuple[tuple[str, float], ...]
@@ -41,6 +41,9 @@ class Turned(CountingModel):
         time.sleep(self.pause)
         return turned(super().embed(items))
 
+    def token_states(self, items: Sequence[Item]) -> list[Matrix]:
+        return [turned(states_TW) for states_TW in super().token_states(items)]
+
 
 def turned(vectors_NM: Matrix) -> Matrix:
     weights_M = np.linspace(0.5, 2.0, vectors_NM.shape[1])
@@ -58,16 +61,17 @@ def open_here(path: Path, model: CountingModel | None = None, **options: Any) ->
     return Collection.open(path, embedder=embedder, model_of=model_of, **options)
 
 
-def answers(collection: Collection) -> tuple[Answer, ...]:
+def answers(collection: Collection, **options: Any) -> tuple[Answer, ...]:
     return tuple(
-        tuple((hit.id, hit.score) for hit in collection.search(query, limit=5)) for query in QUERIES
+        tuple((hit.id, hit.score) for hit in collection.search(query, limit=5, **options))
+        for query in QUERIES
     )
 
 
-def migrate_there(path: Path, pause: float) -> None:
+def migrate_there(path: Path, pause: float, options: MigrateOptions | None = None) -> None:
     """Migrate in a process of its own."""
     with open_here(path) as collection:
-        migrate(collection, Turned(pause=pause))
+        migrate(collection, Turned(pause=pause), options)
 
 
 def search_and_write(path: Path, started: Any, stop: Any, failures: Any) -> None:

@@ -277,7 +277,5 @@ def test_damage_is_noticed_and_mended(tmp_path: Path) -> None:
 def test_a_model_cannot_be_changed_under_them(tmp_path: Path) -> None:
     with opened(tmp_path) as collection:
         collection.add(texts(2))
-        with pytest.raises(NotAvailable, match="do not migrate"):
-            collection._store.begin_space(model="new", fingerprint="f", dim=8)
     with pytest.raises(ModelMismatch):
         Collection.open(tmp_path, embedder=CountingModel(dim=16))

@@ -48,6 +48,10 @@ class Migrate:
             help="drop items that cannot be embedded again",
         )  # fmt: skip
         parser.add_argument(
+            "--drop-tokens", action="store_true",
+            help="keep no token states of the new model: no more --rerank, less disk",
+        )  # fmt: skip
+        parser.add_argument(
             "--max-megapixels", type=whole_number, default=50, metavar="N",
             help="as when it was indexed (50)",
         )  # fmt: skip
@@ -90,6 +94,7 @@ def _migrate_with_bar(
         options = MigrateOptions(
             from_thumbnails=args.from_thumbnails,
             drop_missing=args.drop_missing,
+            drop_tokens=args.drop_tokens,
             limits=PictureLimits(max_pixels=args.max_megapixels * 1_000_000),
             progress=progress,
         )

@@ -170,16 +170,17 @@ class Collection:
         if replace:
             batch = list({one.item.id: one for one in batch}.values())
         while True:
-            model = self.embedder
+            meta = self._live.meta
+            model = self._models.of(meta)
             items = [one.item for one in batch]
             vectors_NM = embed_items(model, items)
-            tokens = late.stored_tokens(model, items, self._store.meta.token_width)
+            tokens = late.stored_tokens(model, items, meta.token_width)
             entries = [one.entry(*its) for one, *its in zip(batch, vectors_NM, tokens, strict=True)]
             try:
                 return self._writer.write(entries, replace=replace, fingerprint=model.fingerprint)
             except ModelMismatch:
                 self._live.refresh()
-                if model is self.embedder:
+                if meta == self._live.meta:
                     raise
 
     def delete(self, ids: str | Iterable[str]) -> int:
@@ -265,7 +266,7 @@ class Collection:
             threshold=cosine(threshold),
             words=query_words(asked) if hybrid else "",
             hybrid=share("hybrid", 0.5 if hybrid is True else hybrid),
-            rerank=late.check_rerank(whole("rerank", rerank, least=0), self._store.meta),
+            rerank=late.check_rerank(whole("rerank", rerank, least=0), self._store),
             diversity=share("diversity", diversity),
             group_by=group_by,
             group_size=whole("group_size", group_size, least=1),

@@ -18,7 +18,6 @@ import numpy as np
 from triptych.embedder import Embedder
 from triptych.encoders.base import EmbeddingModel, LateInteraction, PairScoring, unit_rows
 from triptych.errors import InvalidInput, NotAvailable
-from triptych.index.sqlite.meta import Meta
 from triptych.index.sqlite.records import Tokens
 from triptych.index.sqlite.store import Store
 from triptych.index.sqlite.tokens import in_bytes
@@ -33,9 +32,10 @@ def token_width(model: EmbeddingModel) -> int:
     return _late(model).token_width
 
 
-def check_rerank(number: int, meta: Meta) -> int:
+def check_rerank(number: int, store: Store) -> int:
     """Return `number`; raises InvalidInput where there is nothing to rerank with."""
-    if number and not meta.token_width:
+    # not the meta that is known: another process may have migrated
+    if number and not store.read_meta().token_width:
         raise InvalidInput(
             "This collection keeps no token states to rerank with.",
             hint="Index into a new one, opened with tokens=True and a model that gives them.",
@@ -54,7 +54,7 @@ def stored_tokens(
 
 def info(store: Store) -> dict[str, int]:
     """Return the width, number and bytes of what is kept; nothing where that is nothing."""
-    width = store.meta.token_width
+    width = store.read_meta().token_width
     items, num_bytes = store.token_size()
     return {"token_width": width, "with_tokens": items, "token_bytes": num_bytes} if width else {}
 

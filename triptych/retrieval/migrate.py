@@ -1,8 +1,9 @@
 """Another model for a collection, without an outage.
 
 Vectors of the new model are made beside the old ones, batch by batch, each one durable: whatever
-stops a migration, the next one goes on. When every item has its vector, one transaction switches
-the search over. The old vectors stay, so going back costs only what was written since.
+stops a migration, the next one goes on. Where token states are kept, to rerank with, each batch
+brings those too. When every item has what it needs, one transaction switches the search over. What
+is of the old model stays, so going back costs only what was written since.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from triptych.encoders.pictures import PictureLimits
 from triptych.errors import InvalidInput, NotAvailable, NotFound
 from triptych.index.sqlite.meta import Space
 from triptych.retrieval.collection import Collection
+from triptych.retrieval.late import stored_tokens
 from triptych.retrieval.models import holds_own_vectors
 from triptych.retrieval.originals import Found, Lost
 from triptych.retrieval.prepare import batches
@@ -43,7 +45,7 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrateOptions:
-    """What becomes of items whose picture is gone or another one now.
+    """What becomes of items whose picture is gone or another one now, and of token states.
 
     They stop the migration, unless they are embedded from their thumbnails, which are at most 256
     pixels wide and so less exact, or dropped from the collection.
@@ -51,6 +53,7 @@ class MigrateOptions:
 
     from_thumbnails: bool = False
     drop_missing: bool = False
+    drop_tokens: bool = False  # keep no token states of the new model, so that nothing reranks
     drop_old: bool = False  # delete all vectors but the new ones, and give their bytes back
     limits: PictureLimits = field(default_factory=PictureLimits)
     progress: Progress | None = None
@@ -74,8 +77,9 @@ def migrate(
     """Search `collection` with `model` from now on; everybody may search and write meanwhile.
 
     The model must be one that `model_of` of the other processes finds. Raises NotAvailable where
-    items cannot be embedded again or the disk has not the room (nothing is switched, what was
-    embedded is kept), InvalidInput for vectors of the caller's own.
+    items cannot be embedded again, the disk has not the room or the model gives no token states
+    while some are kept (nothing is switched, what was embedded is kept), InvalidInput for vectors
+    of the caller's own.
     """
     started = time.monotonic()
     options = options or MigrateOptions()
@@ -136,7 +140,7 @@ class _Migration:
         )
 
     def run(self) -> None:
-        space = self._spaces.begin(self._model)
+        space = self._spaces.begin(self._model, drop_tokens=self._options.drop_tokens)
         self._check_room(space)
         if not self._options.drop_missing:
             self._check_present(space)
@@ -152,7 +156,7 @@ class _Migration:
             self._fill(space)
             try:
                 self._spaces.switch(space, from_thumbnails=self._options.from_thumbnails)
-            except InvalidInput:  # not every item has its vector
+            except InvalidInput:  # not every item has its vector and its states
                 return False
             return True
 
@@ -182,13 +186,14 @@ class _Migration:
             return []
         try:
             vectors_NM = self._model.embed(found.items)
+            states = stored_tokens(self._model, found.items, space.token_width)
         except InvalidInput as error:
             if len(found.items) == 1:
                 return [Lost(row=found.rows[0], id=found.items[0].id, code=error.code)]
             pairs = zip(found.rows, found.items, strict=True)
             alone = (Found(rows=[row], items=[item]) for row, item in pairs)
             return list(chain.from_iterable(self._embed(space, one) for one in alone))
-        self._spaces.put(space, np.array(found.rows, dtype=np.int64), vectors_NM)
+        self._spaces.put(space, np.array(found.rows, dtype=np.int64), vectors_NM, states)
         self._report.embedded += len(found.items)
         self._report.from_thumbnails += found.num_thumbnails
         return []
@@ -219,7 +224,8 @@ class _Migration:
             return
         size = 2 if space.precision == "fp16" else 4
         # once in the store, once in the saved index
-        needed = self._total * (2 * size * space.dim + _OVERHEAD) + _SPARE
+        each = 2 * size * space.dim + _OVERHEAD + self._spaces.token_bytes(space)
+        needed = self._total * each + _SPARE
         free = shutil.disk_usage(folder).free
         if free < needed:
             raise NotAvailable(

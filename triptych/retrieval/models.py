@@ -72,6 +72,7 @@ def named(meta: Meta, space: Space) -> Meta:
         dim=space.dim,
         precision=space.precision,
         space=space.space,
+        token_width=space.token_width,
     )
 
 

@@ -28,6 +28,7 @@ from triptych.index.base import checked_vectors
 from triptych.index.sqlite.meta import Space
 from triptych.index.sqlite.records import Record
 from triptych.index.sqlite.store import Store
+from triptych.retrieval.late import stored_tokens
 from triptych.retrieval.models import Models, named
 from triptych.types import Item
 
@@ -165,7 +166,8 @@ def fill_the_rest(store: Store, models: Models, space: Space, from_thumbnails: b
     if found.items:
         with suppress(InvalidInput):
             vectors_NM = checked_vectors(model.embed(found.items), space.dim)
-            store.put_vectors(space, np.array(found.rows, dtype=np.int64), vectors_NM)
+            states = stored_tokens(model, found.items, space.token_width)
+            store.put_vectors(space, np.array(found.rows, dtype=np.int64), vectors_NM, states)
 
 
 def _has_picture(record: Record) -> bool:

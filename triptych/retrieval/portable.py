@@ -123,7 +123,7 @@ def _written(store: Store, view: View, tar: tarfile.TarFile, progress: Progress 
         created=meta.created,
         parts=tuple(parts),
         pictures=len(sent),
-        token_width=view.token_width,
+        token_width=space.token_width,
     )
     _add(tar, MANIFEST, manifest_bytes(archive))
     return archive
@@ -145,7 +145,7 @@ def _parts(view: View) -> Iterator[tuple[bytes, int, list[Picture]]]:
         view.space.dim,
         view.space.precision,
         pictures=pictures.size(view.connection)["count"] > 0,
-        token_width=view.token_width,
+        token_width=view.space.token_width,
     )
     # float compression gains little, and codes of a dictionary nothing
     settings = {"compression": "zstd", "use_dictionary": ["modality", "root"]}

@@ -8,9 +8,12 @@ from typing import Any
 
 from triptych.encoders.base import EmbeddingModel
 from triptych.encoders.pictures import PictureLimits
+from triptych.errors import NotAvailable
 from triptych.index.base import checked_vectors
 from triptych.index.sqlite.meta import Space
+from triptych.index.sqlite.records import Tokens
 from triptych.index.sqlite.store import Store
+from triptych.retrieval.late import token_width
 from triptych.retrieval.models import Models
 from triptych.retrieval.originals import Originals
 from triptych.retrieval.writer import Writer
@@ -32,7 +35,8 @@ class Spaces:
     def current(self) -> Space:
         """Return the space that is searched."""
         meta = self._store.read_meta()
-        return Space(meta.space, meta.model, meta.fingerprint, meta.dim, meta.precision)
+        named = meta.space, meta.model, meta.fingerprint, meta.dim
+        return Space(*named, meta.precision, meta.token_width)
 
     def others(self) -> list[Space]:
         """Return the spaces that are not searched, the one that lacks the fewest vectors first."""
@@ -52,24 +56,33 @@ class Spaces:
                     "dim": space.dim,
                     "precision": space.precision,
                     "vectors": count - len(self.missing(space, 0, -1)),
+                    **({"token_width": space.token_width} if space.token_width else {}),
                     "searched": space == current,
                 }
                 for space in self.all()
             ]
 
-    def begin(self, model: EmbeddingModel) -> Space:
-        """Return the model's space, a new one where none was begun; it is ready to be switched to.
+    def begin(self, model: EmbeddingModel, *, drop_tokens: bool = False) -> Space:
+        """Return the model's space, a new one where none was begun; it is ready to be filled.
 
-        Its vectors are as precise as those that are searched.
+        Its vectors are as precise as those that are searched. It keeps token states where those
+        that are searched have some, or where it was begun with them, unless they are to be
+        dropped. Raises NotAvailable where the model gives none.
         """
+        current = self.current()
+        keeps = [
+            space.token_width > 0
+            for space in self.all()
+            if space == current or space.fingerprint == model.fingerprint
+        ]
+        width = _width(model) if any(keeps) and not drop_tokens else 0
         self._models.offer(model)
-        precision = self.current().precision
         return self._writer.begin_space(
-            Space(0, model.name, model.fingerprint, model.dim, precision)
+            Space(0, model.name, model.fingerprint, model.dim, current.precision, width)
         )
 
     def missing(self, space: Space, after_row: int, limit: int) -> Rows:
-        """Return the first rows after `after_row` without a vector in `space`; -1 means all."""
+        """Return the first rows after `after_row` that `space` lacks something of; -1 means all."""
         return self._store.missing(space, after_row, limit)
 
     def still_there(self, rows: Sequence[int]) -> set[int]:
@@ -85,9 +98,17 @@ class Spaces:
             self._store, limits=limits, size_hint=hint, from_thumbnails=from_thumbnails
         )
 
-    def put(self, space: Space, rows_N: Rows, vectors_NM: Matrix) -> None:
+    def token_bytes(self, space: Space) -> int:
+        """Return about how many bytes an item's token states take in `space`."""
+        items, num_bytes = self._store.token_size()
+        width = max(self.current().token_width, 1)
+        return num_bytes * space.token_width // (width * max(items, 1))
+
+    def put(
+        self, space: Space, rows_N: Rows, vectors_NM: Matrix, states: Sequence[Tokens | None]
+    ) -> None:
         """Store vectors in one durable transaction; rows that are gone are skipped."""
-        self._writer.put_vectors(space, rows_N, checked_vectors(vectors_NM, space.dim))
+        self._writer.put_vectors(space, rows_N, checked_vectors(vectors_NM, space.dim), states)
 
     def holding(self) -> AbstractContextManager[object]:
         """Let nobody else write meanwhile, where this process is the one that writes."""
@@ -96,7 +117,7 @@ class Spaces:
     def switch(self, space: Space, *, from_thumbnails: bool) -> None:
         """Search `space` from now on; the last few vectors are made by the process that writes.
 
-        Raises InvalidInput while an item has no vector in it.
+        Raises InvalidInput while it lacks something of an item.
         """
         self._writer.switch(space, from_thumbnails=from_thumbnails)
 
@@ -107,3 +128,13 @@ class Spaces:
     def drop(self, space: Space) -> None:
         """Delete a space that is not searched; `compact` gives its bytes back."""
         self._writer.drop_space(space)
+
+
+def _width(model: EmbeddingModel) -> int:
+    try:
+        return token_width(model)
+    except NotAvailable as error:
+        raise NotAvailable(
+            f"{error.message} This collection keeps them, to rerank with.",
+            hint="Take a model that gives them, or do without rerank: --drop-tokens.",
+        ) from None

@@ -29,7 +29,7 @@ from triptych.index.remote.requests import (
     Write,
 )
 from triptych.index.sqlite.meta import Space
-from triptych.index.sqlite.records import Entry, FileState
+from triptych.index.sqlite.records import Entry, FileState, Tokens
 from triptych.index.sqlite.store import Store
 from triptych.retrieval.builder import Builder
 from triptych.retrieval.live import LiveIndex
@@ -119,16 +119,19 @@ class Writer:
                 fingerprint=wanted.fingerprint,
                 dim=wanted.dim,
                 precision=wanted.precision,
+                token_width=wanted.token_width,
             )
             return begun.space
 
         return self._known(self._do(here, lambda other: other.begin_space(wanted)))
 
-    def put_vectors(self, space: Space, rows_N: Rows, vectors_NM: Matrix) -> None:
-        """Store vectors of a space; rows that are gone are skipped."""
+    def put_vectors(
+        self, space: Space, rows_N: Rows, vectors_NM: Matrix, states: Sequence[Tokens | None]
+    ) -> None:
+        """Store what a space has of items; rows that are gone are skipped."""
         self._do(
-            lambda: self._store.put_vectors(self._known(space.space), rows_N, vectors_NM),
-            lambda other: other.put_vectors(space.space, rows_N, vectors_NM),
+            lambda: self._store.put_vectors(self._known(space.space), rows_N, vectors_NM, states),
+            lambda other: other.put_vectors(space.space, rows_N, vectors_NM, states),
         )
 
     def switch(self, space: Space, *, from_thumbnails: bool) -> None:
@@ -242,7 +245,8 @@ class Writer:
             case BeginSpace():
                 number = self.begin_space(request.space).space
             case PutVectors():
-                self.put_vectors(self._known(request.space), request.rows_N, request.vectors_NM)
+                space = self._known(request.space)
+                self.put_vectors(space, request.rows_N, request.vectors_NM, request.states)
                 number = len(request.rows_N)
             case SwitchSpace():
                 space = self._known(request.space)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from types import NoneType
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from triptych.errors import (
     TriptychError,
 )
 from triptych.index.base import checked_dim, checked_vectors
+from triptych.index.remote.fields import LARGEST, area, column, of, text, whole
 from triptych.index.remote.requests import (
     BeginSpace,
     Compact,
@@ -40,11 +40,8 @@ from triptych.index.sqlite.meta import PRECISIONS, Space
 from triptych.index.sqlite.records import Entry, FileState, Picture, Tokens, metadata_json
 from triptych.types import Matrix, Modality
 
-T = TypeVar("T")
-
 _MODALITIES: tuple[Modality, ...] = get_args(Modality)
 _STRINGS = frozenset({str})
-_LARGEST = 2**63 - 1  # that SQLite stores
 _ERRORS: dict[str, type[TriptychError]] = {
     kind.__name__: kind
     for kind in (
@@ -106,20 +103,20 @@ def decode_request(frame: Frame) -> Request:
         case "delete":
             return Delete(ids=_ids(header))
         case "touch":
-            rows = [_whole(row, "row") for row in _column(header, "rows", int)]
-            files = [_file(state) for state in _column(header, "files", list, count=len(rows))]
+            rows = [whole(row, "row") for row in column(header, "rows", int)]
+            files = [_file(state) for state in column(header, "files", list, count=len(rows))]
             return Touch(states=dict(zip(rows, files, strict=True)))
         case "compact":
             return Compact()
         case "begin":
-            return BeginSpace(_space(_of(list, header.get("space"), "space")))
+            return BeginSpace(_space(of(list, header.get("space"), "space")))
         case "vectors":
             return _decode_vectors(header, frame.body)
         case "switch":
-            lax = _of(bool, header.get("from_thumbnails"), "from_thumbnails")
-            return SwitchSpace(_whole(header.get("space"), "space"), lax)
+            lax = of(bool, header.get("from_thumbnails"), "from_thumbnails")
+            return SwitchSpace(whole(header.get("space"), "space"), lax)
         case "drop":
-            return DropSpace(_whole(header.get("space"), "space"))
+            return DropSpace(whole(header.get("space"), "space"))
         case "ping":
             return Ping()
     raise NotAvailable(
@@ -140,7 +137,7 @@ def decode_reply(frame: Frame) -> Reply:
     if frame.kind != REPLY:
         raise InvalidInput(f"Got a message of kind {frame.kind}, expected a reply.")
     number, sequence = (frame.header.get(name) for name in ("number", "sequence"))
-    return Reply(number=_whole(number, "number"), sequence=_whole(sequence, "sequence"))
+    return Reply(number=whole(number, "number"), sequence=whole(sequence, "sequence"))
 
 
 def encode_error(error: TriptychError) -> list[Buffer]:
@@ -190,7 +187,7 @@ def _encode_write(request: Write) -> list[Buffer]:
 def _decode_write(header: dict[str, Any], body: memoryview) -> Write:
     ids = _ids(header)
     count = len(ids)
-    modalities = _column(header, "modalities", str, count=count)
+    modalities = column(header, "modalities", str, count=count)
     if unknown := set(modalities).difference(_MODALITIES):
         raise InvalidInput(f"Got the modalities {unknown}, expected some of {_MODALITIES}.")
     vectors_NM, thumbnails, tokens, pictures = _body(header, body, count)
@@ -198,11 +195,11 @@ def _decode_write(header: dict[str, Any], body: memoryview) -> Write:
         ids,
         modalities,
         vectors_NM,
-        _column(header, "texts", str, NoneType, count=count),
-        _column(header, "uris", str, NoneType, count=count),
-        _column(header, "metadata", dict, count=count),
-        _column(header, "contents", str, NoneType, count=count),
-        _column(header, "files", list, NoneType, count=count),
+        column(header, "texts", str, NoneType, count=count),
+        column(header, "uris", str, NoneType, count=count),
+        column(header, "metadata", dict, count=count),
+        column(header, "contents", str, NoneType, count=count),
+        column(header, "files", list, NoneType, count=count),
         thumbnails,
         tokens,
         pictures,
@@ -238,8 +235,8 @@ def _decode_write(header: dict[str, Any], body: memoryview) -> Write:
     ]
     return Write(
         entries=entries,
-        replace=_of(bool, header.get("replace"), "replace"),
-        fingerprint=_of(str, header.get("fingerprint"), "fingerprint"),
+        replace=of(bool, header.get("replace"), "replace"),
+        fingerprint=of(str, header.get("fingerprint"), "fingerprint"),
     )
 
 
@@ -250,42 +247,59 @@ def _encode_vectors(request: PutVectors) -> list[Buffer]:
         "space": request.space,
         "rows": request.rows_N.tolist(),
         "dim": vectors_NM.shape[1],
+        "tokens": [None if one is None else one.shape for one in request.states],
     }
-    return write_frame(REQUEST, header, [vectors_NM.reshape(-1).view(np.uint8).data])
+    states = b"".join(one.tobytes() for one in request.states if one is not None)
+    return write_frame(REQUEST, header, [vectors_NM.reshape(-1).view(np.uint8).data, states])
 
 
 def _decode_vectors(header: dict[str, Any], body: memoryview) -> PutVectors:
-    rows = [_whole(row, "row") for row in _column(header, "rows", int)]
-    dim = checked_dim(_whole(header.get("dim"), "dim"))
-    if len(body) != 4 * len(rows) * dim:
-        raise InvalidInput(f"Got {len(body)} bytes of vectors, expected {4 * len(rows) * dim}.")
-    vectors_NM = np.frombuffer(body, dtype="<f4").reshape(len(rows), dim)
+    rows = [whole(row, "row") for row in column(header, "rows", int)]
+    dim = checked_dim(whole(header.get("dim"), "dim"))
+    shapes = column(header, "tokens", list, NoneType)
+    sizes = [0 if shape is None else area(shape) for shape in shapes]
+    ends = list(accumulate(sizes, initial=4 * len(rows) * dim))
+    if ends[-1] != len(body):
+        raise InvalidInput(f"Got {len(body)} bytes of vectors and states, expected {ends[-1]}.")
+    vectors_NM = np.frombuffer(body[: ends[0]], dtype="<f4").reshape(len(rows), dim)
+    parts = [body[start:end] for start, end in pairwise(ends)]
     return PutVectors(
-        space=_whole(header.get("space"), "space"),
+        space=whole(header.get("space"), "space"),
         rows_N=np.array(rows, dtype=np.int64),
         vectors_NM=checked_vectors(vectors_NM, dim),
+        states=_states(parts, shapes),
     )
 
 
+def _states(parts: Sequence[memoryview], shapes: Sequence[Any]) -> list[Tokens | None]:
+    pairs = zip(parts, shapes, strict=True)
+    return [
+        None if shape is None else np.frombuffer(part, dtype=np.int8).reshape(shape)
+        for part, shape in pairs
+    ]
+
+
 def _space(fields: list[Any]) -> Space:
-    if len(fields) != 4 or fields[3] not in PRECISIONS:
-        raise InvalidInput(f"Got {fields!r:.80} as space, expected model, fingerprint, dim, fp32.")
-    model, fingerprint, dim, precision = fields
-    names = _of(str, model, "model"), _of(str, fingerprint, "fingerprint")
-    return Space(0, *names, checked_dim(_whole(dim, "dim")), precision)
+    if len(fields) != 5 or fields[3] not in PRECISIONS:
+        raise InvalidInput(
+            f"Got {fields!r:.80} as space, expected model, fingerprint, dim, fp32, token width."
+        )
+    model, fingerprint, dim, precision, width = fields
+    names = of(str, model, "model"), of(str, fingerprint, "fingerprint")
+    return Space(0, *names, checked_dim(whole(dim, "dim")), precision, whole(width, "width"))
 
 
 def _body(
     header: dict[str, Any], body: memoryview, count: int
 ) -> tuple[Matrix, list[bytes | None], list[Tokens | None], list[Picture | None]]:
-    dim = checked_dim(_whole(header.get("dim"), "dim")) if count else 0
-    lengths = _column(header, "thumbnails", int, NoneType, count=count)
-    shapes = _column(header, "tokens", list, NoneType, count=count)
+    dim = checked_dim(whole(header.get("dim"), "dim")) if count else 0
+    lengths = column(header, "thumbnails", int, NoneType, count=count)
+    shapes = column(header, "tokens", list, NoneType, count=count)
     is_given = count and "pictures" in header  # by an older process it is not
-    sent = _column(header, "pictures", int, NoneType, count=count) if is_given else [None] * count
-    sizes = [0 if length is None else _whole(length, "length") for length in lengths]
-    sizes += [0 if shape is None else _area(shape) for shape in shapes]
-    sizes += [0 if length is None else _whole(length, "length") for length in sent]
+    sent = column(header, "pictures", int, NoneType, count=count) if is_given else [None] * count
+    sizes = [0 if length is None else whole(length, "length") for length in lengths]
+    sizes += [0 if shape is None else area(shape) for shape in shapes]
+    sizes += [0 if length is None else whole(length, "length") for length in sent]
     ends = list(accumulate(sizes, initial=4 * count * dim))
     if ends[-1] != len(body):
         raise InvalidInput(f"Got {len(body)} bytes of vectors and thumbnails, expected {ends[-1]}.")
@@ -295,10 +309,7 @@ def _body(
         None if length is None else bytes(part)
         for length, part in zip(lengths, parts[:count], strict=True)
     ]
-    tokens = [
-        None if shape is None else np.frombuffer(part, dtype=np.int8).reshape(shape)
-        for shape, part in zip(shapes, parts[count : 2 * count], strict=True)
-    ]
+    tokens = _states(parts[count : 2 * count], shapes)
     pictures = [
         None if length is None else Picture.of(bytes(part))
         for length, part in zip(sent, parts[2 * count :], strict=True)
@@ -307,22 +318,13 @@ def _body(
     return checked_NM, thumbnails, tokens, pictures
 
 
-def _area(shape: list[Any]) -> int:
-    if len(shape) != 2:
-        raise InvalidInput(f"Got {len(shape)} sides of token states, expected 2.")
-    area = math.prod(_whole(side, "side") for side in shape)
-    if not area:
-        raise InvalidInput(f"Got empty token states, of shape {shape!r:.40}.")
-    return area
-
-
 def _error(frame: Frame) -> TriptychError:
     header = frame.header
-    name = _of(str, header.get("error"), "error")
-    message = _of(str, header.get("message"), "message")
-    hint = _text(header.get("hint"), "hint")
+    name = of(str, header.get("error"), "error")
+    message = of(str, header.get("message"), "message")
+    hint = text(header.get("hint"), "hint")
     if name == PictureError.__name__:
-        return PictureError(_of(str, header.get("code"), "code"), message, hint=hint)
+        return PictureError(of(str, header.get("code"), "code"), message, hint=hint)
     return _ERRORS.get(name, TriptychError)(message, hint=hint)  # unknown: of a newer release
 
 
@@ -341,39 +343,13 @@ def _file(state: list[Any]) -> FileState:
     if len(state) != 3:
         raise InvalidInput(f"Got {len(state)} fields of a file, expected 3.")
     root, size, mtime_ns = state
-    if type(mtime_ns) is not int or abs(mtime_ns) > _LARGEST:
+    if type(mtime_ns) is not int or abs(mtime_ns) > LARGEST:
         raise InvalidInput(f"Got the time {mtime_ns!r:.40}, expected nanoseconds.")
-    return FileState(root=_of(str, root, "root"), size=_whole(size, "size"), mtime_ns=mtime_ns)
+    return FileState(root=of(str, root, "root"), size=whole(size, "size"), mtime_ns=mtime_ns)
 
 
 def _ids(header: dict[str, Any]) -> list[str]:
-    ids = _column(header, "ids", str)
+    ids = column(header, "ids", str)
     if not all(ids):
         raise InvalidInput("An item's id is a non-empty string, got an empty one.")
     return ids
-
-
-def _column(header: dict[str, Any], name: str, *kinds: type, count: int | None = None) -> list[Any]:
-    values = _of(list, header.get(name), name)
-    if not set(map(type, values)).issubset(kinds):
-        names = " or ".join(kind.__name__ for kind in kinds)
-        raise InvalidInput(f"Got other values among the {name}, expected {names} only.")
-    if count is not None and len(values) != count:
-        raise InvalidInput(f"Got {len(values)} {name}, expected {count}.")
-    return values
-
-
-def _of(kind: type[T], value: Any, name: str) -> T:
-    if type(value) is not kind:
-        raise InvalidInput(f"Got {type(value).__name__} as {name}, expected {kind.__name__}.")
-    return value
-
-
-def _text(value: Any, name: str) -> str | None:
-    return None if value is None else _of(str, value, name)
-
-
-def _whole(value: Any, name: str) -> int:
-    if type(value) is not int or not 0 <= value <= _LARGEST:
-        raise InvalidInput(f"Got {value!r:.40} as {name}, expected a whole number from 0.")
-    return value

@@ -42,7 +42,7 @@ from triptych.index.remote.requests import (
 )
 from triptych.index.remote.wire import ACCEPTED, Buffer, Frame, write_frame
 from triptych.index.sqlite.meta import Space
-from triptych.index.sqlite.records import Entry, FileState
+from triptych.index.sqlite.records import Entry, FileState, Tokens
 from triptych.types import Matrix, Rows
 
 logger = logging.getLogger(__name__)
@@ -299,9 +299,11 @@ class RemoteWriter:
         """Return the number of the space begun for this model."""
         return self._ask(BeginSpace(space), self._patience).number
 
-    def put_vectors(self, space: int, rows_N: Rows, vectors_NM: Matrix) -> None:
-        """Store vectors of a space."""
-        request = PutVectors(space=space, rows_N=rows_N, vectors_NM=vectors_NM)
+    def put_vectors(
+        self, space: int, rows_N: Rows, vectors_NM: Matrix, states: Sequence[Tokens | None]
+    ) -> None:
+        """Store vectors of a space, and token states where it keeps them."""
+        request = PutVectors(space=space, rows_N=rows_N, vectors_NM=vectors_NM, states=states)
         self._ask(request, self._patience)
 
     def switch(self, space: int, *, from_thumbnails: bool) -> None:

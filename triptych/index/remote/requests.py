@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from triptych.index.sqlite.meta import Space
-from triptych.index.sqlite.records import Entry, FileState
+from triptych.index.sqlite.records import Entry, FileState, Tokens
 from triptych.types import Matrix, Rows
 
 
@@ -48,11 +48,12 @@ class BeginSpace:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PutVectors:
-    """Store vectors in the space of this number."""
+    """Store vectors, and token states where it keeps them, in the space of this number."""
 
     space: int
     rows_N: Rows
     vectors_NM: Matrix
+    states: Sequence[Tokens | None] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ from triptych.index.sqlite.meta import (
     current_space,
     read_spaces,
     read_state,
-    read_token_width,
 )
 from triptych.index.sqlite.pages import damaged_pages
 from triptych.index.sqlite.records import bound_checksum, record_from, shown
@@ -106,12 +105,13 @@ def _thumbnails(connection: apsw.Connection) -> Iterator[Finding]:
 
 
 def _tokens(connection: apsw.Connection) -> Iterator[Finding]:
-    width = read_token_width(connection)
-    for id in tokens.damaged(connection, width) if width else ():
-        if id is None:
-            yield Finding("tokens", "Token states belong to no item.")
-        else:
-            yield _wrong("tokens", "token states of", id)
+    for space in read_spaces(connection):
+        width = space.token_width
+        for id in tokens.damaged(connection, space.space, width) if width else ():
+            if id is None:
+                yield Finding("tokens", "Token states belong to no item.")
+            else:
+                yield _wrong("tokens", "token states of", id)
 
 
 def _counts(connection: apsw.Connection) -> Iterator[Finding]:

@@ -43,6 +43,9 @@ CREATE TABLE epochs (sequence INTEGER NOT NULL, epoch TEXT NOT NULL);
 """
 
 
+_SPACES = f"SELECT space, model, fingerprint, dim, precision, {tokens.WIDTH} FROM spaces"  # noqa: S608
+
+
 class Space(NamedTuple):
     """The vectors of one model: one row for each item, in a table of their own."""
 
@@ -51,6 +54,7 @@ class Space(NamedTuple):
     fingerprint: str
     dim: int
     precision: Precision
+    token_width: int = 0  # of the token states kept beside the vectors; 0: none are
 
 
 class Meta(NamedTuple):
@@ -64,7 +68,7 @@ class Meta(NamedTuple):
     created: float
     precision: Precision
     space: int
-    token_width: int = 0  # of the token states kept beside the vectors; 0: none are
+    token_width: int = 0  # as of its space
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class State:
     floor: int  # changes after this sequence can be replayed
 
 
-def create(connection: apsw.Connection, space: Space, token_width: int = 0) -> None:
+def create(connection: apsw.Connection, space: Space) -> None:
     """Make the tables, unless another process was faster."""
     with transaction(connection, "IMMEDIATE"):
         if not is_blank(connection):
@@ -94,22 +98,34 @@ def create(connection: apsw.Connection, space: Space, token_width: int = 0) -> N
             **asdict(State(0, 0, 0, 0)),
         }
         connection.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
-        if token_width:
-            connection.execute(tokens.SCHEMA)
-            connection.execute("INSERT INTO meta VALUES ('token_width', ?)", (token_width,))
 
 
 def add_space(connection: apsw.Connection, space: Space) -> int:
-    """Make a table for the vectors of a model; its number is never used again."""
+    """Make tables for the vectors of a model, and its token states where it has a width.
+
+    Returns its number, which is never used again.
+    """
     insert = (
         "INSERT INTO spaces(model, fingerprint, dim, precision) VALUES (?, ?, ?, ?) RETURNING space"
     )
-    number = int(connection.execute(insert, space[1:]).get)
+    number = int(connection.execute(insert, space[1:5]).get)
     connection.execute(
         f"CREATE TABLE vectors_{number} "
         "(row INTEGER PRIMARY KEY, vector BLOB NOT NULL, checksum BLOB NOT NULL)"
     )
+    if space.token_width:
+        tokens.create(connection, number, space.token_width)
     return number
+
+
+def with_tokens(connection: apsw.Connection, space: Space, width: int) -> Space:
+    """Return a space that keeps states of this width; those of another are deleted."""
+    if space.token_width == width:
+        return space
+    tokens.drop(connection, space.space)
+    if width:
+        tokens.create(connection, space.space, width)
+    return space._replace(token_width=width)
 
 
 def is_blank(connection: apsw.Connection) -> bool:
@@ -147,13 +163,13 @@ def read_meta(connection: apsw.Connection, path: Path | None) -> Meta:
         created=created,
         precision=space.precision,
         space=space.space,
-        token_width=read_token_width(connection),
+        token_width=space.token_width,
     )
 
 
 def current_space(connection: apsw.Connection) -> Space:
     """Return the space that is searched; raises CollectionDamaged where there is none."""
-    query = "SELECT * FROM spaces WHERE space = (SELECT value FROM meta WHERE key = 'space')"
+    query = f"{_SPACES} WHERE space = (SELECT value FROM meta WHERE key = 'space')"  # noqa: S608
     found: list[tuple[Any, ...]] = connection.execute(query).fetchall()
     if not found or found[0][4] not in PRECISIONS or found[0][3] < 1:
         raise CollectionDamaged("The store does not say which model it belongs to.")
@@ -162,9 +178,7 @@ def current_space(connection: apsw.Connection) -> Space:
 
 def read_spaces(connection: apsw.Connection) -> list[Space]:
     """Return every space, by number."""
-    found: list[tuple[Any, ...]] = connection.execute(
-        "SELECT * FROM spaces ORDER BY space"
-    ).fetchall()
+    found: list[tuple[Any, ...]] = connection.execute(f"{_SPACES} ORDER BY space").fetchall()
     return [Space(*columns) for columns in found]
 
 
@@ -198,11 +212,6 @@ def read_epoch(connection: apsw.Connection) -> str:
     """Return the name that the last process to write left, "" where none has written."""
     query = "SELECT epoch FROM epochs ORDER BY rowid DESC LIMIT 1"
     return str(connection.execute(query).get or "")
-
-
-def read_token_width(connection: apsw.Connection) -> int:
-    """Return the width of the token states that are kept, 0 where none are."""
-    return int(connection.execute("SELECT value FROM meta WHERE key = 'token_width'").get or 0)
 
 
 def write_state(connection: apsw.Connection, old: State, new: State) -> None:

@@ -23,7 +23,6 @@ from triptych.index.sqlite.meta import (
     read_meta,
     read_spaces,
     read_state,
-    read_token_width,
 )
 from triptych.index.sqlite.records import (
     FileState,
@@ -166,7 +165,10 @@ class Reader:
             return read_spaces(connection)
 
     def missing(self, space: Space, after_row: int = 0, limit: int = 1024) -> Rows:
-        """Return the first `limit` rows after `after_row` that have no vector in `space`."""
+        """Return the first `limit` rows after `after_row` that lack a vector in `space`.
+
+        Or the token states, where it keeps them.
+        """
         with self._database.reading() as connection:
             return missing_rows(connection, space, after_row, limit)
 
@@ -281,12 +283,14 @@ class Reader:
     def token_states(self, rows: Sequence[int]) -> tokens.LoadedTokens:
         """Return the verified token states of those rows that have some."""
         with self._database.reading() as connection:
-            return tokens.load(connection, rows, self.meta.token_width)
+            space = current_space(connection)
+            return tokens.load(connection, space.space, rows, space.token_width)
 
     def token_size(self) -> tuple[int, int]:
         """Return how many items have token states, and the bytes that these take."""
         with self._database.reading() as connection:
-            return tokens.size(connection) if read_token_width(connection) else (0, 0)
+            space = current_space(connection)
+            return tokens.size(connection, space.space) if space.token_width else (0, 0)
 
     def check(self) -> list[Finding]:
         """Return all that is wrong: pages, checksums, counts, what filters and words need."""

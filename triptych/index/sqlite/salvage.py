@@ -36,7 +36,7 @@ from triptych.index.sqlite.records import (
     unpack,
 )
 from triptych.index.sqlite.spaces import load_rows
-from triptych.index.sqlite.tokens import verified
+from triptych.index.sqlite.tokens import table_of, verified
 from triptych.types import Vector
 
 _AT_ONCE = 1024
@@ -134,7 +134,8 @@ class Salvage:
     def _tokens(self, id: str, row: int, item: bytes) -> Tokens | None:
         if not self.meta.token_width:
             return None
-        query = "SELECT states, checksum FROM tokens WHERE row = ?"
+        table = table_of(self.meta.space)
+        query = f"SELECT states, checksum FROM {table} WHERE row = ?"  # noqa: S608
         try:
             found: list[tuple[Any, ...]] = self.connection.execute(query, (row,)).fetchall()
         except _DAMAGE:

@@ -14,6 +14,7 @@ from triptych.errors import InvalidInput
 from triptych.index.base import halved, unit_rows
 from triptych.index.sqlite.meta import Space
 from triptych.index.sqlite.records import bound_checksum, shown
+from triptych.index.sqlite.tokens import table_of
 from triptych.types import Matrix, Precision, Rows
 
 _NUMBERS: dict[Precision, str] = {"fp32": "<f4", "fp16": "<f2"}
@@ -91,11 +92,12 @@ def load_all_after(connection: apsw.Connection, space: Space, row: int) -> Loade
 
 
 def missing_rows(connection: apsw.Connection, space: Space, after: int, limit: int) -> Rows:
-    """Return the first `limit` rows after `after` that have no vector in this space."""
-    query = (
-        f"SELECT row FROM items WHERE row > ? AND row NOT IN "  # noqa: S608
-        f"(SELECT row FROM vectors_{space.space}) ORDER BY row LIMIT ?"
-    )
+    """Return the first `limit` rows after `after` that lack a vector in this space, or states."""
+    tables = [f"vectors_{space.space}"]
+    if space.token_width:
+        tables.append(table_of(space.space))
+    lacks = " OR ".join(f"row NOT IN (SELECT row FROM {table})" for table in tables)  # noqa: S608
+    query = f"SELECT row FROM items WHERE row > ? AND ({lacks}) ORDER BY row LIMIT ?"  # noqa: S608
     found = connection.execute(query, (after, limit)).fetchall()
     return np.array([row for (row,) in found], dtype=np.int64)
 

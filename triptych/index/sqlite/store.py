@@ -18,7 +18,7 @@ import apsw
 import numpy as np
 
 from triptych.errors import CollectionDamaged, InvalidInput, ModelMismatch, NotAvailable
-from triptych.index.sqlite import pictures, words
+from triptych.index.sqlite import pictures, tokens, words
 from triptych.index.sqlite.counter import Counter
 from triptych.index.sqlite.database import Database, is_full, translated
 from triptych.index.sqlite.generation import NAME as GENERATION
@@ -41,11 +41,11 @@ from triptych.index.sqlite.meta import (
     read_sequence,
     read_spaces,
     read_state,
-    read_token_width,
+    with_tokens,
     write_state,
 )
 from triptych.index.sqlite.reader import Change, Reader, as_rows
-from triptych.index.sqlite.records import Entry, FileState, pack
+from triptych.index.sqlite.records import Entry, FileState, Tokens, pack
 from triptych.index.sqlite.reserve import Reserve
 from triptych.index.sqlite.spaces import insert_vectors, missing_rows, rounded
 from triptych.index.sqlite.writes import drop_items, insert_items, rows_by_id, work_out_again
@@ -98,7 +98,7 @@ class Store(Reader):
                     hint="Restore it from a backup, or delete the folder and index again.",
                 )
             if blank:
-                _begin(database, Space(0, model, fingerprint, dim, precision), token_width)
+                _begin(database, Space(0, model, fingerprint, dim, precision, token_width))
             store = cls(database)
             store.check_generation(seen)
             database.trust()
@@ -162,7 +162,7 @@ class Store(Reader):
         with taking as gone, self._changing() as connection:
             space = current_space(connection)
             if fingerprint is not None:
-                _check_fingerprint(space, fingerprint)
+                _check_belongs(space, fingerprint, entries)
             known = rows_by_id(connection, batch)
             if known and not replace:
                 names = ", ".join(repr(id) for id in list(known)[:3])
@@ -208,9 +208,9 @@ class Store(Reader):
         Nor can a store that takes token states: their width is the model's.
         """
         with self._changing() as connection:
-            if read_state(connection).count or read_token_width(connection):
-                raise InvalidInput("Only an empty collection without tokens can change its model.")
             space = current_space(connection)
+            if read_state(connection).count or space.token_width:
+                raise InvalidInput("Only an empty collection without tokens can change its model.")
             connection.execute(
                 "UPDATE spaces SET model = ?, fingerprint = ?, dim = ?, precision = ? "
                 "WHERE space = ?",
@@ -219,31 +219,35 @@ class Store(Reader):
         self.refreshed_meta()
 
     def begin_space(
-        self, *, model: str, fingerprint: str, dim: int, precision: Precision = "fp32"
+        self,
+        *,
+        model: str,
+        fingerprint: str,
+        dim: int,
+        precision: Precision = "fp32",
+        token_width: int = 0,
     ) -> Space:
-        """Return an empty space for another model's vectors, or the one begun before for it.
+        """Return an empty space for another model, or the one begun before for it.
 
-        Raises NotAvailable where token states of the present model are kept.
+        It keeps token states of `token_width`: one begun with others loses them.
         """
-        wanted = Space(0, model, fingerprint, dim, precision)
+        wanted = Space(0, model, fingerprint, dim, precision, token_width)
         with self._changing() as connection:
-            if read_token_width(connection):
-                raise NotAvailable(
-                    f"{self.path} keeps token states of {self.meta.model}, which do not migrate.",
-                    hint="Index again, into a new collection.",
-                )
             current = current_space(connection)
             for space in read_spaces(connection):
-                if space[2:] == wanted[2:] and space != current:
-                    return space
+                if space[2:5] == wanted[2:5] and space.space != current.space:
+                    return with_tokens(connection, space, token_width)
             return wanted._replace(space=add_space(connection, wanted))
 
-    def put_vectors(self, space: Space, rows_N: Rows, vectors_NM: Matrix) -> None:
-        """Store the vectors of items in a space, searched or not; rows that are gone are skipped.
+    def put_vectors(
+        self, space: Space, rows_N: Rows, vectors_NM: Matrix, states: Sequence[Tokens | None] = ()
+    ) -> None:
+        """Store what a space has of items, searched or not; rows that are gone are skipped.
 
-        Raises InvalidInput on a wrong shape.
+        Raises InvalidInput on a wrong shape, and where token states are missing or too many.
         """
         stored_NM = rounded(space, vectors_NM)
+        kept = tokens.checked_states(rows_N.tolist(), states, space.token_width)
         query = "SELECT row, checksum FROM items WHERE row = ?"
         with self._changing() as connection:
             found = dict(connection.executemany(query, [(row,) for row in rows_N.tolist()]))
@@ -251,6 +255,9 @@ class Store(Reader):
             rows = rows_N[there_N].tolist()
             sums = [found[row] for row in rows]
             insert_vectors(connection, space, rows, sums, stored_NM[there_N])
+            if kept:
+                columns = [(row, found[row], kept[row]) for row in rows]
+                tokens.insert(connection, space.space, columns)
 
     def switch(self, space: Space) -> None:
         """Search this space from now on; every index is to be loaded anew.
@@ -275,6 +282,7 @@ class Store(Reader):
                 raise InvalidInput(f"The vectors of {space.model} are in use.")
             connection.execute("DELETE FROM spaces WHERE space = ?", (space.space,))
             connection.execute(f"DROP TABLE IF EXISTS vectors_{int(space.space)}")
+            tokens.drop(connection, space.space)
 
     def is_mostly_free(self) -> bool:
         """Whether more than half of a file that is worth it is room for items to come."""
@@ -346,20 +354,25 @@ def _hashes(connection: apsw.Connection, rows: Iterable[int]) -> set[str]:
     return {picture.sha256 for picture in pictures.of_rows(connection, rows).values()}
 
 
-def _begin(database: Database, space: Space, token_width: int) -> None:
+def _begin(database: Database, space: Space) -> None:
     lock = WriterLock(database.path.with_name("lock")) if database.path else None
     if lock is not None:
         lock.acquire()
     try:
         with database.creating() as connection:
-            create(connection, space, token_width)
+            create(connection, space)
     finally:
         if lock is not None:
             lock.release()
 
 
-def _check_fingerprint(space: Space, fingerprint: str) -> None:
+def _check_belongs(space: Space, fingerprint: str, entries: Sequence[Entry]) -> None:
     # inside of the transaction: the model may have been switched since the vectors were made
+    is_whole = all((entry.tokens is None) is (not space.token_width) for entry in entries)
+    if space.fingerprint == fingerprint and not is_whole:
+        raise ModelMismatch(
+            "Token states are kept by now, or are not any more.", hint="Open the collection again."
+        )
     if space.fingerprint != fingerprint:
         raise ModelMismatch(
             f"Got vectors of the model {fingerprint[:12]}, the collection holds those of "

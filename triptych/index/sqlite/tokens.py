@@ -17,9 +17,11 @@ from triptych.errors import CollectionDamaged, InvalidInput
 from triptych.index.sqlite.records import Tokens, bound_checksum, shown
 from triptych.types import Matrix
 
-SCHEMA = """
-CREATE TABLE tokens (row INTEGER PRIMARY KEY, states BLOB NOT NULL, checksum BLOB NOT NULL);
-"""
+WIDTH = (
+    "coalesce((SELECT value FROM meta WHERE key = "
+    "iif(space = 1, 'token_width', 'token_width_' || space)), 0)"
+)
+"""The width of the states of a space, as a column of `spaces`; 0 where none are kept."""
 
 
 class LoadedTokens(NamedTuple):
@@ -54,21 +56,56 @@ def checked_tokens(id: str, tokens: Tokens, width: int) -> Tokens:
     return tokens
 
 
-def insert(connection: apsw.Connection, columns: Sequence[tuple[int, bytes, Tokens]]) -> None:
+def checked_states(
+    rows: Sequence[int], states: Sequence[Tokens | None], width: int
+) -> dict[int, Tokens]:
+    """Return states by row, of all rows or, where the width is 0, of none; raises InvalidInput."""
+    pairs = [(row, one) for row, one in zip(rows, states, strict=False) if one is not None]
+    if len(pairs) != (len(rows) if width else 0):
+        raise InvalidInput(
+            f"Got the token states of {len(pairs)} items, expected {len(rows) if width else 0}."
+        )
+    return {row: checked_tokens(f"row {row}", one, width) for row, one in pairs}
+
+
+def table_of(space: int) -> str:
+    """Return the table of a space's states; the first had its name before there were others."""
+    return "tokens" if space == 1 else f"tokens_{int(space)}"
+
+
+def create(connection: apsw.Connection, space: int, width: int) -> None:
+    """Make room for the states of a space."""
+    connection.execute(
+        f"CREATE TABLE {table_of(space)} "
+        "(row INTEGER PRIMARY KEY, states BLOB NOT NULL, checksum BLOB NOT NULL)"
+    )
+    connection.execute("INSERT INTO meta VALUES (?, ?)", (_key(space), width))
+
+
+def drop(connection: apsw.Connection, space: int) -> None:
+    """Delete the states of a space, where it has some."""
+    connection.execute(f"DROP TABLE IF EXISTS {table_of(space)}")
+    connection.execute("DELETE FROM meta WHERE key = ?", (_key(space),))
+
+
+def insert(
+    connection: apsw.Connection, space: int, columns: Sequence[tuple[int, bytes, Tokens]]
+) -> None:
     """Write tokens by row, beside the checksums of their items."""
     raw = ((row, item, tokens_TW.tobytes()) for row, item, tokens_TW in columns)
     connection.executemany(
-        "INSERT INTO tokens VALUES (?, ?, ?)",
+        f"INSERT OR REPLACE INTO {table_of(space)} VALUES (?, ?, ?)",  # noqa: S608
         [(row, states, bound_checksum(item, states)) for row, item, states in raw],
     )
 
 
-def load(connection: apsw.Connection, rows: Sequence[int], width: int) -> LoadedTokens:
-    """Return the tokens of those rows that have some, none of them unverified."""
-    query = f"{_SELECTED} WHERE tokens.row = ?"
+def load(connection: apsw.Connection, space: int, rows: Sequence[int], width: int) -> LoadedTokens:
+    """Return the tokens of those rows that have some, none of them unverified or of width 0."""
+    query = f"{_selected(space)} WHERE tokens.row = ?"
     states: dict[int, Matrix] = {}
     damaged: dict[int, str] = {}
-    for row, id, item, raw, expected in connection.executemany(query, [(row,) for row in rows]):
+    asked = [(row,) for row in rows] if width else []
+    for row, id, item, raw, expected in connection.executemany(query, asked) if asked else ():
         tokens_TW = verified(item, raw, expected, width)
         if tokens_TW is None:
             damaged[row] = shown(id)
@@ -77,15 +114,17 @@ def load(connection: apsw.Connection, rows: Sequence[int], width: int) -> Loaded
     return LoadedTokens(states, damaged)
 
 
-def stored(connection: apsw.Connection, rows: Sequence[int], width: int) -> dict[int, Tokens]:
+def stored(
+    connection: apsw.Connection, space: int, rows: Sequence[int], width: int
+) -> dict[int, Tokens]:
     """Return the bytes of those rows that have some, none where the width is 0.
 
     Raises CollectionDamaged naming the first item whose states cannot be used.
     """
     found: dict[int, Tokens] = {}
-    query = f"{_SELECTED} WHERE tokens.row = ?"
+    query = f"{_selected(space)} WHERE tokens.row = ?"
     asked = [(row,) for row in rows] if width else []
-    for row, id, item, raw, expected in connection.executemany(query, asked):
+    for row, id, item, raw, expected in connection.executemany(query, asked) if asked else ():
         tokens_TW = verified(item, raw, expected, width)
         if tokens_TW is None:
             raise CollectionDamaged(
@@ -104,23 +143,28 @@ def verified(item: Any, raw: Any, expected: Any, width: int) -> Tokens | None:
     return np.frombuffer(raw, dtype=np.int8).reshape(-1, width)
 
 
-def size(connection: apsw.Connection) -> tuple[int, int]:
-    """Return how many items have token states, and their bytes."""
-    query = "SELECT count(*), coalesce(sum(length(states)), 0) FROM tokens"
+def size(connection: apsw.Connection, space: int) -> tuple[int, int]:
+    """Return how many items have token states in a space that keeps them, and their bytes."""
+    query = f"SELECT count(*), coalesce(sum(length(states)), 0) FROM {table_of(space)}"  # noqa: S608
     items, num_bytes = connection.execute(query).get
     return items, num_bytes
 
 
-def damaged(connection: apsw.Connection, width: int) -> Iterator[str | None]:
+def damaged(connection: apsw.Connection, space: int, width: int) -> Iterator[str | None]:
     """Yield the id of each item whose token states cannot be used; None where there is no item."""
-    for _, id, item, raw, expected in connection.execute(_SELECTED):
+    for _, id, item, raw, expected in connection.execute(_selected(space)):
         if item is None:
             yield None
         elif verified(item, raw, expected, width) is None:
             yield shown(id)
 
 
-_SELECTED = (
-    "SELECT tokens.row, items.id, items.checksum, tokens.states, tokens.checksum "
-    "FROM tokens LEFT JOIN items USING (row)"
-)
+def _key(space: int) -> str:
+    return "token_width" if space == 1 else f"token_width_{int(space)}"
+
+
+def _selected(space: int) -> str:
+    return (
+        "SELECT tokens.row, items.id, items.checksum, tokens.states, tokens.checksum "  # noqa: S608
+        f"FROM {table_of(space)} AS tokens LEFT JOIN items USING (row)"
+    )

@@ -10,7 +10,7 @@ import apsw
 
 from triptych.errors import CollectionDamaged
 from triptych.index.sqlite import pictures, tokens
-from triptych.index.sqlite.meta import Space, current_space, read_state, read_token_width
+from triptych.index.sqlite.meta import Space, current_space, read_state
 from triptych.index.sqlite.records import Entry, bound_checksum, entry_from, shown
 from triptych.index.sqlite.spaces import Loaded, load_after, load_rows
 
@@ -32,7 +32,6 @@ class View:
     last_row: int
     epoch: str
     count: int
-    token_width: int  # of the token states kept beside the vectors; 0: none are
 
     @classmethod
     def of(cls, connection: apsw.Connection) -> Self:
@@ -46,7 +45,6 @@ class View:
             last_row=state.last_row,
             epoch=epoch or "",
             count=state.count,
-            token_width=read_token_width(connection),
         )
 
     def chunks(self, size: int = 4096) -> Iterator[Loaded]:
@@ -77,7 +75,8 @@ class View:
             if kept := pictures.of_rows(self.connection, rows):
                 pairs = zip(rows, entries, strict=True)
                 entries = [replace(entry, picture=kept.get(row)) for row, entry in pairs]
-            if states := tokens.stored(self.connection, rows, self.token_width):
+            space, width = self.space.space, self.space.token_width
+            if states := tokens.stored(self.connection, space, rows, width):
                 pairs = zip(rows, entries, strict=True)
                 entries = [replace(entry, tokens=states.get(row)) for row, entry in pairs]
             yield entries

@@ -12,7 +12,7 @@ import numpy as np
 
 from triptych.errors import InvalidInput
 from triptych.index.sqlite import facts, pictures, tokens, words
-from triptych.index.sqlite.meta import Space, read_spaces, read_state, read_token_width, write_state
+from triptych.index.sqlite.meta import Space, read_spaces, read_state, write_state
 from triptych.index.sqlite.records import (
     Entry,
     Packed,
@@ -34,7 +34,6 @@ def insert_items(
     """Write new items to rows from `first` on; return their vectors as they are stored."""
     items, checksums, thumbnails, texts, values, states = [], [], [], [], [], []
     kept: list[tuple[int, bytes, Picture]] = []
-    width = read_token_width(connection)
     for row, entry in enumerate(entries, first):
         payload = payload_of(entry)
         item = checksum(row, payload)
@@ -51,13 +50,14 @@ def insert_items(
         if entry.picture is not None:
             kept.append((row, item, entry.picture))
         if entry.tokens is not None:
-            states.append((row, item, tokens.checked_tokens(entry.id, entry.tokens, width)))
+            checked_TW = tokens.checked_tokens(entry.id, entry.tokens, space.token_width)
+            states.append((row, item, checked_TW))
     stored_NM = rounded(space, _stacked(space, entries))
     connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", items)
     insert_vectors(connection, space, range(first, first + len(items)), checksums, stored_NM)
     connection.executemany("INSERT INTO thumbnails VALUES (?, ?, ?)", thumbnails)
     if states:
-        tokens.insert(connection, states)
+        tokens.insert(connection, space.space, states)
     pictures.insert(connection, kept)
     facts.insert(connection, values)
     words.insert(connection, texts)
@@ -80,9 +80,9 @@ def drop_items(connection: apsw.Connection, rows: Sequence[int]) -> None:
     # what is damaged must be removable too: facts are found by value, so this reads all of them
     connection.executemany("DELETE FROM facts WHERE row = ?", unreadable)
     words.drop(connection, rows)
-    tables = [f"vectors_{space.space}" for space in read_spaces(connection)]
-    if read_token_width(connection):
-        tables.append("tokens")
+    spaces = read_spaces(connection)
+    tables = [f"vectors_{space.space}" for space in spaces]
+    tables += [tokens.table_of(space.space) for space in spaces if space.token_width]
     if pictures.exists(connection):
         tables.append(pictures.TABLE)
     for table in ("items", "thumbnails", *tables):
