@@ -23,7 +23,7 @@ import triptych
 from triptych.api.config import ServerConfig, Times
 from triptych.api.server import _Server
 from triptych.integrations.mcp import McpHttpServer
-from triptych.integrations.mcp_tools import McpConfig
+from triptych.integrations.mcp_tools import McpConfig, Tools
 from triptych.keys import new_key
 from triptych.settings import Settings
 
@@ -78,12 +78,15 @@ class Piped:
     def ask(self, message: dict[str, Any]) -> dict[str, Any]:
         """Return the reply with the message's id; others are answers to garbage."""
         self.say(json.dumps(message).encode())
+        while (reply := self.reply())["id"] != message["id"]:
+            pass
+        return reply
+
+    def reply(self) -> dict[str, Any]:
         assert self.process.stdout is not None
-        while line := self.process.stdout.readline():
-            reply = json.loads(line)
-            if reply.get("id") == message["id"]:
-                return dict(reply)
-        raise AssertionError(f"the server ended: {self.process.communicate()[1].decode()}")
+        line = self.process.stdout.readline()
+        assert line, f"the server ended: {self.process.communicate()[1].decode()}"
+        return dict(json.loads(line))
 
 
 @contextmanager
@@ -115,11 +118,16 @@ def test_a_client_over_a_pipe_finds_pictures_and_sends_garbage(data: Path, tmp_p
             b"[]",
             b"null",
             b'{"jsonrpc": "2.0", "id": 90, "method": 7}',
-            b'{"jsonrpc": "2.0", "id": {}, "method": "tools/list"}',
             b"[" * 100_000,
             b'"' + b"x" * 2_000_000,
         ):
             server.say(garbage)
+            refused = server.reply()
+            assert (
+                refused["id"] is None and "expected one JSON object" in refused["error"]["message"]
+            )
+        # an id that is none: a notification, which is never answered
+        server.say(b'{"jsonrpc": "2.0", "id": {}, "method": "tools/list"}')
         for number, message in enumerate(
             [
                 called("drop", {}),
@@ -132,10 +140,50 @@ def test_a_client_over_a_pipe_finds_pictures_and_sends_garbage(data: Path, tmp_p
             reply = server.ask({**message, "id": number})["result"]
             assert reply["isError"] and len(reply["content"][0]["text"]) > 20
             assert "secret" not in reply["content"][0]["text"].replace("secret.txt", "")
-        assert "error" in server.ask(called("search", [1], id=20))
+        refused = server.ask(called("search", [1], id=20))["error"]
+        assert refused["message"].startswith("The parameters of tools/call cannot be used: ")
         assert "error" in server.ask(asked("tools/burn", id=21))
         counted = server.ask(called("count", {}, id=30))["result"]
         assert counted["structuredContent"] == {"count": 2}
+
+
+def test_a_call_over_a_pipe_has_its_time(data: Path) -> None:
+    with piped("--data", str(data), "--request-timeout", "0.000001") as server:
+        item = {"items": [{"id": "late", "text": "x"}]}
+        for name, arguments, hint in (
+            ("search", {"query": "x"}, "Ask for fewer hits"),
+            ("add", item, "fewer at a time"),
+            ("list", {}, "Try again later."),
+        ):
+            reply = server.ask(called(name, arguments, id=40))["result"]
+            said = reply["content"][0]["text"]
+            assert reply["isError"] and said.startswith(f"{name} took longer than 1e-06 s. ")
+            assert hint in said
+        assert "result" in server.ask(asked("tools/list", id=41))
+
+
+def test_a_call_that_hangs_is_answered_and_others_go_on(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = threading.Event()
+    really = Tools._count
+
+    def count(self: Tools, tenant: str, given: Any) -> Any:
+        hangs.wait(20)
+        return really(self, tenant, given)
+
+    monkeypatch.setattr(Tools, "_count", count)
+    with over_http(data, McpConfig(seconds=0.3)) as client:
+        for _ in range(3):
+            reply = client.post("/mcp", json=called("count", {})).json()["result"]
+            assert reply["isError"] and "took longer than 0.3 s" in reply["content"][0]["text"]
+        reply = client.post("/mcp", json=called("list", {})).json()["result"]
+        assert reply["structuredContent"] == {"collections": ["default"]}
+        gone = client.post("/mcp", json=called("get", {"ids": ["a"], "collection": "gone"}))
+        assert "the tool list." in gone.json()["result"]["content"][0]["text"]
+        hangs.set()
+        reply = client.post("/mcp", json=called("count", {})).json()["result"]
+        assert reply["structuredContent"] == {"count": 2}
 
 
 @contextmanager

@@ -24,7 +24,18 @@ PARTS = Registry(
     extras={"stdio": "mcp", "http": "mcp", "connect": "client"},
 )
 
-_OF_SERVE = ("host", "port", "data", "key_file", "model", "allow_host", "allow_origin", "read_only")
+_OF_SERVE = (
+    "host",
+    "port",
+    "data",
+    "key_file",
+    "model",
+    "allow_host",
+    "allow_origin",
+    "read_only",
+    "request_timeout",
+)
+_SAID = {"request_timeout": "for the answer to a call (default: 45)"}
 
 
 class Mcp:
@@ -41,13 +52,14 @@ class Mcp:
             "--http", action="store_true", help="serve at /mcp, not on standard input and output"
         )
         for option in OPTIONS:
+            said = f"{_SAID.get(option.name, option.help)} [{option.variable}]"
             if option.name == "read_only":
                 parser.add_argument(
-                    option.flag, dest=option.name, action="store_const", const="1", help=option.help
+                    option.flag, dest=option.name, action="store_const", const="1", help=said
                 )
             elif option.name in _OF_SERVE:
                 parser.add_argument(
-                    option.flag, dest=option.name, metavar=option.metavar, help=option.help
+                    option.flag, dest=option.name, metavar=option.metavar, help=said
                 )
 
     def run(self, args: argparse.Namespace, settings: Settings) -> int:
@@ -67,6 +79,7 @@ class Mcp:
             collection=args.collection,
             folder=args.folder,
             read_only=given.get("read_only", False),
+            **({"seconds": given["request_timeout"]} if "request_timeout" in given else {}),
         )
         secret = settings.variables.get("TRIPTYCH_API_KEY")
         source: Any = None

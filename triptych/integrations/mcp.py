@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +35,19 @@ from triptych.api.app import Application, behind_edge, build_rooms
 from triptych.api.call import KEY
 from triptych.api.catalog import Catalog
 from triptych.api.config import ServerConfig
+from triptych.api.pool import Pool
 from triptych.api.server import HttpServer, configured, serve
-from triptych.errors import NotFound, TriptychError
+from triptych.errors import NotFound, TimedOut, TriptychError
+from triptych.integrations.mcp_refusals import relay, say_what_is_wrong
 from triptych.integrations.mcp_tools import McpConfig, Shelf, Shown, Tools, picture_block
 from triptych.integrations.sources import Source
 from triptych.keys import Key
 from triptych.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+_AT_ONCE = 8  # calls worked on, of one client
+_WAITING = 256
 
 _INSTRUCTIONS = (
     "Search a collection of pictures and texts, by words or by a picture. "
@@ -75,8 +82,11 @@ class Remote:
         self._source.close()
 
 
-def build(tools: Tools) -> Server[Any]:
-    """Return the server; whatever a call does wrong is answered, and it goes on."""
+def build(tools: Tools, pool: Pool) -> Server[Any]:
+    """Return the server; whatever a call does wrong is answered, and it goes on.
+
+    A call is worked on in `pool`, and answered within its time, be it with a refusal.
+    """
 
     async def list_tools(context: Any, params: Any) -> ListToolsResult:
         return ListToolsResult(
@@ -96,32 +106,44 @@ def build(tools: Tools) -> Server[Any]:
     async def call_tool(context: Any, params: Any) -> CallToolResult:
         try:
             tenant = _tenant(context, tools, params.name)
-            return _result(
-                await asyncio.to_thread(tools.call, params.name, params.arguments, tenant=tenant)
-            )
+            until, call = _until(context, tools), (params.name, params.arguments)
+            return _result(await pool.run(until, tools.call, *call, tenant=tenant))
+        except TimedOut:
+            return _refusal(tools.too_slow(params.name))
         except TriptychError as error:
             return _refusal(str(error))
         except Exception:
             logger.exception("the tool %.80r failed", params.name)
             return _refusal("The tool failed; the server's log says why.")
 
-    return Server(
-        "triptych", instructions=_INSTRUCTIONS, on_list_tools=list_tools, on_call_tool=call_tool
+    server: Server[Any] = Server(
+        "triptych",
+        version=version("triptych"),
+        instructions=_INSTRUCTIONS,
+        on_list_tools=list_tools,
+        on_call_tool=call_tool,
     )
+    server.middleware.append(say_what_is_wrong)
+    return server
 
 
 def start_stdio(settings: Settings, config: McpConfig, source: Source | None) -> None:
     """Serve on standard input and output until it ends."""
     shelf = _shelf(settings, config, source)
+    pool = Pool(size=_AT_ONCE, queue=_WAITING)
 
     async def run() -> None:
-        server = build(Tools(shelf, config))
-        async with stdio_server() as (coming, going):
-            await server.run(coming, going, server.create_initialization_options())
+        server = build(Tools(shelf, config), pool)
+        send, receive = anyio.create_memory_object_stream[Any](0)
+        async with stdio_server() as (coming, going), anyio.create_task_group() as tasks:
+            tasks.start_soon(relay, coming, going, send)
+            await server.run(receive, going, server.create_initialization_options())
+            tasks.cancel_scope.cancel()
 
     try:
         anyio.run(run)
     finally:
+        pool.close()
         shelf.close()
 
 
@@ -169,7 +191,7 @@ class McpHttpServer(HttpServer):
         if self._source is not None:
             shelf = Remote(self._source, self._tools.collection)
         read_only = self._tools.read_only or config.read_only
-        server = build(Tools(shelf, replace(self._tools, read_only=read_only)))
+        server = build(Tools(shelf, replace(self._tools, read_only=read_only)), rooms.pool)
         inner = server.streamable_http_app(
             json_response=True,
             stateless_http=True,
@@ -206,6 +228,13 @@ def _tenant(context: Any, tools: Tools, name: str) -> str:
         caller.require(spec.role)
     tenant: str = caller.tenant
     return tenant
+
+
+def _until(context: Any, tools: Tools) -> float:
+    """Return when the answer has to be there: a request over HTTP has an end of its own."""
+    until = time.monotonic() + tools.seconds
+    request = getattr(context, "request", None)
+    return until if request is None else min(until, request.scope[KEY].deadline)
 
 
 def _result(shown: Shown) -> CallToolResult:

@@ -43,6 +43,7 @@ class McpConfig:
     collection: str = "default"  # where a call names none
     folder: Path | None = None  # the only one that pictures may be read from
     read_only: bool = False
+    seconds: float = 45.0  # for a call; many clients give up after 60
     hits: int = 50
     ids: int = 100
     items: int = 256
@@ -85,6 +86,7 @@ class ToolSpec:
     arguments: Mapping[str, Any]
     role: Role = "read"
     required: tuple[str, ...] = ()
+    quicker: str = "Try again later."  # what to do where it took too long
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of the arguments."""
@@ -111,6 +113,7 @@ TOOLS: Final[dict[str, ToolSpec]] = {
             "pictures": {"type": "boolean", "default": True, "description": "show them"},
             **_COLLECTION,
         },
+        quicker="Ask for fewer hits (limit), without pictures (pictures: false), or again later.",
     ),
     "get": ToolSpec(
         "Return stored items by their ids, with their pictures.",
@@ -120,12 +123,14 @@ TOOLS: Final[dict[str, ToolSpec]] = {
             **_COLLECTION,
         },
         required=("ids",),
+        quicker="Ask for fewer ids, or without pictures (pictures: false).",
     ),
     "add": ToolSpec(
         "Store texts and pictures, replacing what has the same id.",
         {"items": {"type": "array", "items": _ITEM}, **_COLLECTION},
         role="write",
         required=("items",),
+        quicker="Add them again, fewer at a time: what is stored already is replaced, not doubled.",
     ),
     "count": ToolSpec(
         "Return how many items there are, or how many match a filter.",
@@ -162,7 +167,22 @@ class Tools:
         if spec is None:
             known = ", ".join(self.specs())
             raise NotFound(f"There is no tool {_short(name)}.", hint=f"There are: {known}.")
-        return self._do[name](tenant, checked(given, spec))
+        arguments = checked(given, spec)
+        try:
+            return self._do[name](tenant, arguments)
+        except NotFound as error:
+            if not (error.hint or "").startswith("See: GET"):
+                raise
+            raise NotFound(error.message, hint="Those there are: the tool list.") from None
+
+    @property
+    def seconds(self) -> float:
+        """How long a call may take."""
+        return self._config.seconds
+
+    def too_slow(self, name: str) -> str:
+        """Return what a model is told of a call that took longer, and what it can do."""
+        return f"{name} took longer than {self.seconds:g} s. {TOOLS[name].quicker}"
 
     def _search(self, tenant: str, given: Arguments) -> Shown:
         options = {key: given[key] for key in ("like", "minus", "filter", "hybrid") if key in given}
