@@ -47,6 +47,8 @@ def post(live: Live, path: str, body: bytes, kind: str = "application/json") -> 
         (b'{"query": "x", "threshold": NaN}', (422, "invalid_input")),
         (b'{"query": "x", "threshold": -Infinity}', (422, "invalid_input")),
         (b'{"query": "x", "threshold": 1e999}', (422, "invalid_input")),
+        (b'{"vector": [0.5, -1e999]}', (422, "invalid_input")),
+        (b'{"query": "x", "filter": {"a": [1, {"$in": [1e999]}]}}', (422, "invalid_input")),
         (b'{"query": "x", "limit": ' + b"9" * 5000 + b"}", (422, "invalid_input")),
         (b'{"query": "x", "query": "y"}', (422, "invalid_input")),
         (b'{"query": "x", "filter": {"a": 1, "a": 2}}', (422, "invalid_input")),

@@ -49,6 +49,13 @@ def test_two_values_have_one_encoding_only_if_they_are_the_same(one: Any, other:
     assert encode([one, other]) == encode((one, other))
 
 
+@given(st.lists(st.floats(), max_size=40))
+def test_a_vector_is_encoded_as_its_numbers_one_by_one(numbers: list[float]) -> None:
+    one_by_one = b"".join(encode(number) for number in numbers)
+    assert encode(numbers) == b"l%d:%b" % (len(numbers), one_by_one)
+    assert encode([*numbers, 1]) == b"l%d:%b" % (len(numbers) + 1, one_by_one + encode(1))
+
+
 CONFUSABLE = [
     None, True, False, 0, 1, 1.0, 0.0, -0.0, "", "1", b"1", "n", "t", "i1;", [], [[]], [[], []],
     ["ab"], ["a", "b"], ["a", ["b"]], [["a"], "b"], {}, {"a": 1}, {"a": "1"}, [["a", 1]], "s1:a",

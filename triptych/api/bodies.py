@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, NoReturn, TypeAlias, TypeVar
@@ -143,7 +144,6 @@ def parse_json(data: bytes | str, *, depth: int) -> Any:
             object_pairs_hook=_object,
             parse_constant=_no_constant,
             parse_int=_int,
-            parse_float=_float,
         )
     except json.JSONDecodeError as error:
         raise _bad_json(f"{error.msg} at character {error.pos + 1}") from None
@@ -151,6 +151,8 @@ def parse_json(data: bytes | str, *, depth: int) -> Any:
         raise _too_deep(depth) from None
     if text.count("[") + text.count("{") > depth and _is_deeper(value, depth):
         raise _too_deep(depth)
+    if _has_infinity(value):
+        raise InvalidInput("The JSON holds a number that is too large, expected finite ones.")
     if _SURROGATE.search(text) and _has_surrogate(value):
         raise InvalidInput("The JSON holds half a surrogate pair: that is no text.")
     return value
@@ -195,13 +197,6 @@ def _int(digits: str) -> int:
     return int(digits)
 
 
-def _float(digits: str) -> float:
-    number = float(digits)
-    if number in (float("inf"), float("-inf")):
-        raise InvalidInput("The JSON holds a number that is too large, expected finite ones.")
-    return number
-
-
 def _is_deeper(value: Any, depth: int) -> bool:
     level = [value]
     for _ in range(depth):
@@ -214,6 +209,17 @@ def _is_deeper(value: Any, depth: int) -> bool:
         if not level:
             return False
     return any(isinstance(one, dict | list) for one in level)
+
+
+def _has_infinity(value: Any) -> bool:
+    """Whether a number was too large to be held; a list of numbers is gone through by `in`."""
+    if isinstance(value, dict):
+        return any(_has_infinity(one) for one in value.values())
+    if isinstance(value, list):
+        if math.inf in value or -math.inf in value:
+            return True
+        return not {dict, list}.isdisjoint(map(type, value)) and any(map(_has_infinity, value))
+    return isinstance(value, float) and math.isinf(value)
 
 
 def _has_surrogate(value: Any) -> bool:

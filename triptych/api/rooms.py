@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias, TypeVar, cast
 
@@ -52,8 +52,12 @@ def rooms_of(request: Request) -> Rooms:
     return cast(Rooms, request.app.state.rooms)
 
 
-def _requires(role: Role) -> Callable[[Request], Caller]:
-    def caller(request: Request) -> Caller:
+async def _server(request: Request) -> Rooms:
+    return rooms_of(request)
+
+
+def _requires(role: Role) -> Callable[[Request], Awaitable[Caller]]:
+    async def caller(request: Request) -> Caller:
         found = call_of(request).caller
         if found is None:  # the edge lets nobody through to here; if it did, nothing would open
             raise ApiError(401, "unauthorized", "This needs a key.")
@@ -71,7 +75,8 @@ def _requires(role: Role) -> Callable[[Request], Caller]:
     return caller
 
 
-Server: TypeAlias = Annotated[Rooms, Depends(rooms_of)]
+# coroutines all of them: what is none, FastAPI hands to a thread, and waits for it
+Server: TypeAlias = Annotated[Rooms, Depends(_server)]
 Reader: TypeAlias = Annotated[Caller, Depends(_requires("read"))]
 Writer: TypeAlias = Annotated[Caller, Depends(_requires("write"))]
 Admin: TypeAlias = Annotated[Caller, Depends(_requires("admin"))]

@@ -22,6 +22,7 @@ import numpy as np
 VERSION = b"tr1"
 
 _DOUBLE = struct.Struct("<d")
+_MANY = 16  # numbers
 _SCOPE_BYTES, _DIGEST_BYTES = 10, 20  # 80 bits name a scope, 160 a content: no collision by chance
 
 
@@ -65,11 +66,21 @@ def _encode_bytes(value: bytes) -> bytes:
 
 
 def _encode_list(value: Sequence[Any]) -> bytes:
+    if len(value) > _MANY and set(map(type, value)) == {float}:
+        return b"l%d:%b" % (len(value), _encode_floats(value))
     get = _ENCODERS.get
     return b"l%d:%b" % (
         len(value),
         b"".join([get(type(one), _encode_other)(one) for one in value]),
     )
+
+
+def _encode_floats(value: Sequence[float]) -> bytes:
+    """Encode a vector as its numbers one by one would be, all at once."""
+    encoded = np.empty((len(value), 1 + _DOUBLE.size), dtype=np.uint8)
+    encoded[:, 0] = ord("d")
+    encoded[:, 1:] = np.array(value, dtype="<f8").view(np.uint8).reshape(len(value), -1)
+    return encoded.tobytes()
 
 
 def _encode_mapping(value: Mapping[Any, Any]) -> bytes:

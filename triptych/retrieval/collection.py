@@ -22,6 +22,7 @@ from triptych.errors import CollectionBusy, ModelMismatch, NotAvailable, NotFoun
 from triptych.filters import Filter, parse_filter
 from triptych.index.plan import Budget
 from triptych.index.snapshot import Snapshots
+from triptych.index.sqlite.database import READERS
 from triptych.index.sqlite.meta import Meta, peek
 from triptych.index.sqlite.records import FileState, KnownFile, Record
 from triptych.index.sqlite.store import Store
@@ -65,6 +66,8 @@ class Collection:
         threads: int = 1,
     ) -> None:
         self.folder = folder
+        # more searches at once than readers are kept only get into each other's way
+        self._turns = threading.BoundedSemaphore(READERS)
         self._store = store
         self._models = Models(embedder, folder=folder, opener=model_of)
         self._models.check(store)
@@ -373,7 +376,8 @@ class Collection:
                     continue  # a stored vector came of the next model
                 judge = late.judge_of(asked, model) if request.rerank else None
             # who was overtaken by a writer begins again, in the end holding the writers off
-            with self._live.gate if try_ > 2 else nullcontext(), self._store.reading():
+            held = self._live.gate if try_ > 2 else nullcontext()
+            with self._turns, held, self._store.reading():
                 sequence = self._live.refresh()
                 if model is not self.embedder:
                     continue

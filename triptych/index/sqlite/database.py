@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE_MS = 5_000
 _READING_KB, _WRITING_KB = 32_000, 64_000
-_IDLE = 4  # readers kept for the next one
+READERS = max(4, os.cpu_count() or 1)  # kept; any more are opened anew, and know no page yet
 _CHECKPOINT_PAGES = 2_000  # 16 MB: what is written often goes to its place once
 _PAGES_AHEAD = 128  # taken at once: each time costs as much as a sync
 _LONG_LOG_PAGES = 32_000
@@ -251,7 +251,7 @@ class Database:
         return _connect(self.path, self._mode, self._vfs, _READING_KB)
 
     def _give(self, connection: apsw.Connection) -> None:
-        if self._closed or len(self._idle) >= _IDLE:
+        if self._closed or len(self._idle) >= READERS:
             self._close_one(connection)
         else:
             self._idle.append(connection)
