@@ -15,3 +15,6 @@ ANNS = Registry(
     ),
 )
 """Approximate kinds: a snapshot's row file with an `Ann` beside it."""
+
+SCANS = Registry("scan", {"halves": "triptych.index.halves:Halves"})
+"""What makes the scan of many vectors faster, and no less exact."""

@@ -1,4 +1,4 @@
-"""FAISS: approximate neighbours among positions. The only file that knows it."""
+"""FAISS: approximate neighbours among positions."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class FaissAnn:
             for trained in (index, getattr(index, "pq", index)):
                 trained.cp.min_points_per_centroid = 1  # else it warns on the standard error
         built = cls(kind, index, count)
-        with _threads(threads):
+        with num_threads(threads):
             if cancelled():
                 raise Cancelled
             if not index.is_trained:
@@ -98,7 +98,7 @@ class FaissAnn:
         return built
 
     def complete(self, source: Source) -> None:
-        with _threads(1):
+        with num_threads(1):
             self._fill(source, len(source), lambda: False)
 
     def __len__(self) -> int:
@@ -116,7 +116,7 @@ class FaissAnn:
         self, query_M: Vector, k: int, *, effort: int, allowed: Positions | None = None
     ) -> Positions:
         params = self._parameters(effort, allowed)
-        with _threads(1):
+        with num_threads(1):
             _, found_1K = self._index.search(query_M[None], min(k, len(self)), params=params)
         found_K = found_1K[0]
         return self._holdout.positions_of(found_K[found_K != NOTHING])
@@ -198,7 +198,7 @@ def _limited(num_bytes: int) -> Iterator[None]:
 
 
 @contextmanager
-def _threads(num: int) -> Iterator[None]:
+def num_threads(num: int) -> Iterator[None]:
     """OpenMP keeps the number per calling thread: other searches are not touched."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(num)

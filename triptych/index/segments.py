@@ -22,11 +22,13 @@ from triptych.index.base import (
     checked_k,
     checked_rows,
     checked_vectors,
+    exact_scores,
     nothing_found,
     ranked,
 )
 from triptych.index.flat import FlatIndex
 from triptych.index.rowfile import RowFile
+from triptych.index.scan import Scan
 from triptych.types import Matrix, Rows, Vector
 
 Mask: TypeAlias = NDArray[np.bool_]
@@ -111,6 +113,7 @@ class SegmentedIndex:
         self._dim = checked_dim(dim)
         self._base = base
         self._delta = FlatIndex(dim)
+        self._base_scan, self._delta_scan = Scan(), Scan()
         self._removed_N: Mask | None = None
         self._num_removed = 0
 
@@ -158,12 +161,14 @@ class SegmentedIndex:
     def put(self, rows_N: Rows, vectors_NM: Matrix) -> None:
         """Add or replace, what was checked before."""
         self._mark_removed(rows_N)
+        self._delta_scan.changed()
         self._delta.put(rows_N, vectors_NM)
 
     def remove(self, rows_N: Rows) -> int:
         rows_N = np.asarray(rows_N, dtype=np.int64)
         if not len(rows_N):
             return 0
+        self._delta_scan.changed()
         return self._mark_removed(rows_N) + self._delta.remove(rows_N)
 
     def search(
@@ -182,7 +187,7 @@ class SegmentedIndex:
         for q, query_M in enumerate(vectors_QM):
             rows_K, found_K = self._best_of_base(query_M, k, at)
             if new is not None:
-                new_rows_K, new_found_K = best_of(*new, query_M, k)
+                new_rows_K, new_found_K = self._best_of_delta(*new, query_M, k, allowed)
                 rows_K = np.concatenate([rows_K, new_rows_K])
                 found_K = np.concatenate([found_K, new_found_K])
                 rows_K, found_K = ranked(rows_K, found_K, k)
@@ -222,7 +227,26 @@ class SegmentedIndex:
     ) -> tuple[Rows, Vector]:
         if self._base is None:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-        return self._base.best(query_M, k, removed_N=self._removed_N, allowed=allowed)
+        base, removed_N = self._base, self._removed_N
+        if base.ann is None and allowed is None and k < len(self) - len(self._delta):
+            rows = base.rows
+            near = self._base_scan.near(
+                query_M, k, (len(rows), rows.dim),
+                lambda: rows.gather(np.arange(len(rows))), removed_N,
+            )  # fmt: skip
+            if near is not None:
+                return ranked(rows.rows_N[near], rows.scores(query_M, near), k)
+        return base.best(query_M, k, removed_N=removed_N, allowed=allowed)
+
+    def _best_of_delta(
+        self, rows_N: Rows, vectors_NM: Matrix, query_M: Vector, k: int, allowed: Rows | None
+    ) -> tuple[Rows, Vector]:
+        near = None
+        if allowed is None and k < len(rows_N):
+            near = self._delta_scan.near(query_M, k, vectors_NM.shape, lambda: vectors_NM)
+        if near is None:
+            return best_of(rows_N, vectors_NM, query_M, k)
+        return ranked(rows_N[near], exact_scores(vectors_NM[near], query_M), k)
 
     def _mark_removed(self, rows_N: Rows) -> int:
         at = self._positions(_ascending(rows_N))
