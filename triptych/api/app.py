@@ -24,6 +24,7 @@ from triptych.api.config import ServerConfig
 from triptych.api.edge import Edge
 from triptych.api.embedding import Embedding
 from triptych.api.errors import ApiError, body_of, headers_of, internal, status_of
+from triptych.api.experts import ExpertLoad
 from triptych.api.fetch import FetchConfig, Fetcher
 from triptych.api.follower import FollowConfig, Follower
 from triptych.api.health import Health
@@ -128,6 +129,7 @@ def build_rooms(settings: Settings, config: ServerConfig) -> Rooms:
     rooms.metrics.gauge("triptych_pool_waiting", "Requests waiting", lambda: rooms.pool.waiting)
     rooms.metrics.gauge("triptych_jobs_waiting", "Jobs not over", lambda: rooms.jobs.waiting)
     rooms.metrics.gauge("triptych_collections_open", "Open collections", lambda: catalog.num_open)
+    rooms.metrics.add(ExpertLoad(catalog.models))
     return rooms
 
 

@@ -180,6 +180,10 @@ class Catalog:
                 )
             return self._models[name]
 
+    def models(self) -> list[EmbeddingModel]:
+        """Return the models that are loaded, each once."""
+        return [model for name, model in list(self._models.items()) if name.startswith("=")]
+
     def remembering(self, name: str | None, tenant: str) -> EmbeddingModel:
         """Return the model with a memory for what this tenant embedded."""
         model = self.model(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -38,6 +39,10 @@ class Metrics:
     def gauge(self, name: str, help: str, read: Callable[[], float]) -> None:
         """Show a number that is read whenever it is asked for."""
         Gauge(name, help, registry=self.registry).set_function(read)
+
+    def add(self, collector: Collector) -> None:
+        """Show what a collector reads whenever it is asked."""
+        self.registry.register(collector)
 
     def text(self) -> bytes:
         """Return all of them in Prometheus's text form."""
