@@ -66,8 +66,7 @@ class Collection:
         threads: int = 1,
     ) -> None:
         self.folder = folder
-        # more searches at once than readers are kept only get into each other's way
-        self._turns = threading.BoundedSemaphore(READERS)
+        self._turns = threading.BoundedSemaphore(READERS)  # more only get into each other's way
         self._store = store
         self._models = Models(embedder, folder=folder, opener=model_of)
         self._models.check(store)
