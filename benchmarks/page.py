@@ -41,7 +41,7 @@ _SHOWN = """() => new Promise((done) => {
     const tiles = [...grid.querySelectorAll("button")];
     const fresh = tiles.length > 0 && tiles.every((one) => !one.dataset.stamp);
     const inView = tiles.filter((one) => one.getBoundingClientRect().top < innerHeight);
-    const drawn = inView.every((one) => one.querySelector("img")?.complete);
+    const drawn = inView.every((one) => one.querySelector("img")?.naturalWidth);
     if (fresh && !window.shownAt) window.shownAt = performance.now() - start;
     if (fresh && drawn) done([window.shownAt, performance.now() - start]);
     else requestAnimationFrame(look);
@@ -64,11 +64,14 @@ _SCROLL = """async ([speed, seconds]) => {
       const area = one.getBoundingClientRect();
       return area.bottom > 0 && area.top < innerHeight;
     });
-    const bare = tiles.filter((one) => !one.querySelector("img")?.complete);
+    const bare = tiles.filter((one) => !one.querySelector("img")?.naturalWidth);
+    const nothing = bare.filter((one) => !one.querySelector("img")?.style.backgroundImage);
+    const tops = (some) => new Set(some.map((one) => one.style.transform.split(",")[1]));
+    const [rows, filled] = [tops(tiles), tops(tiles.filter((one) => !nothing.includes(one)))];
     frames++;
-    if (!tiles.length || bare.length === tiles.length) blank++;
+    if (!tiles.length || filled.size < rows.size) blank++;
     seen += tiles.length;
-    empty += tiles.filter((one) => one.dataset.empty).length;
+    empty += nothing.length;
     pictures += bare.length;
   }
   return [Math.round(scrollY), frames, blank, seen, empty, pictures];
@@ -121,16 +124,19 @@ def searched(page: Page) -> None:
 
 
 def scrolled(page: Page) -> None:
-    """Print what was missing while 10,000 thumbnails were scrolled through, frame by frame."""
+    """Print what was missing while 10,000 thumbnails were scrolled through, frame by frame.
+
+    A row is blank where not one of its tiles shows a picture, be it the tiny one of a mosaic.
+    """
     for speed, seconds in SCROLLS:
         page.evaluate("scrollTo(0, 0)")
         page.wait_for_timeout(1_000)
         found = page.evaluate(_SCROLL, [speed, seconds])
         reached, frames, blank, seen, empty, pictures = found
         print(
-            f"scrolling at {speed:,} px/s to {reached:,} px, {frames} frames: {blank} blank; of "
-            f"the tiles in view {100 * empty / seen:.1f} % had no hit yet, "
-            f"{100 * pictures / seen:.1f} % no picture"
+            f"scrolling at {speed:,} px/s to {reached:,} px, {frames} frames: {blank} with a blank "
+            f"row; of the tiles in view {100 * empty / seen:.1f} % had no picture at all, "
+            f"{100 * (pictures - empty) / seen:.1f} % a tiny one"
         )
 
 

@@ -35,13 +35,23 @@ from triptych.api.origin import OriginCheck
 from triptych.api.pictures import Pictures
 from triptych.api.pool import Pool
 from triptych.api.rooms import Rooms
-from triptych.api.routes import collections, embeddings, follow, health, items, jobs, page, search
+from triptych.api.routes import (
+    collections,
+    embeddings,
+    follow,
+    health,
+    items,
+    jobs,
+    page,
+    pictures,
+    search,
+)
 from triptych.api.shortcut import Shortcut
 from triptych.api.writing import Mode, Outcome, Writing, parsed_lines
 from triptych.errors import TriptychError
 from triptych.settings import Settings
 
-_ROUTERS = (collections, items, follow, search, embeddings, jobs, health, page)
+_ROUTERS = (collections, items, pictures, follow, search, embeddings, jobs, health, page)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

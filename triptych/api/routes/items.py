@@ -1,11 +1,10 @@
-"""Items of a collection: add, upsert, delete, get, count, and their small pictures."""
+"""Items of a collection: add, upsert, delete, get, count."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import unquote
 
 from fastapi import APIRouter, Request, Response
 
@@ -18,9 +17,9 @@ from triptych.api.reading import json_body, parsed
 from triptych.api.replies import Count, Deleted, Records
 from triptych.api.rooms import Reader, Rooms, Server, Writer, rooms_of, working
 from triptych.api.routes.collections import CollectionName
+from triptych.api.routes.pictures import id_of
 from triptych.api.schemas import CountItems, GetItems, Items, Record, SomeIds, Written
 from triptych.api.writing import Mode, Outcome, parsed_lines
-from triptych.encoders.picture_kind import media_type
 from triptych.errors import InvalidInput, NotFound
 
 router = APIRouter(tags=["items"], responses=ERRORS)
@@ -92,7 +91,7 @@ async def get_item(
     name: CollectionName, id: str, request: Request, caller: Reader, server: Server
 ) -> Response:
     """Return one item; its id is one segment, percent-encoded."""
-    body = GetItems(ids=[_id_of(request)])
+    body = GetItems(ids=[id_of(request)])
     found = await working(request, _get, server, caller.tenant, name, body)
     if found["items"][0] is None:
         raise _no_item(body.ids[0])
@@ -104,47 +103,10 @@ async def delete_item(
     name: CollectionName, id: str, request: Request, caller: Writer, server: Server
 ) -> Response:
     """Delete one item."""
-    id = _id_of(request)
+    id = id_of(request)
     if not await working(request, _delete, server, caller.tenant, name, [id]):
         raise _no_item(id)
     return _json({"deleted": 1})
-
-
-@router.get(
-    "/v1/collections/{name}/items/{id}/image",
-    response_class=Response,
-    responses={200: {"content": {"image/jpeg": {}}}},
-)
-async def get_image(
-    name: CollectionName, id: str, request: Request, caller: Reader, server: Server
-) -> Response:
-    """Return the small JPEG that is kept of an item's picture."""
-    id = _id_of(request)
-    jpeg = await working(request, _thumbnail, server, caller.tenant, name, id)
-    if jpeg is None:
-        raise NotFound(f"There is no picture of an item {id!r}.")
-    return Response(jpeg, media_type="image/jpeg")
-
-
-@router.get(
-    "/v1/collections/{name}/items/{id}/picture",
-    response_class=Response,
-    responses={200: {"content": {"image/*": {}}}},
-)
-async def get_picture(
-    name: CollectionName, id: str, request: Request, caller: Reader, server: Server
-) -> Response:
-    """Return an item's picture as it was sent, byte for byte."""
-    id = _id_of(request)
-    data = await working(request, _picture, server, caller.tenant, name, id)
-    if data is None:
-        raise NotFound(
-            f"No picture of an item {id!r} is kept as it was sent.",
-            hint="Its small one, where it has any, is at .../image.",
-        )
-    # no page runs what a caller sent, whatever a browser takes it for
-    headers = {"Content-Disposition": "attachment", "Content-Security-Policy": "sandbox"}
-    return Response(data, media_type=media_type(data), headers=headers)
 
 
 async def _write(request: Request, server: Rooms, caller: Caller, name: str, mode: Mode) -> Outcome:
@@ -274,25 +236,6 @@ def _get(server: Rooms, tenant: str, name: str, body: GetItems) -> dict[str, Any
 def _count(server: Rooms, tenant: str, name: str, body: CountItems) -> int:
     with server.catalog.using(tenant, name) as collection:
         return collection.count(body.filter)
-
-
-def _thumbnail(server: Rooms, tenant: str, name: str, id: str) -> bytes | None:
-    with server.catalog.using(tenant, name) as collection:
-        return collection.thumbnail(id)
-
-
-def _picture(server: Rooms, tenant: str, name: str, id: str) -> bytes | None:
-    with server.catalog.using(tenant, name) as collection:
-        return collection.picture(id)
-
-
-def _id_of(request: Request) -> str:
-    """Return the id as it was encoded: the path that was routed keeps %2F, see edge.py."""
-    segment = request.scope["raw_path"].split(b"/")[5]
-    try:
-        return unquote(segment.decode("ascii"), errors="strict")
-    except UnicodeDecodeError:
-        raise InvalidInput("The id in the path is not UTF-8.") from None
 
 
 def _no_item(id: str) -> NotFound:

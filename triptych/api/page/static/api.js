@@ -60,3 +60,11 @@ export async function showImage(img, name, id) {
 }
 
 export const imageBlob = async (name, id) => (await ask(imagePath(name, id))).blob();
+
+/** The picture itself, as large as a screen shows it; the thumbnail where the original is gone. */
+export const largeBlob = async (name, id) => (await ask(`${imagePath(name, id)}?side=1600`)).blob();
+
+/** Tiny pictures of at most 1,000 items in one: see grid.js. */
+export async function mosaic(name, ids, signal) {
+  return (await ask(`${within(name)}/items/mosaic`, { method: "POST", json: { ids }, signal })).blob();
+}

@@ -2,7 +2,8 @@
 import { ask, within } from "/page/api.js";
 
 const FIRST = 50;
-const PAGE = 200;
+const SECOND = 250; // where the second page after the first hits begins
+const PAGE = 1000; // from there on
 const MOST = 10000;
 const AT_ONCE = 2; // pages on their way; those asked for last come first
 
@@ -34,13 +35,13 @@ export class Asking {
       const page = this.#wanted.shift();
       this.#pages.add(page);
       this.#running++;
-      try { take(await this.#page(page)); } finally { this.#running--; }
+      try { await take(await this.#page(page)); } finally { this.#running--; }
     }
   }
 
   async #page(page) {
-    const offset = FIRST + page * PAGE;
-    const limit = Math.min(PAGE, MOST - offset);
+    const offset = startOf(page);
+    const limit = Math.min(startOf(page + 1), MOST) - offset;
     const { hits } = await (await this.#fetch({ limit, offset })).json();
     return { hits, offset, isLast: hits.length < limit };
   }
@@ -60,8 +61,10 @@ export class Asking {
   }
 }
 
+const startOf = (page) => (page === 0 ? FIRST : SECOND + (page - 1) * PAGE);
+
 function pagesOf(first, last) {
   const pages = [];
-  for (let page = Math.max(0, Math.floor((first - FIRST) / PAGE)); FIRST + page * PAGE < last; page++) pages.push(page);
+  for (let page = 0; startOf(page) < last; page++) if (startOf(page + 1) > first) pages.push(page);
   return pages;
 }

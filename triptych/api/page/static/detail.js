@@ -1,9 +1,12 @@
 // One hit, large: why it was found, more like it, a region of it to search with.
-import { imageBlob, showImage } from "/page/api.js";
+import { imageBlob, largeBlob } from "/page/api.js";
 import { $, make, titleOf } from "/page/dom.js";
 import { toSend } from "/page/picture.js";
 import { Region } from "/page/region.js";
 import { heatsOf, sharesOf, stagesOf } from "/page/why.js";
+
+const SMALL = 200; // pixels: a thumbnail of fewer is as large as its original
+const BLOWN_UP = 2; // times its own size, and no more: beyond that it is a blur
 
 export class Detail {
   #shown = 0; // counts, so that a late explanation finds its hit gone
@@ -22,7 +25,7 @@ export class Detail {
     const title = titleOf(hit);
     const why = make("div", { class: "why" });
     const overlay = make("img", { class: "heat", alt: "", hidden: true });
-    const similar = make("button", { type: "button", class: "strong", onclick: () => this.#go({ kind: "id", value: hit.id, label: title, preview: picture?.src }) }, "More like this");
+    const similar = make("button", { type: "button", class: "strong", onclick: () => this.#go({ kind: "id", value: hit.id, label: title, preview: picture?.dataset.preview }) }, "More like this");
     const picture = hit.has_image ? make("img", { alt: title, draggable: "false" }) : null;
     const region = make("button", { type: "button", disabled: true }, "Search with the region");
     const stage = picture ? this.#stage(name, hit, picture, overlay, region) : make("p", { class: "text" });
@@ -51,11 +54,33 @@ export class Detail {
     const frame = make("div", { class: "canvas", tabindex: "0", role: "group", "aria-label": "The picture. Arrow keys select a region." }, picture, overlay);
     const region = new Region(frame, (box) => { button.disabled = box === null; });
     button.addEventListener("click", async () => {
-      const value = await toSend(await imageBlob(name, hit.id), region.box);
+      const value = await toSend(best.blob ?? await imageBlob(name, hit.id), region.box);
       this.#go({ kind: "image", value, label: "Region", preview: value });
     });
-    showImage(picture, name, hit.id).catch(() => {});
+    const best = { blob: null }; // what there is so far: the thumbnail, then the picture
+    this.#fill(name, hit, picture, frame, best).catch(() => { picture.alt += " (it cannot be shown)"; });
     return make("div", { class: "stage" }, frame);
+  }
+
+  /** Show the thumbnail at the place and in the size of the picture, then the picture itself. */
+  async #fill(name, hit, picture, frame, best) {
+    const show = (blob) => {
+      const url = URL.createObjectURL(blob);
+      picture.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
+      picture.src = url;
+      return picture.decode();
+    };
+    const small = best.blob = await imageBlob(name, hit.id);
+    picture.dataset.preview = URL.createObjectURL(small);
+    await show(small);
+    const [width, height] = [picture.naturalWidth, picture.naturalHeight];
+    frame.style.setProperty("--ratio", width / height);
+    const bound = () => frame.style.setProperty("--widest", `${picture.naturalWidth * BLOWN_UP}px`);
+    if (Math.max(width, height) < SMALL) bound();
+    const large = await largeBlob(name, hit.id).catch(() => small);
+    best.blob = large;
+    await show(large);
+    bound();
   }
 
   #facts(hit) {

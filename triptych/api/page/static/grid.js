@@ -1,11 +1,16 @@
 // Thousands of tiles, of which only those near the window are there.
-import { showImage } from "/page/api.js";
+import { mosaic, showImage } from "/page/api.js";
 import { make, titleOf } from "/page/dom.js";
 
 const GAP = 14;
 const CAPTION = 32;
 const SPARE = 1.5; // windows above and below whose tiles are ready
-const AHEAD = 200; // hits below and above them that are asked for
+const AHEAD = 2000; // hits below and above them that are asked for, once it is scrolled
+const FAST = 8; // pixels a millisecond: only what stays in view longer gets its picture
+const RESTS = 90; // milliseconds without a scroll
+const FIRST = 50; // hits that are in view at once, and need nothing to stand in for them
+const IN_MOSAIC = 1000;
+const ACROSS = 40; // cells of a mosaic
 
 export class Grid {
   #tiles = new Map(); // index to element
@@ -14,6 +19,12 @@ export class Grid {
   #columns = 1;
   #side = 180;
   #focus = 0;
+  #mosaics = []; // addresses of tiny pictures, many in one
+  #turn = new AbortController();
+  #fast = false;
+  #seen = [0, 0]; // where it was scrolled to, and when
+  #rest = 0;
+  #later = []; // hits whose tiny pictures are fetched once it is scrolled
 
   constructor(list, { open, more }) {
     this.list = list;
@@ -23,7 +34,7 @@ export class Grid {
     this.name = "";
     this.showScore = true;
     new ResizeObserver(() => this.#measure()).observe(list);
-    addEventListener("scroll", () => this.draw(), { passive: true });
+    addEventListener("scroll", () => this.#scrolled(), { passive: true });
     list.addEventListener("keydown", (event) => this.#key(event));
   }
 
@@ -36,6 +47,10 @@ export class Grid {
     this.#spare = hits;
     this.#focus = 0;
     this.#kept = kept;
+    this.#turn.abort();
+    this.#turn = new AbortController();
+    this.#later = hits.slice(FIRST);
+    for (const url of this.#mosaics.splice(0)) URL.revokeObjectURL(url);
     this.#measure();
     for (const image of this.#kept.values()) image.removeAttribute("src");
     this.#kept = new Map();
@@ -58,6 +73,40 @@ export class Grid {
       if (tile.dataset.empty && this.#spare[index]) this.#drop(index);
     }
     this.#measure();
+  }
+
+  /** Fetch tiny pictures of hits, a thousand at a time: they stand in until the real ones are there. */
+  async tiny(hits) {
+    const { signal } = this.#turn;
+    const shown = hits.filter((hit) => hit.has_image);
+    for (let at = 0; at < shown.length; at += IN_MOSAIC) {
+      const some = shown.slice(at, at + IN_MOSAIC);
+      const url = URL.createObjectURL(await mosaic(this.name, some.map((hit) => hit.id), signal));
+      if (signal.aborted) { URL.revokeObjectURL(url); return; }
+      this.#mosaics.push(url);
+      const rows = Math.ceil(some.length / ACROSS);
+      some.forEach((hit, cell) => { hit.tiny = { url, rows, column: cell % ACROSS, row: Math.floor(cell / ACROSS) }; });
+      for (const [index, tile] of this.#tiles) this.#standIn(tile.querySelector("img"), this.#spare[index]);
+    }
+  }
+
+  #standIn(image, hit) {
+    if (!image || !hit?.tiny || image.dataset.shown) return;
+    const { url, rows, column, row } = hit.tiny;
+    image.style.backgroundImage = `url(${url})`;
+    image.style.backgroundSize = `${ACROSS * 100}% ${rows * 100}%`;
+    image.style.backgroundPosition = `${(100 * column) / (ACROSS - 1)}% ${rows > 1 ? (100 * row) / (rows - 1) : 0}%`;
+  }
+
+  #scrolled() {
+    const [y, now, later] = [scrollY, performance.now(), this.#later];
+    this.#later = [];
+    if (later.length) this.tiny(later).catch(() => {});
+    this.#fast = Math.abs(y - this.#seen[0]) / Math.max(now - this.#seen[1], 1) > FAST;
+    this.#seen = [y, now];
+    clearTimeout(this.#rest);
+    if (this.#fast) this.#rest = setTimeout(() => { this.#fast = false; this.draw(); }, RESTS);
+    this.draw();
   }
 
   #measure() {
@@ -84,7 +133,18 @@ export class Grid {
       if ((index < first || index >= last) && !tile.contains(document.activeElement)) this.#drop(index);
     }
     for (let index = first; index < last; index++) if (!this.#tiles.has(index)) this.#add(index);
-    this.more(first, Math.min(this.total, last + AHEAD), Math.max(0, first - AHEAD));
+    if (!this.#fast) for (const [index, tile] of this.#tiles) this.#load(tile.querySelector("img"), this.#spare[index]);
+    const ahead = scrollY > 0 ? AHEAD : 0;
+    this.more(first, Math.min(this.total, last + ahead), Math.max(0, first - ahead));
+  }
+
+  #load(image, hit) {
+    if (!image || image.dataset.asked) return;
+    image.dataset.asked = "1";
+    image.addEventListener("load", () => { image.dataset.shown = "1"; image.style.backgroundImage = "none"; }, { once: true });
+    // no sign of a broken picture over the tiny one
+    image.addEventListener("error", () => image.removeAttribute("src"), { once: true });
+    showImage(image, this.name, hit.id).catch(() => {});
   }
 
   #drop(index) {
@@ -113,7 +173,8 @@ export class Grid {
       inside = this.#kept.get(hit.id);
       if (!this.#kept.delete(hit.id)) {
         inside = make("img", { alt: "", decoding: "async", draggable: "false" });
-        showImage(inside, this.name, hit.id).catch(() => {});
+        this.#standIn(inside, hit);
+        if (!this.#fast) this.#load(inside, hit);
       }
     }
     const score = this.showScore && hit.score !== undefined ? make("span", { class: "score" }, hit.score.toFixed(3)) : null;

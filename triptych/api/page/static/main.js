@@ -78,8 +78,10 @@ async function more(first, last, before) {
   if (!grid.showScore) return;
   // what is in view, then what comes next, then what was passed
   const ranges = [[first, last], [before, first]];
-  await guarded(() => asking.pages(ranges, ({ hits, offset, isLast }) =>
-    grid.append(hits, offset, isLast ? offset + hits.length : grid.total)));
+  await guarded(() => asking.pages(ranges, ({ hits, offset, isLast }) => {
+    grid.append(hits, offset, isLast ? offset + hits.length : grid.total);
+    return grid.tiny(hits);
+  }));
 }
 
 async function explain(hit, index) {
@@ -162,5 +164,7 @@ function listen() {
   addEventListener("drop", (event) => { if (over(event)) { event.preventDefault(); $("drop").hidden = true; guarded(async () => { for (const file of event.dataTransfer.files) await addPicture(file, file.name); }); } });
 }
 
+// a finger drops nothing
+if (matchMedia("(hover: none)").matches) $("words").placeholder = "Describe it";
 listen();
 guarded(start);

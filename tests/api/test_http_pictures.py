@@ -1,0 +1,35 @@
+"""Pictures over HTTP: small, large, and many tiny ones in one."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from PIL import Image
+
+from tests.api.conftest import png
+from tests.api.live import Live
+
+ITEMS = "/v1/collections/photos/items"
+
+
+def test_a_picture_comes_small_or_large(live: Live) -> None:
+    form = {"id": "wide"}
+    live.json("PUT", ITEMS, data=form, files={"image": ("x.png", png("red", (1000, 500)))})
+    live.json("PUT", ITEMS, {"items": [{"id": "words", "text": "x"}]})
+    for query, size in (("", (256, 128)), ("?side=800", (800, 400)), ("?side=4096", (1000, 500))):
+        reply = live.client.get(f"{ITEMS}/wide/image{query}")
+        assert reply.headers["content-type"] == "image/jpeg"
+        assert Image.open(BytesIO(reply.content)).size == size
+    for side in ("0", "5000", "x", "-1"):
+        assert live.error("GET", f"{ITEMS}/wide/image?side={side}")[0] == 422
+    for id in ("words", "none"):
+        assert live.error("GET", f"{ITEMS}/{id}/image?side=800") == (404, "not_found")
+
+
+def test_a_mosaic_of_many(live: Live) -> None:
+    live.json("PUT", ITEMS, data={"id": "blue"}, files={"image": ("x.png", png("blue"))})
+    reply = live.client.post(f"{ITEMS}/mosaic", json={"ids": ["blue", "none"] * 30})
+    assert reply.headers["content-type"] == "image/jpeg"
+    assert Image.open(BytesIO(reply.content)).size == (640, 32)
+    assert live.error("POST", f"{ITEMS}/mosaic", {"ids": ["blue"] * 1_001})[0] == 422
+    assert live.error("POST", f"{ITEMS}/mosaic", {"ids": "blue"})[0] == 422

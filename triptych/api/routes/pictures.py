@@ -1,0 +1,107 @@
+"""Pictures of stored items: small, large, as they were sent, and a thousand tiny ones at once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from urllib.parse import unquote
+
+from fastapi import APIRouter, Query, Request, Response
+
+from triptych.api.openapi import ERRORS, takes
+from triptych.api.reading import json_body
+from triptych.api.rooms import Reader, Rooms, Server, working
+from triptych.api.routes.collections import CollectionName
+from triptych.api.schemas import SomeIds
+from triptych.encoders.picture_kind import media_type
+from triptych.errors import InvalidInput, NotFound
+from triptych.retrieval.showing import enlarged, mosaic
+
+router = APIRouter(tags=["items"], responses=ERRORS)
+
+_IN_MOSAIC = 1_000
+_JPEG: dict[int | str, Any] = {200: {"content": {"image/jpeg": {}}}}
+
+Side = Annotated[int | None, Query(ge=1, le=4_096, description="Pixels, at most")]
+
+
+@router.get("/v1/collections/{name}/items/{id}/image", response_class=Response, responses=_JPEG)
+async def get_image(
+    name: CollectionName,
+    id: str,
+    request: Request,
+    caller: Reader,
+    server: Server,
+    side: Side = None,
+) -> Response:
+    """Return an item's picture as a JPEG: the small one that is kept, or with `side` a larger one.
+
+    The larger one is made from the original where that is still here and unchanged; else it is the
+    small one too.
+    """
+    id = id_of(request)
+    jpeg = await working(request, _image, server, caller.tenant, name, id, side)
+    if jpeg is None:
+        raise NotFound(f"There is no picture of an item {id!r}.")
+    return Response(jpeg, media_type="image/jpeg")
+
+
+@router.get(
+    "/v1/collections/{name}/items/{id}/picture",
+    response_class=Response,
+    responses={200: {"content": {"image/*": {}}}},
+)
+async def get_picture(
+    name: CollectionName, id: str, request: Request, caller: Reader, server: Server
+) -> Response:
+    """Return an item's picture as it was sent, byte for byte."""
+    id = id_of(request)
+    data = await working(request, _picture, server, caller.tenant, name, id)
+    if data is None:
+        raise NotFound(
+            f"No picture of an item {id!r} is kept as it was sent.",
+            hint="Its small one, where it has any, is at .../image.",
+        )
+    # no page runs what a caller sent, whatever a browser takes it for
+    headers = {"Content-Disposition": "attachment", "Content-Security-Policy": "sandbox"}
+    return Response(data, media_type=media_type(data), headers=headers)
+
+
+@router.post(
+    "/v1/collections/{name}/items/mosaic",
+    response_class=Response,
+    responses=_JPEG,
+    openapi_extra=takes(SomeIds),
+)
+async def get_mosaic(
+    name: CollectionName, request: Request, caller: Reader, server: Server
+) -> Response:
+    """Return one JPEG of tiny pictures, 16 pixels each, 40 in a row, in the order of the ids."""
+    body = await json_body(request, SomeIds)
+    if len(body.ids) > _IN_MOSAIC:
+        raise InvalidInput(f"ids: got {len(body.ids):,}, expected at most {_IN_MOSAIC:,}.")
+    jpeg = await working(request, _mosaic, server, caller.tenant, name, body.ids)
+    return Response(jpeg, media_type="image/jpeg")
+
+
+def id_of(request: Request) -> str:
+    """Return the id as it was encoded: the path that was routed keeps %2F, see edge.py."""
+    segment = request.scope["raw_path"].split(b"/")[5]
+    try:
+        return unquote(segment.decode("ascii"), errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidInput("The id in the path is not UTF-8.") from None
+
+
+def _image(server: Rooms, tenant: str, name: str, id: str, side: int | None) -> bytes | None:
+    with server.catalog.using(tenant, name) as collection:
+        return collection.thumbnail(id) if side is None else enlarged(collection, id, side=side)
+
+
+def _picture(server: Rooms, tenant: str, name: str, id: str) -> bytes | None:
+    with server.catalog.using(tenant, name) as collection:
+        return collection.picture(id)
+
+
+def _mosaic(server: Rooms, tenant: str, name: str, ids: list[str]) -> bytes:
+    with server.catalog.using(tenant, name) as collection:
+        return mosaic(collection.thumbnail(id) for id in ids)
