@@ -46,6 +46,7 @@ class Fingers:
     """Touches as a screen reports them, not as a script makes them up."""
 
     def __init__(self, page: Page) -> None:
+        self._page = page
         self._session: CDPSession = page.context.new_cdp_session(page)
 
     def _send(self, kind: str, points: list[Point]) -> None:
@@ -58,6 +59,7 @@ class Fingers:
         for step in range(1, steps + 1):
             part = step / steps
             self._send("touchMove", [_between(start, end, part) for start, end in ways])
+        self._page.wait_for_timeout(150)  # lifted at rest: a fling would swallow the next tap
         self._send("touchEnd", [])
 
 
