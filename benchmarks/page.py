@@ -30,6 +30,7 @@ ITEMS = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
 PICTURES = 64
 SEARCHES = 15
 PAUSE = 120  # milliseconds, main.js
+REST = 2_000  # milliseconds that a person looks before scrolling
 SCROLLS = ((2_000, 15), (5_000, 15), (30_000, 15))  # pixels and seconds: wheel, fling, bar
 
 _SHOWN = """() => new Promise((done) => {
@@ -129,8 +130,11 @@ def scrolled(page: Page) -> None:
     A row is blank where not one of its tiles shows a picture, be it the tiny one of a mosaic.
     """
     for speed, seconds in SCROLLS:
-        page.evaluate("scrollTo(0, 0)")
-        page.wait_for_timeout(1_000)
+        page.mouse.move(600, 500)
+        page.evaluate(_SHOWN)  # a new search, of which only the first hits are there
+        if speed == SCROLLS[-1][0]:
+            page.mouse.move(1_275, 300)  # as whoever drags the bar does
+        page.wait_for_timeout(REST)
         found = page.evaluate(_SCROLL, [speed, seconds])
         reached, frames, blank, seen, empty, pictures = found
         print(

@@ -143,7 +143,8 @@ def test_upload(page: Page, live: Live, tmp_path: Path) -> None:
     live.json("POST", "/v1/collections", {"name": "mine"})
     page.goto("about:blank")
     page.goto(f"{live.url}/#mine")
-    expect(page.locator("#status")).to_contain_text("Nothing is in this collection")
+    expect(page.locator("#empty")).to_contain_text("Nothing is in this collection")
+    assert not serious(page)
     good, bad = tmp_path / "kite.png", tmp_path / "broken.png"
     good.write_bytes(drawn("red", "triangle"))
     bad.write_bytes(b"no picture")
@@ -152,6 +153,7 @@ def test_upload(page: Page, live: Live, tmp_path: Path) -> None:
     expect(page.locator("#upload li")).to_contain_text("broken.png: ")
     page.screenshot(path=SHOTS / "upload.png")
     expect(page.get_by_role("button", name="kite")).to_be_visible()
+    expect(page.locator("#empty")).to_be_hidden()
     assert live.json("GET", "/v1/collections/mine")["count"] == 1
 
 

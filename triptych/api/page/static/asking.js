@@ -1,10 +1,9 @@
 // Searches on their way: the newest wins, an older one is called off.
 import { ask, within } from "/page/api.js";
 
-const FIRST = 50;
-const SECOND = 250; // where the second page after the first hits begins
-const PAGE = 1000; // from there on
 const MOST = 10000;
+const STARTS = [50, 250, MOST]; // of pages: what comes at once, what most never go beyond, the rest
+const FIRST = STARTS[0];
 const AT_ONCE = 2; // pages on their way; those asked for last come first
 
 export class Asking {
@@ -35,13 +34,13 @@ export class Asking {
       const page = this.#wanted.shift();
       this.#pages.add(page);
       this.#running++;
-      try { await take(await this.#page(page)); } finally { this.#running--; }
+      try { take(await this.#page(page)); } finally { this.#running--; }
     }
   }
 
   async #page(page) {
-    const offset = startOf(page);
-    const limit = Math.min(startOf(page + 1), MOST) - offset;
+    const offset = STARTS[page];
+    const limit = STARTS[page + 1] - offset;
     const { hits } = await (await this.#fetch({ limit, offset })).json();
     return { hits, offset, isLast: hits.length < limit };
   }
@@ -61,10 +60,4 @@ export class Asking {
   }
 }
 
-const startOf = (page) => (page === 0 ? FIRST : SECOND + (page - 1) * PAGE);
-
-function pagesOf(first, last) {
-  const pages = [];
-  for (let page = 0; startOf(page) < last; page++) if (startOf(page + 1) > first) pages.push(page);
-  return pages;
-}
+const pagesOf = (first, last) => [0, 1].filter((page) => STARTS[page] < last && STARTS[page + 1] > first);

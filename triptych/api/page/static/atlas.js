@@ -1,13 +1,17 @@
 // The collection as a map: a canvas to drag and to zoom, dots from afar, pictures from near.
-import { imageBlob } from "/page/api.js";
+import { imageBlob, mosaic } from "/page/api.js";
 
 const CELL = 100; // of a map that is not zoomed
-const NEAR = 14; // pixels on the screen, from which on a picture is drawn
+const NEAR = 5; // pixels on the screen, from which on a picture is drawn
+const LARGE = 24; // and from which on the tiny one of a mosaic will not do
+const IN_MOSAIC = 500;
+const [TINY, ACROSS] = [16, 40]; // pixels of a cell of a mosaic, and cells in a row
 const AT_ONCE = 16;
 const KEPT = 3000;
 
 export class Atlas {
   #pictures = new Map(); // index to ImageBitmap, or null while it comes
+  #tiny = new Map(); // index to [mosaic, x, y]
   #loading = 0;
   #scale = 0.1;
   #x = 0;
@@ -33,9 +37,22 @@ export class Atlas {
     if (chart !== this.chart) {
       for (const picture of this.#pictures.values()) picture?.close();
       this.#pictures.clear();
+      this.#tiny.clear();
+      this.#loadTiny(name, chart).catch(() => {}); // dots will do
     }
     Object.assign(this, { name, chart });
     this.fit();
+  }
+
+  async #loadTiny(name, chart) {
+    const shown = chart.ids.map((_, index) => index).filter((index) => chart.has_image[index]);
+    for (let at = 0; at < shown.length; at += IN_MOSAIC) {
+      const some = shown.slice(at, at + IN_MOSAIC);
+      const bitmap = await createImageBitmap(await mosaic(name, some.map((index) => chart.ids[index])));
+      if (chart !== this.chart) return;
+      some.forEach((index, cell) => this.#tiny.set(index, [bitmap, (cell % ACROSS) * TINY, Math.floor(cell / ACROSS) * TINY]));
+      this.draw();
+    }
   }
 
   fit() {
@@ -80,13 +97,20 @@ export class Atlas {
       const [x, y] = [this.#x + column * side, this.#y + row * side];
       if (x + side < 0 || y + side < 0 || x > this.canvas.clientWidth || y > this.canvas.clientHeight) return;
       const picture = this.#pictures.get(index);
+      const tiny = this.#tiny.get(index);
+      if (side >= LARGE && this.chart.has_image[index] && picture === undefined) wanted.push(index);
+      if (side >= NEAR && !picture && tiny) {
+        context.globalCompositeOperation = "multiply";
+        context.drawImage(...tiny, TINY, TINY, x + side * 0.03, y + side * 0.03, side * 0.94, side * 0.94);
+        context.globalCompositeOperation = "source-over";
+        return;
+      }
       if (side < NEAR || !picture) {
         context.globalAlpha = 0.35;
         context.beginPath();
         context.arc(x + side / 2, y + side / 2, Math.min(side * 0.3, 10), 0, 7);
         context.fill();
         context.globalAlpha = 1;
-        if (side >= NEAR && this.chart.has_image[index] && picture === undefined) wanted.push(index);
         return;
       }
       const fit = (side * 0.94) / Math.max(picture.width, picture.height);

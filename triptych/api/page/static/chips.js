@@ -23,7 +23,7 @@ export function drawChips(list, query, changed) {
   };
   list.replaceChildren(...query.terms.map((term, index) => {
     const name = term.label;
-    const lead = term.kind === "text" ? null : make("img", { src: term.preview, alt: "" });
+    const lead = term.kind === "text" ? null : make("img", { src: term.preview, alt: "", onerror: (event) => event.target.remove() });
     const less = act(() => step(term, -1), index, 0);
     const more = act(() => step(term, 1), index, 1);
     const gone = act(() => query.terms.splice(index, 1), index, 2);

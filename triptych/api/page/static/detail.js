@@ -34,7 +34,9 @@ export class Detail {
       stage,
       make("div", { class: "side" }, make("h2", { id: "detail-title" }, title), this.#facts(hit),
         make("div", { class: "actions" }, similar, picture ? region : null),
-        picture ? make("p", { class: "tip" }, "Drag a rectangle on the picture, or focus it and use the arrow keys (with Shift: its size).") : null,
+        picture ? make("p", { class: "tip" },
+          make("span", { class: "mouse" }, "Drag a rectangle on the picture, or focus it and use the arrow keys (with Shift: its size)."),
+          make("span", { class: "touch" }, "Draw a rectangle on the picture to search with a part of it.")) : null,
         why));
     this.dialog.showModal();
     similar.focus();

@@ -5,11 +5,14 @@ import { make, titleOf } from "/page/dom.js";
 const GAP = 14;
 const CAPTION = 32;
 const SPARE = 1.5; // windows above and below whose tiles are ready
-const AHEAD = 2000; // hits below and above them that are asked for, once it is scrolled
+const AHEAD = 150; // hits below and above them that are asked for, once it is scrolled
+const HURRY = 3; // pixels a millisecond: whoever scrolls so will want all of it
+const EDGE = 40; // pixels: a pointer this near to the side goes for the scroll bar
 const FAST = 8; // pixels a millisecond: only what stays in view longer gets its picture
 const RESTS = 90; // milliseconds without a scroll
 const FIRST = 50; // hits that are in view at once, and need nothing to stand in for them
-const IN_MOSAIC = 1000;
+const IN_MOSAIC = 500;
+const MOSAICS = 2; // on their way at once
 const ACROSS = 40; // cells of a mosaic
 
 export class Grid {
@@ -20,8 +23,11 @@ export class Grid {
   #side = 180;
   #focus = 0;
   #mosaics = []; // addresses of tiny pictures, many in one
+  #wanted = []; // mosaics that are still to be fetched
+  #running = 0;
   #turn = new AbortController();
   #fast = false;
+  #ahead = AHEAD;
   #seen = [0, 0]; // where it was scrolled to, and when
   #rest = 0;
   #later = []; // hits whose tiny pictures are fetched once it is scrolled
@@ -35,6 +41,7 @@ export class Grid {
     this.showScore = true;
     new ResizeObserver(() => this.#measure()).observe(list);
     addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    addEventListener("pointermove", (event) => this.#near(event), { passive: true });
     list.addEventListener("keydown", (event) => this.#key(event));
   }
 
@@ -50,6 +57,7 @@ export class Grid {
     this.#turn.abort();
     this.#turn = new AbortController();
     this.#later = hits.slice(FIRST);
+    this.#wanted = [];
     for (const url of this.#mosaics.splice(0)) URL.revokeObjectURL(url);
     this.#measure();
     for (const image of this.#kept.values()) image.removeAttribute("src");
@@ -75,19 +83,36 @@ export class Grid {
     this.#measure();
   }
 
-  /** Fetch tiny pictures of hits, a thousand at a time: they stand in until the real ones are there. */
-  async tiny(hits) {
-    const { signal } = this.#turn;
-    const shown = hits.filter((hit) => hit.has_image);
-    for (let at = 0; at < shown.length; at += IN_MOSAIC) {
-      const some = shown.slice(at, at + IN_MOSAIC);
-      const url = URL.createObjectURL(await mosaic(this.name, some.map((hit) => hit.id), signal));
-      if (signal.aborted) { URL.revokeObjectURL(url); return; }
-      this.#mosaics.push(url);
-      const rows = Math.ceil(some.length / ACROSS);
-      some.forEach((hit, cell) => { hit.tiny = { url, rows, column: cell % ACROSS, row: Math.floor(cell / ACROSS) }; });
-      for (const [index, tile] of this.#tiles) this.#standIn(tile.querySelector("img"), this.#spare[index]);
+  /** Fetch tiny pictures of hits, many in one: they stand in until the real ones are there. */
+  tiny(hits, offset) {
+    for (let at = 0; at < hits.length; at += IN_MOSAIC) {
+      const some = hits.slice(at, at + IN_MOSAIC).filter((hit) => hit.has_image);
+      if (some.length) this.#wanted.push({ hits: some, middle: offset + at + IN_MOSAIC / 2 });
     }
+    while (this.#running < MOSAICS && this.#wanted.length) this.#next();
+  }
+
+  /** Fetch the mosaic that is nearest to what is in view. */
+  async #next() {
+    const { signal } = this.#turn;
+    const here = (-this.list.getBoundingClientRect().top / this.#height) * this.#columns;
+    this.#wanted.sort((one, other) => Math.abs(one.middle - here) - Math.abs(other.middle - here));
+    const { hits } = this.#wanted.shift();
+    this.#running++;
+    try {
+      const blob = await mosaic(this.name, hits.map((hit) => hit.id), signal);
+      if (!signal.aborted) this.#cut(hits, URL.createObjectURL(blob));
+    } catch { /* they come without */ } finally {
+      this.#running--;
+      if (this.#wanted.length) this.#next();
+    }
+  }
+
+  #cut(hits, url) {
+    this.#mosaics.push(url);
+    const rows = Math.ceil(hits.length / ACROSS);
+    hits.forEach((hit, cell) => { hit.tiny = { url, rows, column: cell % ACROSS, row: Math.floor(cell / ACROSS) }; });
+    for (const [index, tile] of this.#tiles) this.#standIn(tile.querySelector("img"), this.#spare[index]);
   }
 
   #standIn(image, hit) {
@@ -98,11 +123,23 @@ export class Grid {
     image.style.backgroundPosition = `${(100 * column) / (ACROSS - 1)}% ${rows > 1 ? (100 * row) / (rows - 1) : 0}%`;
   }
 
+  #startTiny() {
+    if (this.#later.length) this.tiny(this.#later.splice(0), FIRST);
+  }
+
+  /** Whoever goes for the scroll bar will want all of it. */
+  #near(event) {
+    if (event.clientX < document.documentElement.clientWidth - EDGE || this.list.hidden || !this.total) return;
+    this.#startTiny();
+    this.more(0, this.total, 0);
+  }
+
   #scrolled() {
-    const [y, now, later] = [scrollY, performance.now(), this.#later];
-    this.#later = [];
-    if (later.length) this.tiny(later).catch(() => {});
-    this.#fast = Math.abs(y - this.#seen[0]) / Math.max(now - this.#seen[1], 1) > FAST;
+    const [y, now] = [scrollY, performance.now()];
+    this.#startTiny();
+    const speed = Math.abs(y - this.#seen[0]) / Math.max(now - this.#seen[1], 1);
+    this.#fast = speed > FAST;
+    this.#ahead = speed > HURRY ? this.total : AHEAD;
     this.#seen = [y, now];
     clearTimeout(this.#rest);
     if (this.#fast) this.#rest = setTimeout(() => { this.#fast = false; this.draw(); }, RESTS);
@@ -134,7 +171,7 @@ export class Grid {
     }
     for (let index = first; index < last; index++) if (!this.#tiles.has(index)) this.#add(index);
     if (!this.#fast) for (const [index, tile] of this.#tiles) this.#load(tile.querySelector("img"), this.#spare[index]);
-    const ahead = scrollY > 0 ? AHEAD : 0;
+    const ahead = scrollY > 0 ? this.#ahead : 0;
     this.more(first, Math.min(this.total, last + ahead), Math.max(0, first - ahead));
   }
 

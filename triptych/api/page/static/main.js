@@ -11,13 +11,16 @@ import { toSend } from "/page/picture.js";
 import { Query } from "/page/query.js";
 import { upload } from "/page/upload.js";
 
+const ASK = matchMedia("(hover: none)").matches ? "Describe it" : $("words").placeholder; // a finger drops nothing
 const PAUSE = 120; // milliseconds without a key before a search goes out
+const WARM = 1000; // milliseconds after the first search
 
 const query = new Query();
 const asking = new Asking();
 let name = "";
 let chart = null;
 let timer = 0;
+let warmed = false;
 
 const detail = new Detail({ explain, search: add });
 const grid = new Grid($("grid"), { open: (index) => detail.open(name, grid.hits[index], index), more });
@@ -51,7 +54,7 @@ async function guarded(work) {
 function browse() {
   asking.stop();
   const few = chart.ids.length < chart.count ? `, ${chart.ids.length.toLocaleString("en")} of them here` : "";
-  $("status").textContent = chart.count ? `${chart.count.toLocaleString("en")} ${chart.count === 1 ? "item" : "items"}${few}` : "Nothing is in this collection yet: add pictures.";
+  $("status").textContent = `${chart.count.toLocaleString("en")} ${chart.count === 1 ? "item" : "items"}${few}`;
   $("timing").textContent = "";
   grid.show(name, chart.ids.map((_, index) => charted(index)), chart.ids.length, false);
 }
@@ -67,11 +70,21 @@ async function search() {
     scrollTo(0, 0);
     grid.show(name, found.hits, found.total, true);
     $("status").textContent = found.hits.length ? `${found.total === found.hits.length ? found.total : `The best of ${chart.count.toLocaleString("en")}`}${found.total === found.hits.length ? " found" : " items"}` : "Nothing was found.";
-    const stages = (found.timing ?? "").split(", ").filter(Boolean).map((one) => one.replace(";dur=", " ").replace(/\.(\d)\d*$/, ".$1"));
-    $("timing").textContent = `${Math.round(found.ms)} ms · ${found.tier}${stages.length ? ` (${stages.join(", ")})` : ""}`;
+    const stages = (found.timing ?? "").split(", ").filter(Boolean).map((one) => one.split(";dur="))
+      .filter(([, ms]) => ms >= 0.1).map(([stage, ms]) => `${stage} ${Number(ms).toFixed(1)}`);
+    $("timing").replaceChildren(`${Math.round(found.ms)} ms · ${found.tier}`,
+      make("span", { class: "wide" }, stages.length ? ` (${stages.join(", ")})` : ""));
     performance.mark("triptych-shown");
+    warm(found.hits[0]);
     view("grid");
   });
+}
+
+/** Have the first hit explained while nobody waits: the first time the server loads what it needs. */
+function warm(hit) {
+  if (warmed || !hit?.has_image) return;
+  warmed = true;
+  setTimeout(() => asking.explain(hit, 0).catch(() => { warmed = false; }), WARM);
 }
 
 async function more(first, last, before) {
@@ -80,7 +93,7 @@ async function more(first, last, before) {
   const ranges = [[first, last], [before, first]];
   await guarded(() => asking.pages(ranges, ({ hits, offset, isLast }) => {
     grid.append(hits, offset, isLast ? offset + hits.length : grid.total);
-    return grid.tiny(hits);
+    grid.tiny(hits, offset);
   }));
 }
 
@@ -91,6 +104,7 @@ async function explain(hit, index) {
 function changed() {
   for (const term of query.terms) term.preview ??= term.kind === "id" ? imagePath(name, term.value) : "";
   drawChips($("chips"), query, changed);
+  $("words").placeholder = query.terms.length ? "Add words" : ASK;
   search();
 }
 
@@ -110,10 +124,19 @@ function view(which) {
   const isMap = which === "map";
   $("grid").hidden = isMap;
   $("map").hidden = !isMap;
+  $("timing").hidden = isMap;
   $("show-map").setAttribute("aria-pressed", String(isMap));
   $("show-grid").setAttribute("aria-pressed", String(!isMap));
-  if (isMap && chart) atlas.show(name, chart);
-  else grid.draw();
+  if (!isMap) { grid.draw(); return; }
+  if (!chart) return;
+  $("status").textContent = `${chart.ids.length.toLocaleString("en")} on the map, alike beside alike`;
+  atlas.show(name, chart);
+}
+
+function nothing(title, more, ...also) {
+  $("status").textContent = "";
+  $("empty").hidden = false;
+  $("empty").replaceChildren(make("h2", {}, title), make("p", {}, more), ...also);
 }
 
 async function choose(chosen) {
@@ -123,13 +146,18 @@ async function choose(chosen) {
   chart = await (await ask(`${within(name)}/map`)).json();
   await drawFilters($("filters"), name, chart.fields, query, search);
   if (!$("map").hidden) atlas.show(name, chart);
-  await search();
+  $("empty").hidden = chart.count > 0;
+  if (chart.count) { await search(); return; }
+  grid.show(name, [], 0, false);
+  nothing("Nothing is in this collection yet", `Or index a folder of this machine: triptych index ~/Pictures -c ${name}`,
+    make("button", { type: "button", class: "strong", onclick: () => $("add-files").click() }, "Add pictures"));
 }
 
 async function start() {
   const known = (await collections()).map((one) => one.name);
   if (!known.length) {
-    $("status").textContent = "There is no collection yet. Make one: triptych index ~/Pictures";
+    $("add").hidden = true;
+    nothing("There is no collection yet", "Make one, then load this page again: triptych index ~/Pictures");
     return;
   }
   $("collection").replaceChildren(...known.map((one) => make("option", {}, one)));
@@ -164,7 +192,6 @@ function listen() {
   addEventListener("drop", (event) => { if (over(event)) { event.preventDefault(); $("drop").hidden = true; guarded(async () => { for (const file of event.dataTransfer.files) await addPicture(file, file.name); }); } });
 }
 
-// a finger drops nothing
-if (matchMedia("(hover: none)").matches) $("words").placeholder = "Describe it";
+$("words").placeholder = ASK;
 listen();
 guarded(start);
