@@ -180,8 +180,8 @@ def test_no_line_of_the_log_can_be_forged() -> None:
 def test_the_dashboard_asks_for_numbers_that_there_are(live: Live) -> None:
     text = live.client.get("/metrics").text
     known = set(re.findall(r"^# TYPE (\w+)", text, flags=re.MULTILINE))
-    path = Path(__file__).parents[2] / "deploy" / "grafana" / "triptych.json"
-    board = json.loads(path.read_text())
+    deploy = Path(__file__).parents[2] / "deploy"
+    board = json.loads((deploy / "monitoring/grafana/dashboards/triptych.json").read_text())
     asked = {
         name
         for panel in board["panels"]

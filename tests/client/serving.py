@@ -17,6 +17,15 @@ ROOT = Path(__file__).parent.parent.parent
 @contextmanager
 def served(data: Path, *options: str, **variables: str) -> Iterator[str]:
     """Yield the address of a server of the folder `data`; it must stop in peace."""
+    with started(data, *options, **variables) as (url, _):
+        yield url
+
+
+@contextmanager
+def started(
+    data: Path, *options: str, **variables: str
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Yield address and process of a server; it must stop in peace, if it was not killed."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("TRIPTYCH_")}
     env |= variables
     command = [sys.executable, "-m", "triptych.cli.main", "serve", "--port", "0", "--log", "off"]
@@ -32,8 +41,8 @@ def served(data: Path, *options: str, **variables: str) -> Iterator[str]:
         said = server.stderr.readline()
         found = re.search(r"http://\S+", said)
         assert found is not None, said + server.stderr.read()
-        yield found[0]
+        yield found[0], server
     finally:
         server.send_signal(signal.SIGTERM)
         rest = server.communicate(timeout=30)[1]
-        assert server.returncode == 0, rest
+        assert server.returncode in (0, -signal.SIGKILL), rest

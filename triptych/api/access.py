@@ -10,7 +10,7 @@ from math import ceil
 from pathlib import Path
 
 from triptych.api.errors import ApiError
-from triptych.api.rates import Bucket, Failures, Quota
+from triptych.api.rates import Bucket, Cells, Failures, Quota
 from triptych.errors import TriptychError
 from triptych.keys import Key, Keys, Role, read_keys
 
@@ -60,8 +60,15 @@ _ANYONE = Caller(key=Key(name="loopback", sha256="0" * 64, role="admin"))
 class Access:
     """Knows the keys. Without any, everyone is admin of the tenant `default`: on loopback only."""
 
-    def __init__(self, *, file: Path | None = None, keys: list[Key], rate: float = 0.0) -> None:
-        self._file, self._rate = file, rate
+    def __init__(
+        self,
+        *,
+        file: Path | None = None,
+        keys: list[Key],
+        rate: float = 0.0,
+        cells: Cells | None = None,  # of all workers, who then count together
+    ) -> None:
+        self._file, self._rate, self._cells = file, rate, cells
         self._given = keys
         self._callers: dict[str, Caller] = {}
         self._failures = Failures()
@@ -112,8 +119,10 @@ class Access:
         rate = self._rate if key.rate is None else key.rate
         return Caller(
             key=key,
-            bucket=Bucket(rate) if rate else None,
-            quota=None if key.daily is None else Quota(key.daily),
+            bucket=Bucket(rate, name=key.sha256, cells=self._cells) if rate else None,
+            quota=None
+            if key.daily is None
+            else Quota(key.daily, name=key.sha256, cells=self._cells),
         )
 
     def _look(self) -> None:

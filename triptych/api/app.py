@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ from triptych.api.writing import Mode, Outcome, Writing, parsed_lines
 from triptych.errors import TriptychError
 from triptych.settings import Settings
 
+_LOOK = 0.2  # seconds between two looks at what other workers want
+_TELL_EVERY = 5  # looks
 _ROUTERS = (collections, items, pictures, follow, search, embeddings, jobs, health, page)
 
 
@@ -139,6 +142,11 @@ def build_rooms(settings: Settings, config: ServerConfig) -> Rooms:
     rooms.metrics.gauge("triptych_pool_waiting", "Requests waiting", lambda: rooms.pool.waiting)
     rooms.metrics.gauge("triptych_jobs_waiting", "Jobs not over", lambda: rooms.jobs.waiting)
     rooms.metrics.gauge("triptych_collections_open", "Open collections", lambda: catalog.num_open)
+    rooms.metrics.gauge(
+        "triptych_ready",
+        "Whether embedding and searching go well",
+        lambda: rooms.health.report()[0],
+    )
     rooms.metrics.add(ExpertLoad(catalog.models))
     return rooms
 
@@ -167,10 +175,12 @@ async def _lifespan(rooms: Rooms, api: FastAPI) -> AsyncIterator[None]:
         follower.start()
     elif not rooms.config.read_only:
         rooms.jobs.start()
+    sharing = asyncio.create_task(_sharing(rooms))
     warming = asyncio.create_task(asyncio.to_thread(rooms.catalog.warm))
     yield
     # requests are over by now: what was acknowledged is on the disk, what follows saves time
     rooms.health.draining = True
+    sharing.cancel()
     await rooms.health.stop()
     if follower is not None:
         await asyncio.to_thread(follower.stop)
@@ -178,6 +188,17 @@ async def _lifespan(rooms: Rooms, api: FastAPI) -> AsyncIterator[None]:
     await asyncio.to_thread(rooms.jobs.stop)
     await asyncio.to_thread(rooms.pool.close)
     await asyncio.to_thread(rooms.catalog.close)
+
+
+async def _sharing(rooms: Rooms) -> None:
+    """Do what the other workers need of this one, where there are others."""
+    for at in itertools.count():
+        if rooms.metrics.siblings is None:
+            return
+        if at % _TELL_EVERY == 0:
+            await asyncio.to_thread(rooms.metrics.publish)
+        await asyncio.to_thread(rooms.catalog.let_go)
+        await asyncio.sleep(_LOOK)
 
 
 async def _known(secret: str, request: Request, error: TriptychError) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from triptych.index.sqlite.meta import Meta, Space
 from triptych.retrieval.answers import Answers
 from triptych.retrieval.batching import BatchingModel, batched
 from triptych.retrieval.collection import Collection
+from triptych.retrieval.folder import STORE
 from triptych.retrieval.library import Library
 from triptych.retrieval.models import holds_own_vectors
 from triptych.retrieval.query_log import NAME as QUERIES
@@ -33,12 +35,15 @@ logger = logging.getLogger(__name__)
 
 _OPEN = 64  # collections kept open without being used
 _PATIENCE = 10.0  # seconds that a drop waits for those who still read
+_DROPPING = "dropping"  # in a collection's folder: another worker waits to delete it
+_LOOK = 0.05  # seconds between two tries
 
 
 @dataclass(slots=True, eq=False)
 class _Slot:
     answers: Answers | None = None
     upkeep: Upkeep | None = None
+    store: tuple[int, int] | None = None  # the file that is open
     users: int = 0
     dropping: bool = False
     replacing: bool = False
@@ -71,6 +76,7 @@ class Catalog:
         self.model_names = models  # the first is the default
         self._keep_open = keep_open
         self._upkeep = upkeep
+        self.has_siblings = False  # other processes of the same server
         self.again: Callable[[Answers, Query, Mapping[str, Any]], object] | None = None
         """Asks a question that was logged, so that its answer is ready."""
         self._models: dict[str, EmbeddingModel] = {}
@@ -107,7 +113,10 @@ class Catalog:
         slot = self._enter(tenant, name)
         try:
             with self._opening(slot):
+                if slot.answers is not None and slot.store != _identity(path):
+                    slot.close()  # another process dropped it, and made it anew
                 if slot.answers is None:
+                    slot.store = _identity(path)
                     slot.answers = self._open(path, tenant, name)
                     slot.upkeep = self._looked_after(slot.answers)
             yield slot.answers
@@ -142,12 +151,42 @@ class Catalog:
                 if not self._idle.wait_for(lambda: slot.users == 1, timeout=_PATIENCE):
                     raise CollectionBusy(f"The collection {name!r} is in use.", hint="Try again.")
             slot.close()
-            self._library(tenant).drop(name)
+            self._drop(tenant, name)
             # whoever makes another of this name has other generations; this is for tidiness
             self.cache.purge(answer_prefix(tenant, name))
         finally:
             slot.dropping = False
             self._leave(slot)
+
+    def _drop(self, tenant: str, name: str) -> None:
+        """Delete the files, once no other worker writes to them either."""
+        library, until = self._library(tenant), time.monotonic() + _PATIENCE
+        marker = library.path(name) / _DROPPING
+        while True:
+            try:
+                library.drop(name)
+                return
+            except CollectionBusy:
+                if not self.has_siblings or time.monotonic() > until:
+                    marker.unlink(missing_ok=True)
+                    raise
+            marker.touch()  # again and again: of one that crashed it becomes old
+            time.sleep(_LOOK)
+
+    def let_go(self) -> None:
+        """Close what another worker wants to drop, unless it is in use this very moment."""
+        for (tenant, name), slot in list(self._slots.items()):
+            marker = self._library(tenant).path(name) / _DROPPING
+            try:
+                is_wanted = time.time() - marker.stat().st_mtime < _PATIENCE
+            except OSError:
+                continue
+            with self._mutex:
+                if not is_wanted or slot.users or slot.dropping:
+                    continue
+                slot.dropping = True  # nobody enters meanwhile
+            slot.close()
+            slot.dropping = False
 
     def replace(self, tenant: str, name: str, folder: Path) -> None:
         """Put the collection in `folder` in the place of `name`; who asks meanwhile waits a moment.
@@ -312,3 +351,11 @@ class Catalog:
         if name not in self._models:
             self._models[name] = model if holds_own_vectors(model) else batched(model)
         return self._models[name]
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = (path / STORE).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -60,6 +60,7 @@ class ServerConfig:
 
     host: str = "127.0.0.1"
     port: int = 8000
+    workers: int = 1  # processes: each has the pool, the queue and the connections below
     model: str = "default"
     also_models: tuple[str, ...] = ()
     # requests worked on at once: most of them wait for the model, and those share its calls

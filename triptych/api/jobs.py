@@ -2,6 +2,10 @@
 
 <data>/.jobs/<tenant>/<id>.ndjson   the items, gone when the job is over
                       <id>.json     how far it is; a job that was interrupted goes on from there
+                      <id>.cancel   somebody wants it to stop
+<data>/.jobs/lock                   held by the one process of this folder that works
+
+So it does not matter which of several processes is asked: all of them know every job.
 """
 
 from __future__ import annotations
@@ -23,7 +27,8 @@ from typing import Any
 from triptych.api.config import Limits
 from triptych.api.errors import internal, overloaded_jobs, shown
 from triptych.api.writing import Mode, Outcome
-from triptych.errors import CollectionBusy, NotFound, TriptychError
+from triptych.errors import CollectionBusy, NotAvailable, NotFound, TriptychError
+from triptych.index.sqlite.lock import WriterLock
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +36,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _BATCH = 64
 _KEPT = 100  # jobs of a tenant that are over
 _TRIES = 30  # a second apart, while another process holds the collection
+_LOOK = 0.2  # seconds between two looks at what other processes have taken in
 
 Write = Callable[[str, str, Sequence[bytes], Mode, int], Outcome]
 """Tenant, collection, lines, mode and the index of the first line to what became of them."""
@@ -38,7 +44,7 @@ Write = Callable[[str, str, Sequence[bytes], Mode, int], Outcome]
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One job; only the thread that works changes it, but for `cancelled`."""
+    """One job; only the thread that works changes it."""
 
     id: str
     tenant: str
@@ -54,7 +60,6 @@ class Job:
     errors: list[dict[str, Any]] = field(default_factory=list)
     finished: float | None = None
     error: dict[str, Any] | None = None
-    cancelled: bool = False
     tries: int = 0
 
     @property
@@ -63,7 +68,7 @@ class Job:
 
     def json(self) -> dict[str, Any]:
         """Return it as a reply shows it."""
-        hidden = {"tenant", "offset", "cancelled", "tries"}
+        hidden = {"tenant", "offset", "tries"}
         said = {name: value for name, value in asdict(self).items() if name not in hidden}
         return said if self.error is not None else {k: v for k, v in said.items() if k != "error"}
 
@@ -73,29 +78,22 @@ class Jobs:
 
     def __init__(self, *, folder: Path, write: Write, limits: Limits) -> None:
         self._folder, self._write, self._limits = folder, write, limits
-        self._jobs: dict[str, Job] = {}
+        self._lock = WriterLock(folder / "lock")  # of who works
+        self._jobs: dict[str, Job] = {}  # that are worked on here
         self._queue: deque[Job] = deque()
+        self._unreadable: set[str] = set()
         self._wake = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="triptych-jobs", daemon=True)
 
     @property
     def waiting(self) -> int:
-        """How many are not over."""
+        """How many are not over, of those that are worked on here."""
         return len(self._queue)
 
     def start(self) -> None:
-        """Go on with what was interrupted."""
-        for path in sorted(self._folder.glob("*/*.json")):
-            try:
-                job = Job(**json.loads(path.read_text("utf-8")))
-            except (OSError, ValueError, TypeError):
-                logger.error("a job's file cannot be read: %s", path.name)
-                continue
-            self._jobs[job.id] = job
-            if not job.is_over:
-                job.status = "queued"
-                self._queue.append(job)
+        """Go on with what was interrupted, unless another process does."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -105,10 +103,11 @@ class Jobs:
             self._wake.notify_all()
         if self._thread.is_alive():
             self._thread.join()
+        self._lock.release()
 
     def check_room(self, tenant: str) -> None:
         """Raise Overloaded where the tenant has too many jobs that are not over."""
-        if sum(job.tenant == tenant for job in list(self._queue)) >= self._limits.jobs:
+        if len(_bodies(self._folder / tenant)) >= self._limits.jobs:
             raise overloaded_jobs(self._limits.jobs)
 
     def scratch(self, tenant: str) -> Path:
@@ -125,46 +124,85 @@ class Jobs:
         scratch.rename(scratch.with_suffix(".ndjson"))
         self._save(job, sync=True)
         with self._wake:
-            self._jobs[job.id] = job
-            self._queue.append(job)
             self._wake.notify_all()
         return job
 
     def get(self, tenant: str, id: str) -> Job:
-        """Return the job; raises NotFound, for another tenant's as well."""
-        job = self._jobs.get(id) if _ID.fullmatch(id) else None
+        """Return the job as it is now; raises NotFound, for another tenant's as well."""
+        job = None
+        if _ID.fullmatch(id):
+            job = self._jobs.get(id) or self._read(self._folder / tenant / f"{id}.json")
         if job is None or job.tenant != tenant:
             raise NotFound("There is no such job.", hint="See: GET /v1/jobs")
         return job
 
     def list(self, tenant: str) -> list[Job]:
         """Return the tenant's jobs, the newest first."""
-        mine = [job for job in list(self._jobs.values()) if job.tenant == tenant]
-        return sorted(mine, key=lambda job: (job.created, job.id), reverse=True)
+        paths = (self._folder / tenant).glob("*.json")
+        mine = [self._jobs.get(path.stem) or self._read(path) for path in paths]
+        known = [job for job in mine if job is not None]
+        return sorted(known, key=lambda job: (job.created, job.id), reverse=True)
 
     def cancel(self, tenant: str, id: str) -> Job:
         """Have a job stop after its batch, and return it."""
         job = self.get(tenant, id)
-        job.cancelled = True
-        with self._wake:
-            self._wake.notify_all()
+        if not job.is_over:
+            self._path(job).with_suffix(".cancel").touch()
+            with self._wake:
+                self._wake.notify_all()
         return job
 
     def _run(self) -> None:
         while True:
             with self._wake:
-                while not self._queue and not self._stopping:
-                    self._wake.wait()
+                if not (self._queue or self._stopping):
+                    self._wake.wait(_LOOK)
                 if self._stopping:
                     return
-                job = self._queue[0]
+            if not self._leads():
+                continue
+            self._take_in()
+            if not self._queue:
+                continue
+            job = self._queue[0]
             self._step(job)
-            with self._wake:
-                self._queue.popleft()
-                if not job.is_over:
-                    self._queue.append(job)
-            if job.is_over:
+            self._queue.popleft()
+            if not job.is_over:
+                self._queue.append(job)
+            else:
+                self._jobs.pop(job.id, None)
                 self._forget_old(job.tenant)
+
+    def _leads(self) -> bool:
+        """Whether it is this process that works."""
+        try:
+            self._lock.acquire()
+        except (CollectionBusy, NotAvailable):
+            return False
+        return True
+
+    def _take_in(self) -> None:
+        """Queue what was submitted, to whichever process, or was interrupted."""
+        for path in _bodies(self._folder, "*/"):
+            if path.stem in self._jobs or path.stem in self._unreadable:
+                continue
+            job = self._read(path.with_suffix(".json"))
+            if job is None:
+                logger.error("a job's file cannot be read: %s", path.name)
+                self._unreadable.add(path.stem)
+            elif job.is_over:
+                path.unlink(missing_ok=True)
+            else:
+                job.status = "queued"
+                self._jobs[job.id] = job
+                self._queue.append(job)
+
+    @staticmethod
+    def _read(path: Path) -> Job | None:
+        try:
+            return Job(**json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
 
     def _step(self, job: Job) -> None:
         """Work off one batch; whatever happens is noted in the job."""
@@ -183,7 +221,7 @@ class Jobs:
             self._end(job, "failed", internal(job.id))
 
     def _advance(self, job: Job) -> None:
-        if job.cancelled:
+        if self._path(job).with_suffix(".cancel").exists():
             self._end(job, "cancelled")
             return
         job.status = "running"
@@ -204,7 +242,8 @@ class Jobs:
         job.error = None if error is None else shown(error, secret=f"{self._folder.parent}/")
         job.finished, job.status = time.time(), status
         self._save(job)
-        self._path(job).with_suffix(".ndjson").unlink(missing_ok=True)
+        for suffix in (".ndjson", ".cancel"):
+            self._path(job).with_suffix(suffix).unlink(missing_ok=True)
 
     def _save(self, job: Job, *, sync: bool = False) -> None:
         path = self._path(job)
@@ -222,5 +261,10 @@ class Jobs:
     def _forget_old(self, tenant: str) -> None:
         over = [job for job in self.list(tenant) if job.is_over]
         for job in over[_KEPT:]:
-            del self._jobs[job.id]
             self._path(job).unlink(missing_ok=True)
+
+
+def _bodies(folder: Path, below: str = "") -> list[Path]:
+    """Return the bodies of jobs that are not over, in one order; none that nobody noted yet."""
+    paths = sorted(folder.glob(f"{below}*.ndjson"))
+    return [path for path in paths if path.with_suffix(".json").exists()]

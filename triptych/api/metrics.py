@@ -7,6 +7,8 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.registry import Collector
 
+from triptych.api.exposition import Siblings
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (
@@ -20,6 +22,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.siblings: Siblings | None = None  # the other workers, where there are some
         self.requests = self._counter(
             "triptych_requests", "Requests answered", "route", "method", "status"
         )
@@ -28,9 +31,6 @@ class Metrics:
         self.tiers = self._counter("triptych_answers", "Searches by who answered", "tier")
         self.items = self._counter("triptych_items", "Items by what became of them", "outcome")
         self.refused = self._counter("triptych_refused", "Requests refused early", "code")
-        self.ready = Gauge(
-            "triptych_ready", "Whether embedding and searching go well", registry=self.registry
-        )
 
     def count_items(self, outcome: str, number: int) -> None:
         """Note that so many items were written, refused or deleted."""
@@ -45,8 +45,14 @@ class Metrics:
         self.registry.register(collector)
 
     def text(self) -> bytes:
-        """Return all of them in Prometheus's text form."""
-        return generate_latest(self.registry)
+        """Return all of them in Prometheus's text form, and those of the other workers."""
+        mine = generate_latest(self.registry)
+        return mine if self.siblings is None else self.siblings.merged(mine)
+
+    def publish(self) -> None:
+        """Let the other workers know them."""
+        if self.siblings is not None:
+            self.siblings.publish(generate_latest(self.registry))
 
     def _counter(self, name: str, help: str, *labels: str) -> Counter:
         return Counter(name, help, labels, registry=self.registry)

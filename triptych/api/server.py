@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 
@@ -16,7 +16,9 @@ from triptych.api import logs
 from triptych.api.access import Access
 from triptych.api.app import Application, build
 from triptych.api.config import Limits, ServerConfig, Times
+from triptych.api.exposition import Siblings
 from triptych.api.protocol import Connections, guarded
+from triptych.api.workers import Worker, Workers
 from triptych.errors import InvalidInput, NotAvailable
 from triptych.keys import Key
 from triptych.registry import Registry
@@ -47,7 +49,13 @@ class HttpServer:
         *,
         key_file: Path | None = None,
         keys: list[Key] | None = None,
+        worker: Worker | None = None,
     ) -> None:
+        if config.follow and config.workers > 1:
+            raise InvalidInput(
+                f"A server that follows another is one process, got --workers {config.workers}.",
+                hint="Leave --workers out, and start several followers.",
+            )
         if not config.on_loopback and key_file is None and not keys:
             raise InvalidInput(
                 f"Without a key the server only listens on this machine (127.0.0.1), "
@@ -58,21 +66,30 @@ class HttpServer:
         if config.otlp is None and settings.is_traced:
             config = replace(config, otlp="")
         self.traced = None if config.otlp is None else TRACES.resolve("otlp")(config.otlp)
-        access = Access(file=key_file, keys=keys or [], rate=config.rate)
+        cells = None if worker is None else worker.cells
+        access = Access(file=key_file, keys=keys or [], rate=config.rate, cells=cells)
         self.config = config
         self.application = self.build(settings, config, access)
+        if worker is not None:
+            self.application.rooms.metrics.siblings = Siblings(worker.folder, worker.number)
+            self.application.rooms.catalog.has_siblings = True
 
     def build(self, settings: Settings, config: ServerConfig, access: Access) -> Application:
         """Return what is served."""
         return build(settings, config, access)
 
-    def bind(self) -> socket.socket:
-        """Return the listening socket; raises NotAvailable where the address is taken."""
-        host, port = self.config.host.strip("[]"), self.config.port
+    def bind(self, port: int | None = None) -> socket.socket:
+        """Return the listening socket, one of several where there are several workers.
+
+        Raises NotAvailable where the address is taken.
+        """
+        host, port = self.config.host.strip("[]"), self.config.port if port is None else port
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.socket(family)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self.config.workers > 1:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind((host, port))
             listener.listen(self.config.connections)
         except OSError as error:
@@ -115,24 +132,54 @@ class HttpServer:
         )
 
 
+class Given(NamedTuple):
+    """What every worker is told alike."""
+
+    settings: Settings
+    config: ServerConfig
+    key_file: Path | None
+    keys: list[Key]
+
+
 def start(settings: Settings, given: Mapping[str, Any], keys: list[Key]) -> None:
     """Serve as the options say, until the process is told to stop."""
     options = dict(given)
     key_file = options.pop("key_file", None)
-    server = HttpServer(settings, configured(settings, options), key_file=key_file, keys=keys)
-    serve(server, str(settings.data))
+    said = Given(settings, configured(settings, options), key_file, keys)
+    server = HttpServer(settings, said.config, key_file=key_file, keys=keys)
+    if said.config.workers == 1:
+        serve(server, str(settings.data))
+        return
+    listener = server.bind()
+    port = listener.getsockname()[1]
+    sockets = [listener, *(server.bind(port) for _ in range(said.config.workers - 1))]
+    _say(f"{settings.data} by {len(sockets)} workers", listener)
+    logs.set_up(said.config.log)
+    Workers(work, said, sockets).run(drain=said.config.times.drain)
+
+
+def work(worker: Worker, listener: socket.socket, said: Given) -> None:
+    """Serve as one of several workers."""
+    server = HttpServer(
+        said.settings, said.config, key_file=said.key_file, keys=said.keys, worker=worker
+    )
+    server.run(listener)
 
 
 def serve(server: HttpServer, what: str) -> None:
     """Listen, say where, and serve until told to stop."""
     listener = server.bind()
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    sys.stderr.write(f"triptych: serving {what} on http://{shown}:{port}\n")
+    _say(what, listener)
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn sends itself the signal once more when it has drained: that is no failure
         signal.signal(number, lambda *_: None)
     server.run(listener)
+
+
+def _say(what: str, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    sys.stderr.write(f"triptych: serving {what} on http://{shown}:{port}\n")
 
 
 def configured(settings: Settings, options: dict[str, Any]) -> ServerConfig:

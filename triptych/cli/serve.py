@@ -26,6 +26,13 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+def _processes(text: str) -> int:
+    number = _whole(text)
+    if not 1 <= number <= 256:
+        raise ValueError("expected a number from 1 to 256")
+    return number
+
+
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not 0 < seconds < 86_400:
@@ -92,6 +99,7 @@ class Option:
 OPTIONS = (
     Option("host", str, "where to listen (default: 127.0.0.1, this machine only)", "ADDRESS"),
     Option("port", _whole, "the port (default: 8000; 0: any free one)", "N"),
+    Option("workers", _processes, "processes that serve (default: 1)", "N"),
     Option("data", Path, "the data folder", "FOLDER"),
     Option("key_file", Path, "who may call: a file that triptych keys made", "FILE"),
     Option("model", str, "the model of new collections and embeddings", "NAME"),

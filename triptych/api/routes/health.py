@@ -27,12 +27,10 @@ async def livez() -> dict[str, str]:
 async def readyz(server: Server) -> Response:
     """Say whether embedding and searching went well within the last seconds."""
     is_ready, said = server.health.report()
-    server.metrics.ready.set(is_ready)
     return Response(dumps(said), 200 if is_ready else 503, media_type="application/json")
 
 
 @router.get("/metrics", responses=ERRORS, response_class=Response)
 async def metrics(caller: Reader, server: Server) -> Response:
     """Return all numbers in Prometheus's text form."""
-    server.metrics.ready.set(server.health.report()[0])
     return Response(server.metrics.text(), media_type=CONTENT_TYPE)

@@ -123,6 +123,7 @@ async def _events(job: Job, server: Rooms) -> AsyncIterator[str]:
             yield f"event: end\ndata: {state}\n\n"
             return
         await asyncio.sleep(_LOOK)
+        job = server.jobs.get(job.tenant, job.id)
 
 
 def _json(job: Job, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
