@@ -6,7 +6,8 @@ torch = pytest.importorskip("torch")
 
 from triptych.encoders.base import TokenStates  # noqa: E402
 from triptych.encoders.cross_modal import CrossModalConfig  # noqa: E402
-from triptych.encoders.pair_scorer import PairScorerConfig  # noqa: E402
+from triptych.encoders.hubness import Hubness, HubnessConfig  # noqa: E402
+from triptych.encoders.token_matcher import TokenMatcherConfig  # noqa: E402
 from triptych.errors import InvalidInput  # noqa: E402
 from triptych.model import JointConfig, JointModel  # noqa: E402
 from triptych.moe.layer import MoEConfig  # noqa: E402
@@ -21,7 +22,7 @@ CONFIG = JointConfig(
         text_width=WIDTH, picture_width=WIDTH, width=16, hidden=24, num_latents=3
     ),
     moe=MoEConfig(width=WIDTH, hidden=8),
-    scorer=PairScorerConfig(text_width=WIDTH, picture_width=WIDTH, width=16, hidden=24),
+    scorer=TokenMatcherConfig(text_width=WIDTH, picture_width=CHANNELS, width=16),
 )
 
 
@@ -33,6 +34,9 @@ def model() -> JointModel:
         for parameter in model.parameters():
             if not parameter.any():
                 parameter.normal_(std=0.05)
+    model.hubness = Hubness(HubnessConfig(num_centres=4, strength=0.2), dim=DIM)
+    for bank in (model.hubness.texts, model.hubness.pictures):
+        bank.centres_KM.normal_(std=DIM**-0.5)
     return model.eval()
 
 
@@ -139,11 +143,10 @@ def _plain(config: JointConfig) -> dict[str, object]:
 
 def test_pairs_are_scored_alone_as_together(model: JointModel) -> None:
     with torch.inference_mode():
-        text, picture = model(texts(1), None).text, model(None, pictures(6)).picture
-        assert text is not None and picture is not None
-        together = model.score(text, picture).scores_B
+        text, picture = texts(3), pictures(6)
+        together = model.score(text, picture)
         alone = torch.cat(
-            [model.score(text, rows(picture, slice(at, at + 1))).scores_B for at in range(6)]
+            [model.score(text, rows(picture, slice(at, at + 1))) for at in range(6)], dim=1
         )
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
 
@@ -153,7 +156,7 @@ def test_every_part_gets_a_gradient() -> None:
     model = JointModel(CONFIG).train()
     out = model(texts(6), pictures(6))
     assert out.text is not None and out.picture is not None and out.moe is not None
-    loss = out.emb_BM[:, 0].sum() + model.score(out.text, out.picture).scores_B.sum()
+    loss = out.emb_BM[:, 0].sum() + model.score(texts(6), pictures(6)).sum()
     (loss + out.moe.balance_loss + out.moe.budget_loss).backward()
     # outputs that start at zero hide what is behind them until they move
     for name in ("leave_text", "leave_picture", "head.mean", "moe.router", "scorer.enter_text"):

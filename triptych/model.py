@@ -17,8 +17,9 @@ from torch.nn import functional
 from triptych.encoders.base import TokenStates
 from triptych.encoders.cross_modal import CrossModal, CrossModalConfig
 from triptych.encoders.entrance import States, check_states
+from triptych.encoders.hubness import Hubness
 from triptych.encoders.mobilenet import PictureHead
-from triptych.encoders.pair_scorer import PairScorer, PairScorerConfig, PairScores
+from triptych.encoders.token_matcher import TokenMatcher, TokenMatcherConfig
 from triptych.encoders.transformer import mean_of_tokens
 from triptych.errors import InvalidInput
 from triptych.moe.layer import MoE, MoEConfig, MoEOutput
@@ -35,7 +36,7 @@ class JointConfig:
     attend: bool = True  # attention pooling of the picture beside its mean
     fusion: CrossModalConfig | None = None
     moe: MoEConfig | None = None
-    scorer: PairScorerConfig | None = None
+    scorer: TokenMatcherConfig | None = None
 
 
 class JointOutput(NamedTuple):
@@ -70,10 +71,11 @@ class JointModel(nn.Module):
         self.moe = None if config.moe is None else MoE(config.moe)
         if self.moe is not None:
             self.norm_text, self.norm_picture = (nn.LayerNorm(config.width) for _ in range(2))
-        self.scorer = None if config.scorer is None else PairScorer(config.scorer)
+        self.scorer = None if config.scorer is None else TokenMatcher(config.scorer)
         self.leave_text, self.leave_picture = (
             _identity(config.width, config.dim) for _ in range(2)
         )
+        self.hubness: Hubness | None = None  # fitted to what was learnt
         self.log_scale = nn.Parameter(torch.tensor(math.log(20.0)))
 
     def scale(self) -> Tensor:
@@ -108,24 +110,28 @@ class JointModel(nn.Module):
         text, picture, mixture = self._through_experts(text, picture)
         sides = []
         if text is not None:
-            text_BM = self.leave_text(mean_of_tokens(*text))
-            sides.append(_unit_where(text_BM, text.mask_BT.any(dim=1)))
+            text_BM = _unit(self.leave_text(mean_of_tokens(*text)))
+            if self.hubness is not None:
+                text_BM = self.hubness.text(text_BM)
+            sides.append(_where(text_BM, text.mask_BT.any(dim=1)))
         if picture is not None:
             assert states is not None
-            picture_BM = self.leave_picture(self.head(states, picture.tokens_BTD))
-            sides.append(_unit_where(picture_BM, picture.mask_BT.any(dim=1)))
+            picture_BM = _unit(self.leave_picture(self.head(states, picture.tokens_BTD)))
+            if self.hubness is not None:
+                picture_BM = self.hubness.picture(picture_BM)
+            sides.append(_where(picture_BM, picture.mask_BT.any(dim=1)))
         # the sum of two unit vectors, which without fusion is late fusion
         emb_BM = functional.normalize(torch.stack(sides).sum(dim=0), dim=-1)
         return JointOutput(emb_BM, text, picture, spatial_BTP, mixture)
 
-    def score(self, text: States, picture: States) -> PairScores:
-        """Return how well texts and pictures fit, pair by pair, from the states of `forward`.
+    def score(self, text: States, picture: States) -> Tensor:
+        """Return scores_TN, how well each text fits each picture; higher is better, no cosine.
 
-        One text may stand beside many pictures. Higher is better; no cosine.
+        The texts come from `read`, the pictures from `look`.
         """
         assert self.scorer is not None, "built without a scorer"
-        scores: PairScores = self.scorer(text, picture)
-        return scores
+        scores_TN: Tensor = self.scorer(self.scorer.text(text), self.scorer.picture(picture))
+        return scores_TN
 
     def _through_experts(
         self, text: States | None, picture: States | None
@@ -186,6 +192,11 @@ def _identity(width: int, dim: int) -> nn.Linear:
     return layer
 
 
-def _unit_where(emb_BM: Tensor, there_B: Tensor) -> Tensor:
-    """Unit rows in float32; zero where there is nothing."""
-    return functional.normalize(emb_BM.float(), dim=-1) * there_B.unsqueeze(-1)
+def _unit(emb_BM: Tensor) -> Tensor:
+    """Unit rows in float32."""
+    return functional.normalize(emb_BM.float(), dim=-1)
+
+
+def _where(emb_BM: Tensor, there_B: Tensor) -> Tensor:
+    """The rows, zero where there is nothing."""
+    return emb_BM * there_B.unsqueeze(-1)

@@ -46,7 +46,7 @@ def session_of(moe: MoE, *, quantised: bool) -> onnxruntime.InferenceSession:
         helper.make_tensor_value_info("tokens", TensorProto.FLOAT, shape),
         helper.make_tensor_value_info("mask", TensorProto.BOOL, shape[:2]),
     ]
-    output = write_moe(graph, moe.weights(), tokens="tokens", mask="mask")
+    output = write_moe(graph, moe.weights(), tokens="tokens", mask="mask").tokens
     model = graph.model(inputs=inputs, outputs={"made": (output, shape)})
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

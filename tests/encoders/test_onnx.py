@@ -177,8 +177,8 @@ def test_words_alone_do_not_load_the_picture_tower() -> None:
 
 def test_all_places_together_are_the_picture(model: OnnxModel) -> None:
     squares = next(model._squares(made_up_pictures(3)))
-    outputs = model._outputs("image", ["read", "states", "vectors"], pictures=squares)
-    together_NM = model._run("places", read=outputs[0], states=outputs[1])
+    outputs = model._outputs("image", ["read", "patches", "vectors"], pictures=squares)
+    together_NM = model._run("places", read=outputs[0], patches=outputs[1])
     np.testing.assert_allclose(together_NM, outputs[2], atol=1e-6)
 
 

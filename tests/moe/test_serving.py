@@ -35,7 +35,7 @@ def session(weights: MoEWeights, *, quantised: bool) -> onnxruntime.InferenceSes
         helper.make_tensor_value_info("tokens", TensorProto.FLOAT, ["b", "t", width]),
         helper.make_tensor_value_info("mask", TensorProto.BOOL, ["b", "t"]),
     ]
-    output = write_moe(graph, weights, tokens="tokens", mask="mask")
+    output = write_moe(graph, weights, tokens="tokens", mask="mask").tokens
     model = graph.model(inputs=inputs, outputs={"made": (output, ["b", "t", width])})
     return onnxruntime.InferenceSession(model.SerializeToString())
 

@@ -10,8 +10,9 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from triptych.encoders.base import TokenStates  # noqa: E402
 from triptych.encoders.cross_modal import CrossModalConfig  # noqa: E402
+from triptych.encoders.hubness import Hubness, HubnessConfig  # noqa: E402
 from triptych.encoders.mobilenet import IMAGE_SIZE, MobileNet, read_graph  # noqa: E402
-from triptych.encoders.pair_scorer import PairScorerConfig  # noqa: E402
+from triptych.encoders.token_matcher import TokenMatcherConfig  # noqa: E402
 from triptych.encoders.transformer import Transformer, TransformerConfig  # noqa: E402
 from triptych.model import JointConfig, JointModel  # noqa: E402
 from triptych.moe.layer import MoEConfig  # noqa: E402
@@ -40,14 +41,24 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> JointModel:
             text_width=WIDTH, picture_width=WIDTH, width=32, num_heads=4, hidden=48, num_latents=4
         ),
         moe=MoEConfig(width=WIDTH, hidden=16, num_experts=16),
-        scorer=PairScorerConfig(text_width=WIDTH, picture_width=WIDTH, width=32, hidden=48),
+        scorer=TokenMatcherConfig(text_width=WIDTH, width=32),
     )
     joint = JointModel(config, text=text, picture=MobileNet(layers, weights=weights))
     with torch.no_grad():
         for parameter in joint.parameters():
             if not parameter.any():
                 parameter.normal_(std=0.05)
+    joint.hubness = hubs(80)
     return joint.eval()
+
+
+def hubs(dim: int) -> Hubness:
+    hubness = Hubness(HubnessConfig(num_centres=6), dim=dim)
+    for bank in (hubness.texts, hubness.pictures):
+        bank.centres_KM.copy_(torch.nn.functional.normalize(torch.randn(6, dim), dim=-1))
+        bank.log_shares_K.copy_(torch.randn(6).log_softmax(dim=0))
+        bank.typical.fill_(0.1)
+    return hubness
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +69,7 @@ def folder(model: JointModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "image": picture_model(model, ranges=None),
         "places": places_model(model, quantised=False),
         "both": both_model(model, quantised=False),
-        "pair": pair_model(model, quantised=False),
+        "pair": pair_model(model),
     }
     shared.save(graphs, out)
     return out
@@ -115,7 +126,7 @@ def test_some_places_give_what_torch_makes_of_them_alone(model: JointModel, fold
         "places",
         "vectors",
         read=run(folder, "image", "read", pictures=pictures())[:, kept],
-        states=run(folder, "image", "states", pictures=pictures())[:, kept],
+        patches=run(folder, "image", "patches", pictures=pictures())[:, kept],
     )
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
@@ -131,17 +142,29 @@ def test_the_sides_see_each_other(model: JointModel) -> None:
 def test_a_score_is_torchs(model: JointModel, folder: Path) -> None:
     with torch.inference_mode():
         text, picture = states(model)
-        words, patches = model(text, None).text, model(None, picture).picture
-        assert words is not None and patches is not None
-        expected = model.score(words, patches).scores_B.numpy()
-    found = run(
-        folder,
-        "pair",
-        "scores",
-        text=words.tokens_BTD.numpy(),
-        picture=patches.tokens_BTD.numpy(),
-    )
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+        expected = model.score(text, picture).numpy()
+    words = run(folder, "text", "states", ids=IDS)
+    patches = run(folder, "image", "states", pictures=pictures())
+    for at, expected_N in enumerate(expected):
+        found = run(folder, "pair", "scores", text=words[at : at + 1], picture=patches)
+        np.testing.assert_allclose(found, expected_N, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("side", ["text", "image", "both"])
+def test_the_load_is_what_torch_routes(model: JointModel, folder: Path, side: str) -> None:
+    with torch.inference_mode():
+        text, picture = states(model)
+        sides = {"text": (text, None), "image": (None, picture), "both": (text, picture)}[side]
+        out = model(*sides)
+    assert out.moe is not None
+    inputs = {
+        "text": {"ids": IDS},
+        "image": {"pictures": pictures()},
+        "both": {"text": text.tokens_BTD.numpy(), "picture": picture.tokens_BTD.numpy()},
+    }[side]
+    load_E = run(folder, side, "load", **inputs)
+    assert load_E.sum() > 0 and (load_E == load_E.round()).all()
+    np.testing.assert_allclose(load_E, out.moe.load_E.numpy())
 
 
 def test_padding_changes_no_vector(model: JointModel, folder: Path) -> None:

@@ -12,7 +12,6 @@ from triptych.training.checkpoint import load
 from triptych.training.evaluate import mixed, ranks, recall
 from triptych.training.loop import Trainer
 from triptych.training.made_up import write_data
-from triptych.training.neighbours import Neighbourhoods
 from triptych.training.pipeline import run
 
 torch = pytest.importorskip("torch")
@@ -85,18 +84,6 @@ def test_an_epoch_sees_every_row_once() -> None:
     for epoch in range(3):
         rows = [row for part in drawn[3 * epoch : 3 * epoch + 3] for row in part]
         assert sorted(rows) == list(range(12))
-
-
-def test_a_neighbourhood_holds_what_is_near() -> None:
-    angle_N = torch.arange(40) * 0.1
-    emb_NM = torch.stack([angle_N.cos(), angle_N.sin()], dim=1)
-    near = Neighbourhoods(emb_NM, name="a", batch=12, block=4, seed=3)
-    name, rows = near.draw(5)
-    assert name == "a" and len(rows) == 12
-    for at in range(0, 12, 4):
-        first, *others = rows[at : at + 4]
-        assert len({first, *others}) == 4
-        assert all(abs(row - first) <= 8 for row in others)
 
 
 def test_recall_counts_the_first_right_answer() -> None:

@@ -12,19 +12,24 @@ from torch.nn import functional
 from triptych.encoders.entrance import States
 
 
-def maxsim(text: States, picture: States, *, chunk: int = 32) -> Tensor:
+def maxsim(
+    text: States, picture: States, *, share_QT: Tensor | None = None, chunk: int = 32
+) -> Tensor:
     """Return scores_QN of all pairs, in -1..1: the mean of every text token's best cosine.
 
     FILIP (Yao et al. 2021), eq. 4; with the sides exchanged it is the patches' mean of their best
-    word. `chunk` texts at a time bound the memory; a text or picture without a token scores 0.
+    word. With `share_QT` a token counts by its share. `chunk` texts at a time bound the memory; a
+    text or picture without a token scores 0.
     """
     text_QTW, picture_NPW = unit_tokens(text), unit_tokens(picture)
+    if share_QT is None:
+        share_QT = _even_shares(text.mask_BT, text_QTW.dtype)
     rows = []
     for start in range(0, len(text_QTW), chunk):
-        cosines_CNTP = torch.einsum("ctw,npw->cntp", text_QTW[start : start + chunk], picture_NPW)
-        best_CNT = best_cosines(cosines_CNTP, picture.mask_BT)
-        share_CT = _even_shares(text.mask_BT[start : start + chunk], best_CNT.dtype)
-        rows.append(torch.einsum("cnt,ct->cn", best_CNT, share_CT))
+        # one product, whose order of axes spares a copy
+        flat = text_QTW[start : start + chunk] @ picture_NPW.flatten(0, 1).T
+        best_CTN = best_cosines(flat.view(*flat.shape[:2], *picture.mask_BT.shape), picture.mask_BT)
+        rows.append((best_CTN * share_QT[start : start + chunk].unsqueeze(-1)).sum(dim=1))
     return torch.cat(rows) if rows else text_QTW.new_zeros(0, len(picture_NPW))
 
 
@@ -34,14 +39,17 @@ def unit_tokens(states: States) -> Tensor:
     return functional.normalize(tokens_BTW, dim=-1)
 
 
-def best_cosines(cosines_BTP: Tensor, mask_BP: Tensor) -> Tensor:
-    """Return best_BT over the patches that are there, 0 where none is; leading axes broadcast."""
-    if not mask_BP.shape[-1]:
-        return cosines_BTP.sum(dim=-1)
-    lowest = torch.finfo(cosines_BTP.dtype).min
+def best_cosines(cosines: Tensor, mask: Tensor) -> Tensor:
+    """Return the best over the last axis, the patches, of those that are there; 0 where none is.
+
+    The mask broadcasts to the cosines.
+    """
+    if not mask.shape[-1]:
+        return cosines.sum(dim=-1)
+    lowest = torch.finfo(cosines.dtype).min
     # max remembers for the way back which patch was best, not all the products
-    best_BT = cosines_BTP.masked_fill(~mask_BP.unsqueeze(-2), lowest).max(dim=-1).values
-    return best_BT.masked_fill(~mask_BP.any(dim=-1, keepdim=True), 0.0)
+    best = cosines.masked_fill(~mask, lowest).max(dim=-1).values
+    return best.masked_fill(~mask.any(dim=-1), 0.0)
 
 
 def _even_shares(mask_CT: Tensor, dtype: torch.dtype) -> Tensor:

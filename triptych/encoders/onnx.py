@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 
 from triptych.encoders.base import unit_rows
 from triptych.encoders.dual import DualEncoder
+from triptych.encoders.expert_load import ExpertLoad
 from triptych.encoders.late import DualStates
 from triptych.encoders.places import left_over
 from triptych.errors import NotAvailable, NotFound
@@ -53,7 +54,11 @@ class OnnxModel(DualEncoder, DualStates):
         self.dim = int(description["dim"])
         self.languages = tuple(description["languages"])
         self.picture_size = int(description["image"]["size"])
+        self._patches = int(description.get("patches", 0))
+        self._place_states = str(description.get("place_states", "states"))
         self.fingerprint = fingerprint(description)
+        experts = description.get("experts")  # a model of an earlier form does not tell
+        self._load = None if experts is None else ExpertLoad(int(experts))
 
     @classmethod
     def from_name(cls, argument: str, *, threads: int = 1) -> OnnxModel:
@@ -99,12 +104,16 @@ class OnnxModel(DualEncoder, DualStates):
             return np.zeros((0, self.dim), dtype=np.float32)
         vectors_SM = np.empty((len(segments), self.dim), dtype=np.float32)
         for chosen, ids_BT in self._alike(segments):
-            vectors_SM[chosen] = self._run("text", ids=ids_BT)
+            num_tokens = int(np.count_nonzero(ids_BT))
+            vectors_SM[chosen] = self._vectors("text", ids=ids_BT, num_tokens=num_tokens)
         return _mean_of_segments(vectors_SM, owners, len(texts))
 
     def embed_pictures(self, pictures: Sequence[Image.Image]) -> Matrix:
         """Return emb_NM; the whole picture is squashed to the square that the tower sees."""
-        parts = [self._run("image", pictures=squares) for squares in self._squares(pictures)]
+        parts = [
+            self._vectors("image", pictures=some, num_tokens=len(some) * self._patches)
+            for some in self._squares(pictures)
+        ]
         return unit_rows(np.concatenate([np.empty((0, self.dim), dtype=np.float32), *parts]))
 
     def embed_both(self, texts: Sequence[str], pictures: Sequence[Image.Image]) -> Matrix:
@@ -123,14 +132,26 @@ class OnnxModel(DualEncoder, DualStates):
         for chosen, ids_BT in self._alike(segments, step=1):
             read_BTD = self._run("text", "read", ids=ids_BT)
             picture_BPC = seen_NPC[[owners[at] for at in chosen]]
-            vectors_SM[chosen] = self._run("both", text=read_BTD, picture=picture_BPC)
+            num_tokens = len(chosen) * (read_BTD.shape[1] + self._patches)
+            vectors_SM[chosen] = self._vectors(
+                "both", text=read_BTD, picture=picture_BPC, num_tokens=num_tokens
+            )
         return _mean_of_segments(vectors_SM, owners, len(texts))
 
     def num_tokens(self, texts: Sequence[str], num_pictures: int) -> int:
         """Return the tokens of all segments, and the patches of so many pictures."""
         segments, _ = self._segments(texts) if texts else ([], [])
-        patches = int(self._description.get("patches", 0))
-        return sum(map(len, segments)) + num_pictures * patches
+        return sum(map(len, segments)) + num_pictures * self._patches
+
+    @property
+    def expert_tokens(self) -> NDArray[np.int64] | None:
+        """How many tokens chose each expert (E,) since the model was loaded, where it tells."""
+        return None if self._load is None else self._load.read()[0]
+
+    @property
+    def expert_steps(self) -> int:
+        """How many tokens, of texts and of pictures, went through the experts since then."""
+        return 0 if self._load is None else self._load.read()[1]
 
     @property
     def token_width(self) -> int:
@@ -176,7 +197,7 @@ class OnnxModel(DualEncoder, DualStates):
     @property
     def num_patches(self) -> int:
         """How many states a picture has."""
-        return int(self._description["patches"])
+        return self._patches
 
     def score_pairs(self, text_TW: Matrix, pictures: Sequence[Matrix]) -> Vector:
         """Return scores_K: how well a text fits each picture, from the states of both.
@@ -206,18 +227,17 @@ class OnnxModel(DualEncoder, DualStates):
             raise NotAvailable(f"The model {self.name!r} does not tell places apart.")
         found = []
         for squares in self._squares(pictures):
-            outputs = ["read", "states", "vectors"]
+            outputs = ["read", self._place_states, "vectors"]
             looked = zip(*self._outputs("image", outputs, pictures=squares), strict=True)
             found += [self._lost(*of_one) for of_one in looked]
         return found
 
-    def _lost(self, read_PC: Matrix, states_PW: Matrix, vector_M: Vector) -> Cube:
+    def _lost(self, read_PC: Matrix, patches_PW: Matrix, vector_M: Vector) -> Cube:
         rows, columns = self._description["places"]
         lost_PM = np.empty((rows * columns, self.dim), dtype=np.float32)
         for hidden_N, kept_NK in left_over(rows, columns):
-            lost_PM[hidden_N] = vector_M - self._run(
-                "places", read=read_PC[kept_NK], states=states_PW[kept_NK]
-            )
+            inputs = {"read": read_PC[kept_NK], self._place_states: patches_PW[kept_NK]}
+            lost_PM[hidden_N] = vector_M - self._run("places", **inputs)
         return lost_PM.reshape(rows, columns, -1)
 
     def _squares(self, pictures: Sequence[Image.Image]) -> Iterator[NDArray[np.uint8]]:
@@ -253,10 +273,18 @@ class OnnxModel(DualEncoder, DualStates):
             return Tokenizer.from_str(gzip.decompress(packed.read_bytes()).decode())
         return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
 
-    def _run(self, graph: str, output: str = "vectors", **inputs: NDArray[Any]) -> Matrix:
+    def _vectors(self, graph: str, *, num_tokens: int, **inputs: NDArray[Any]) -> Matrix:
+        """Run a graph with experts in it, and count what they were asked."""
+        if self._load is None:
+            return self._run(graph, **inputs)
+        vectors, load_E = self._outputs(graph, ["vectors", "load"], **inputs)
+        self._load.add(load_E, num_tokens=num_tokens)
+        return vectors
+
+    def _run(self, graph: str, output: str = "vectors", /, **inputs: NDArray[Any]) -> Matrix:
         return self._outputs(graph, [output], **inputs)[0]
 
-    def _outputs(self, graph: str, outputs: list[str], **inputs: NDArray[Any]) -> list[Matrix]:
+    def _outputs(self, graph: str, outputs: list[str], /, **inputs: NDArray[Any]) -> list[Matrix]:
         with self._lock:
             if graph not in self._sessions:
                 path = self.folder / f"{graph}.onnx"

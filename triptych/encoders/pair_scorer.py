@@ -105,7 +105,7 @@ class PairScorer(nn.Module):
     ) -> Tensor:
         text = unit_tokens(TokenStates(text_BTW, mask_BT))
         picture = unit_tokens(TokenStates(picture_BPW, mask_BP))
-        best_BT = best_cosines(text @ picture.transpose(1, 2), mask_BP)
+        best_BT = best_cosines(text @ picture.transpose(1, 2), mask_BP.unsqueeze(1))
         weight_BT = masked_softmax(self.weigh(text_BTW).squeeze(-1), mask_BT)
         return self.log_scale.exp() * (best_BT * weight_BT).sum(dim=1)
 

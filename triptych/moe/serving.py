@@ -15,7 +15,7 @@ B batch, T tokens, D model width, E experts, H hidden width, N real tokens, K ca
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ Floats = NDArray[np.float32]
 
 FAR = -1e30  # exp of it is 0 in float32, and it is finite: -inf - -inf would be NaN
 ONNX_RUNTIME = "com.microsoft"
+_FLOAT = 1  # float32 among the types of ONNX
 
 
 class GraphWriter(Protocol):
@@ -53,12 +54,19 @@ class MoEWeights:
     shared_narrow_DH: Floats | None = None
 
 
-def write_moe(graph: GraphWriter, weights: MoEWeights, *, tokens: str, mask: str) -> str:
+class Written(NamedTuple):
+    """Names of what a layer gives."""
+
+    tokens: str  # (B, T, D), zero where there is padding
+    load: str  # (E,) float32, how many tokens chose each expert
+
+
+def write_moe(graph: GraphWriter, weights: MoEWeights, *, tokens: str, mask: str) -> Written:
     """Write the layer; `tokens` names (B, T, D) float32 and `mask` (B, T) bool.
 
-    Returns the name of its output, (B, T, D) and zero where there is padding; padding is not
-    computed. A token that is not finite stays so and changes no other. Where the writer quantises,
-    the experts lie in eight bits with a scale per output; router and shared expert stay float32.
+    Padding is not computed. A token that is not finite stays so and changes no other. Where the
+    writer quantises, the experts lie in eight bits with a scale per output; router and shared
+    expert stay float32.
     """
     width = weights.router_ED.shape[1]
     flat_MD = graph.op("Reshape", tokens, _ints(graph, [-1, width]))
@@ -66,13 +74,18 @@ def write_moe(graph: GraphWriter, weights: MoEWeights, *, tokens: str, mask: str
     real_1N = graph.op("NonZero", flat_M)
     place_N1 = graph.op("Transpose", real_1N, perm=[1, 0])
     tokens_ND = graph.op("GatherND", flat_MD, place_N1)
-    made_ND = _experts(graph, weights, tokens_ND, _gate_logs(graph, weights, tokens_ND))
+    logs_NE = _gate_logs(graph, weights, tokens_ND)
+    made_ND = _experts(graph, weights, tokens_ND, logs_NE)
     if weights.shared_widen_HD is not None and weights.shared_narrow_DH is not None:
         shared_ND = _shared(graph, tokens_ND, weights.shared_widen_HD, weights.shared_narrow_DH)
         made_ND = graph.op("Add", made_ND, shared_ND)
     empty_MD = graph.op("ConstantOfShape", graph.op("Shape", flat_MD))
     filled_MD = graph.op("ScatterND", empty_MD, place_N1, made_ND)
-    return graph.op("Reshape", filled_MD, graph.op("Shape", tokens))
+    chosen_NE = graph.op("Greater", logs_NE, graph.number(FAR / 2))
+    load_E = graph.op(
+        "ReduceSum", graph.op("Cast", chosen_NE, to=_FLOAT), _ints(graph, [0]), keepdims=0
+    )
+    return Written(graph.op("Reshape", filled_MD, graph.op("Shape", tokens)), load_E)
 
 
 def _gate_logs(graph: GraphWriter, weights: MoEWeights, tokens_ND: str) -> str:

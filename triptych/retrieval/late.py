@@ -3,7 +3,7 @@
 Late interaction: each token of the query looks for its best answer among an item's tokens.
 
 MaxSim of Khattab and Zaharia (2020, ColBERT). A model with a scorer of pairs does better: there
-words and patches see each other.
+some words weigh more than others, and the cosine of the whole counts too.
 
 Q tokens of a query, T of an item, W their width, K items.
 """

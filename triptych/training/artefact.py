@@ -18,11 +18,11 @@ from triptych.training.export.text import text_model
 from triptych.training.features import pixel_batches
 from triptych.training.tokenizer import MAX_TOKENS
 
-NAME = "triptych-joint-v2"
+NAME = "triptych-joint-v3"
 MAX_SEGMENTS = 32
 PLACES = (7, 7)  # rows and columns of the last map
 ASIDE = ("places.onnx",)  # what explains only: no vector and no score depends on it
-PAIR_WEIGHT = 0.03  # cosines per unit of the scorer's score: the best on dev of stage `pairs`
+PAIR_WEIGHT = 0.02  # cosines per unit of the scorer's score: the best on dev of stage `pairs`
 LANGUAGES = (
     "en", "bn", "da", "de", "es", "et", "fi", "fr", "hi", "hu", "it", "ja", "ko", "lt", "ms", "nb",
     "nl", "pl", "pt", "ru", "sv", "th", "uk", "vi", "zh", "zh-Hant",
@@ -48,7 +48,7 @@ def write(model: JointModel, ground: Ground, *, folder: Path, quantised: bool) -
     if model.fusion is not None:
         graphs["both"] = both_model(model, quantised=quantised)
     if model.scorer is not None:
-        graphs["pair"] = pair_model(model, quantised=quantised)
+        graphs["pair"] = pair_model(model)
     shared.save(graphs, folder)
     packed = gzip.compress(ground.tokenizer.to_str(pretty=False).encode(), mtime=0)
     (folder / "tokenizer.json.gz").write_bytes(packed)
@@ -91,10 +91,13 @@ def describe(folder: Path, *, model: JointModel, quantised: bool) -> dict[str, o
         "files": files,
         "aside": aside,
         "places": list(PLACES),
+        "place_states": "patches",
     }
+    if model.config.moe is not None:
+        described["experts"] = model.config.moe.num_experts
     if model.scorer is not None:
         described |= {
-            "states": model.config.width,
+            "states": model.scorer.config.width,
             "patches": math.prod(PLACES),
             "pair_weight": PAIR_WEIGHT,
         }

@@ -61,11 +61,12 @@ def _scores_apart(
     joint: JointModel, ground: Ground, *, rows: Sequence[Row], model: OnnxModel
 ) -> float:
     """Torch and the export on the same states, so that the scorer alone is compared."""
+    assert joint.scorer is not None
     opened = [open_picture(row.image) for row in rows if row.image]
     patches = model.picture_states(opened)
     words = model.text_states([rows[0].texts[0]])[0]
     with torch.inference_mode():
-        theirs = joint.score(_states([words]), _states(patches)).scores_B.numpy()
+        theirs = joint.scorer(_states([words]), _states(patches))[0].numpy()
     ours = model.score_pairs(words, patches)
     return float(np.abs(theirs - ours).max() / max(theirs.std(), 1e-6))
 

@@ -23,10 +23,8 @@ from triptych.model import JointModel
 from triptych.training import checkpoint, schedule
 from triptych.training.batches import Schedule, Source, map_batch, read_texts, text_ids
 from triptych.training.checkpoint import Checkpoint
-from triptych.training.embed import embed_maps
 from triptych.training.features import CUT
 from triptych.training.log import RunLog
-from triptych.training.neighbours import Neighbourhoods
 from triptych.training.objective import (
     Objective,
     Prototypes,
@@ -79,7 +77,7 @@ class Trainer:
         )
         self.parts = nn.ModuleDict({"model": model, "prototypes": self.prototypes}).to(self.device)
         self.step, self.best, self.waited = 0, -1.0, 0
-        self.schedule = self._neighbourhoods() if recipe.scorer_only else self._mixed()
+        self.schedule = self._mixed()
         self.weights = schedule.make(recipe.weights)
         self.optimizer = optimizer(recipe, self.parts)
         self.average = {name: tensor.detach().clone() for name, tensor in trained(model).items()}
@@ -143,7 +141,7 @@ class Trainer:
         with half_precision(self.device):
             batch = self._batch(drawn, source, indices, random, labels=labels)
             if self.recipe.scorer_only:
-                return pair_terms(self.model, batch, recipe=self.recipe)
+                return pair_terms(self.model, batch)
             return terms_of(self.model, batch, recipe=self.recipe, prototypes_CM=prototypes)
 
     def _batch(
@@ -183,15 +181,6 @@ class Trainer:
             steps=self.recipe.steps,
             batch=self.recipe.batch,
             seed=self.recipe.seed,
-        )
-
-    def _neighbourhoods(self) -> Neighbourhoods:
-        name, source = next(iter(self.sources.items()))
-        assert source.cache is not None
-        emb_NM = embed_maps(self.model.eval(), source.cache.maps(0))
-        recipe = self.recipe
-        return Neighbourhoods(
-            emb_NM, name=name, batch=recipe.batch, block=recipe.block, seed=recipe.seed
         )
 
     def _measured(self, measure: Callable[[], Figures]) -> Figures:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from triptych.encoders.onnx import OnnxModel
 from triptych.model import JointModel
-from triptych.training import artefact, check, experts
+from triptych.training import artefact, check, experts, hubness
 from triptych.training.build import Ground, adopt, dev_pictures, prepare
 from triptych.training.card import model_card
 from triptych.training.embed import embed_texts
 from triptych.training.evaluate import figures_of
 from triptych.training.log import draw_curves
 from triptych.training.loop import Trainer
-from triptych.training.recipes import Stages
+from triptych.training.recipes import Recipe, Stages
 from triptych.training.rerank import reranked
 from triptych.types import Matrix
 
@@ -38,7 +38,7 @@ def run(stages: Stages, *, data: Path, out: Path) -> dict[str, object]:
         "dim": model.config.dim,
         "prefixes": model.config.prefixes,
         "recipe": [asdict(stage) for stage in stages],
-        **finish(model, ground, out=out),
+        **finish(stages[-1], model, ground, out=out),
     }
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     (out / "artefact" / "MODEL_CARD.md").write_text(model_card(report), encoding="utf-8")
@@ -101,9 +101,11 @@ def freeze_budget(model: JointModel, ground: Ground, *, out: Path) -> dict[str, 
     return experts.report(model.moe, dev, picture=out / "experts.png")
 
 
-def finish(model: JointModel, ground: Ground, *, out: Path) -> dict[str, object]:
-    """Freeze the experts' budget, export in float32 and in eight bits, and measure both."""
+def finish(last: Recipe, model: JointModel, ground: Ground, *, out: Path) -> dict[str, object]:
+    """Freeze the experts' budget, measure hubs, export, and measure what was exported."""
     used = freeze_budget(model, ground, out=out)
+    if last.hubness is not None:
+        hubness.fit(model, ground, config=last.hubness, sets=last.hub_sets)
     artefact.write(model, ground, folder=out / "float32", quantised=False)
     artefact.write(model, ground, folder=out / "artefact", quantised=True)
     exact, shipped = OnnxModel.load(out / "float32"), OnnxModel.load(out / "artefact")

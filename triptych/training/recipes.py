@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from triptych.encoders.cross_modal import CrossModalConfig
-from triptych.encoders.pair_scorer import PairScorerConfig
+from triptych.encoders.hubness import HubnessConfig
+from triptych.encoders.token_matcher import TokenMatcherConfig
 from triptych.model import JointConfig
 from triptych.moe.layer import MoEConfig
 from triptych.training.schedule import Kind
@@ -32,7 +33,7 @@ JOINT = JointConfig(
     ),
     # the rate that the shipped model was trained with
     moe=MoEConfig(width=384, hidden=64, zero_output=True, balance_rate=0.02),
-    scorer=PairScorerConfig(),
+    scorer=TokenMatcherConfig(),
 )
 
 
@@ -61,7 +62,8 @@ class Recipe:
     train_text: bool = True
     picture_after: int | None = 41  # layers above this one are trained; None: the trunk is frozen
     scorer_only: bool = False  # the pair scorer alone learns, from states that stay
-    block: int = 8  # pictures near each other, which it learns to tell apart
+    hubness: HubnessConfig | None = None  # hubs are measured when all else is learnt
+    hub_sets: tuple[str, ...] = ("flickr8k",)  # whose questions they are measured on
     weights: Kind = "fixed"  # of the four terms
     prefixes: Mapping[int, float] = field(default_factory=lambda: {384: 1.0})  # length -> weight
     joint_weight: float = 0.3  # of the joint loss, beside the cross-modal one
@@ -128,15 +130,16 @@ def joint() -> Stages:
     pairs = replace(
         everything,
         name="pairs",
-        steps=150,
-        mixture={"flickr8k": 1.0},
-        eval_every=150,
-        warmup=15,
+        steps=600,
+        mixture={"flickr8k": 0.85, "fashion": 0.1, "grocery": 0.05},
+        eval_every=200,
+        warmup=20,
         lr_new=1e-3,
         both_weight=0.0,
         train_text=False,
         picture_after=None,
         scorer_only=True,
+        hubness=HubnessConfig(),
     )
     return new, everything, pairs
 
@@ -171,6 +174,7 @@ def smoke() -> Stages:
             num_new_pieces=200,
             eval_every=2,
             threads=1,
+            hubness=stage.hubness and replace(stage.hubness, num_centres=4),
         )
         for stage in default()
     ]

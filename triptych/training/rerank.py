@@ -13,6 +13,7 @@ from torch import Tensor
 
 from triptych.encoders.base import TokenStates
 from triptych.encoders.entrance import States
+from triptych.encoders.token_matcher import TokenMatcher
 from triptych.model import JointModel
 from triptych.training.batches import read_texts, text_ids
 from triptych.training.data import Row
@@ -31,17 +32,17 @@ def reranked(
     candidates: int = 50,
 ) -> dict[float, float]:
     """Return recall@1 in percent for each weight of the score beside the cosine (0: none)."""
-    pictures, emb_NM = _pictures(model, maps_NHWC)
+    assert model.scorer is not None, "built without a scorer"
+    pictures, emb_NM = _pictures(model, model.scorer, maps_NHWC)
     hits, asked = dict.fromkeys(WEIGHTS, 0), 0
     texts = [(at, text) for at, row in enumerate(rows) for text in row.texts[:captions]]
     for start in range(0, len(texts), 32):
         some = texts[start : start + 32]
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            out = model(read_texts(model, text_ids(tokenizer, [text for _, text in some])), None)
-            cosines_TN = out.emb_BM.float() @ emb_NM.T
+            read = read_texts(model, text_ids(tokenizer, [text for _, text in some]))
+            cosines_TN = model(read, None).emb_BM @ emb_NM.T
             top_TK = cosines_TN.topk(min(candidates, len(emb_NM)), dim=1).indices
-            assert out.text is not None
-            scores_TK = _scores(model, out.text, pictures, top_TK)
+            scores_TK = _scores(model.scorer, model.scorer.text(read), pictures, top_TK)
         cosines_TK = cosines_TN.gather(1, top_TK)
         own_T = torch.tensor([at for at, _ in some])
         for weight in WEIGHTS:
@@ -51,22 +52,21 @@ def reranked(
     return {weight: round(100 * count / asked, 2) for weight, count in hits.items()}
 
 
-def _pictures(model: JointModel, maps_NHWC: Tensor) -> tuple[States, Tensor]:
+def _pictures(model: JointModel, matcher: TokenMatcher, maps_NHWC: Tensor) -> tuple[States, Tensor]:
     tokens, embs = [], []
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for chunk in torch.split(maps_NHWC, 64):
-            out = model(None, model.look(chunk.permute(0, 3, 1, 2), after=CUT))
-            assert out.picture is not None
-            tokens.append(out.picture.tokens_BTD)
-            embs.append(out.emb_BM.float())
+            looked = model.look(chunk.permute(0, 3, 1, 2), after=CUT)
+            tokens.append(matcher.picture(looked).tokens_BTD)
+            embs.append(model(None, looked).emb_BM)
     all_NPD = torch.cat(tokens)
     return TokenStates(all_NPD, torch.ones(all_NPD.shape[:2], dtype=torch.bool)), torch.cat(embs)
 
 
-def _scores(model: JointModel, text: States, pictures: States, top_TK: Tensor) -> Tensor:
+def _scores(matcher: TokenMatcher, text: States, pictures: States, top_TK: Tensor) -> Tensor:
     rows = []
     for at, top_K in enumerate(top_TK):
         one = TokenStates(text.tokens_BTD[at : at + 1], text.mask_BT[at : at + 1])
         some = TokenStates(pictures.tokens_BTD[top_K], pictures.mask_BT[top_K])
-        rows.append(model.score(one, some).scores_B.float())
+        rows.append(matcher(one, some)[0].float())
     return torch.stack(rows)

@@ -18,7 +18,7 @@ from triptych.encoders.entrance import States
 from triptych.encoders.maxsim import maxsim
 from triptych.model import JointModel, JointOutput
 from triptych.moe.layer import MoEOutput
-from triptych.training.losses import cross_modal, joint, matryoshka
+from triptych.training.losses import attract, cross_modal, joint, matryoshka
 from triptych.training.objective import (
     Terms,
     classification,
@@ -83,30 +83,16 @@ def terms_of(
     return _found(outputs, contrast, emb_NM, label_N, prototypes_CM=prototypes_CM, model=model)
 
 
-def pair_terms(model: JointModel, batch: Batch, *, recipe: Recipe) -> Found:
-    """Return the scorer's term: within each block a text finds its picture, and back.
+def pair_terms(model: JointModel, batch: Batch) -> Found:
+    """Return the scorer's term: among the batch a text finds its picture, and back.
 
-    The states that it judges stay as they are. One text of each picture is asked.
+    The states that it reads stay as they are.
     """
     assert batch.picture is not None
-    first_B = torch.stack(
-        [(batch.owner_T == at).nonzero()[0, 0] for at in range(len(batch.group_B))]
-    )
-    with torch.no_grad():
-        text = model(_rows(batch.text, first_B), None).text
-        picture = model(None, batch.picture).picture
-    assert text is not None and picture is not None
-    num, size = len(first_B) // recipe.block, recipe.block
-    row_NS = torch.arange(num * size, device=first_B.device).view(num, size)
-    text_P, picture_P = (
-        row_NS.repeat_interleave(size, dim=1).flatten(),
-        row_NS.repeat(1, size).flatten(),
-    )
-    scores_P = model.score(_rows(text, text_P), _rows(picture, picture_P)).scores_B.float()
-    logits_NTP = scores_P.view(num, size, size)
-    right_NS = torch.arange(size, device=first_B.device).expand(num, size)
-    there = functional.cross_entropy(logits_NTP.flatten(0, 1), right_NS.flatten())
-    back = functional.cross_entropy(logits_NTP.transpose(1, 2).flatten(0, 1), right_NS.flatten())
+    logits_TB = model.score(batch.text, batch.picture).float()
+    positive_TB = batch.group_B[batch.owner_T][:, None] == batch.group_B[None, :]
+    there = attract(logits_TB, positive_QN=positive_TB)
+    back = attract(logits_TB.T, positive_QN=positive_TB.T)
     return Found(Terms(contrastive=(there + back) / 2), None, 0.0)
 
 

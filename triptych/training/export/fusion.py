@@ -11,7 +11,6 @@ from onnx import TensorProto, helper
 
 from triptych.encoders.cross_modal import CrossModal
 from triptych.encoders.fusion_layers import BottleneckLayer
-from triptych.encoders.pair_scorer import PairScorer
 from triptych.model import JointModel
 from triptych.training.export.graph import Graph
 from triptych.training.export.parts import (
@@ -25,6 +24,7 @@ from triptych.training.export.parts import (
     norm,
     numbers,
     through_experts,
+    with_load,
 )
 from triptych.training.export.picture import picture_vector
 from triptych.training.export.text import text_vector
@@ -37,8 +37,9 @@ def both_model(model: JointModel, *, quantised: bool) -> onnx.ModelProto:
     patches = linear(graph, "picture", model.head.mean)
     text, picture = _fused(graph, "text", patches, model.fusion)
     true_BT, true_BP = all_true(graph, text), all_true(graph, picture)
-    text = through_experts(graph, text, model, experts_norm(model, "text"), mask=true_BT)
-    picture = through_experts(graph, picture, model, experts_norm(model, "picture"), mask=true_BP)
+    norms = experts_norm(model, "text"), experts_norm(model, "picture")
+    text, of_text = through_experts(graph, text, model, norms[0], mask=true_BT)
+    picture, of_picture = through_experts(graph, picture, model, norms[1], mask=true_BP)
     there_BT = graph.op("Cast", true_BT, to=TensorProto.FLOAT)
     sides = (
         text_vector(graph, text, model, there_BT=there_BT),
@@ -51,7 +52,8 @@ def both_model(model: JointModel, *, quantised: bool) -> onnx.ModelProto:
             "picture", TensorProto.FLOAT, ["batch", "patches", config.channels]
         ),
     ]
-    return graph.model(inputs=inputs, outputs={"vectors": (vectors, ["batch", config.dim])})
+    outputs: dict[str, tuple[str, list[str | int]]] = {"vectors": (vectors, ["batch", config.dim])}
+    return graph.model(inputs=inputs, outputs=with_load(graph, outputs, [of_text, of_picture]))
 
 
 def _fused(graph: Graph, text: str, picture: str, fusion: CrossModal) -> tuple[str, str]:
@@ -98,41 +100,22 @@ def _marginal(graph: Graph, log_mask: str) -> str:
     return graph.op("Unsqueeze", graph.op("Concat", *parts, axis=1), ints(graph, 1))
 
 
-def pair_model(model: JointModel, *, quantised: bool) -> onnx.ModelProto:
-    """Return the states of pairs, text (B or 1, T, D) and picture (B, P, D), to `scores` (B)."""
-    scorer, graph, width = model.scorer, Graph(quantised=quantised), model.config.width
-    assert scorer is not None
-    text = entrance(graph, "text", scorer.enter_text)
-    picture = entrance(graph, "picture", scorer.enter_picture)
-    aligned_B = _alignment(graph, text, picture, scorer)
-    there = back = None
-    if scorer.spatial is not None:
-        there = mask_logarithm(graph, text, picture, scorer.spatial)
-        back = graph.op("Transpose", there, perm=[0, 2, 1])
-    seen_text = fusion_block(graph, text, picture, scorer.layer.to_text, bias_BQK=there)
-    seen_picture = fusion_block(graph, picture, text, scorer.layer.to_picture, bias_BQK=back)
-    means = [
-        graph.op("ReduceMean", norm(graph, seen, layer), ints(graph, 1), keepdims=0)
-        for seen, layer in (
-            (seen_text, scorer.norm_text),
-            (seen_picture, scorer.norm_picture),
-        )
-    ]
-    seen = graph.op("Concat", *means, graph.op("Mul", *means), axis=1)
-    said_B1 = linear(graph, graph.op("Gelu", linear(graph, seen, scorer.widen)), scorer.judge)
-    scores_B = graph.op("Add", aligned_B, graph.op("Squeeze", said_B1, ints(graph, 1)))
+def pair_model(model: JointModel) -> onnx.ModelProto:
+    """Return states of pairs, of a text (1, T, W) and of pictures (B, P, W), to `scores` (B)."""
+    matcher, graph = model.scorer, Graph(quantised=False)  # it is a few hundred numbers
+    assert matcher is not None
+    patches_BWP = graph.op("Transpose", "picture", perm=[0, 2, 1])
+    best_BT = graph.op(
+        "ReduceMax", graph.op("MatMul", "text", patches_BWP), ints(graph, 2), keepdims=0
+    )
+    logits_BT = graph.op("Squeeze", linear(graph, "text", matcher.weigh), ints(graph, 2))
+    weighed_BT = graph.op("Mul", best_BT, graph.op("Softmax", logits_BT, axis=-1))
+    total_B = graph.op("ReduceSum", weighed_BT, ints(graph, 1), keepdims=0)
+    scores_B = graph.op("Mul", total_B, graph.number(matcher.log_scale.exp().item()))
     inputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, [f"{name}s", length, width])
+        helper.make_tensor_value_info(
+            name, TensorProto.FLOAT, [f"{name}s", length, matcher.config.width]
+        )
         for name, length in (("text", "tokens"), ("picture", "patches"))
     ]
     return graph.model(inputs=inputs, outputs={"scores": (scores_B, ["pictures"])})
-
-
-def _alignment(graph: Graph, text: str, picture: str, scorer: PairScorer) -> str:
-    patches_BWP = graph.op("Transpose", graph.unit(picture), perm=[0, 2, 1])
-    cosines_BTP = graph.op("MatMul", graph.unit(text), patches_BWP)
-    best_BT = graph.op("ReduceMax", cosines_BTP, ints(graph, 2), keepdims=0)
-    logits_BT = graph.op("Squeeze", linear(graph, text, scorer.weigh), ints(graph, 2))
-    weighed_BT = graph.op("Mul", best_BT, graph.op("Softmax", logits_BT, axis=-1))
-    total_B = graph.op("ReduceSum", weighed_BT, ints(graph, 1), keepdims=0)
-    return graph.op("Mul", total_B, graph.number(scorer.log_scale.exp().item()))

@@ -5,6 +5,9 @@ B batch, T tokens, Q tokens that ask, D model width, W inner width, P patches.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import partial, reduce
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -113,12 +116,22 @@ def all_true(graph: Graph, tokens: str) -> str:
 
 def through_experts(
     graph: Graph, tokens: str, model: JointModel, layer: nn.LayerNorm | None, *, mask: str
-) -> str:
-    """Add what the experts make of the tokens."""
+) -> tuple[str, str | None]:
+    """Add what the experts make of the tokens; their load comes second, where there are any."""
     if model.moe is None or layer is None:
-        return tokens
+        return tokens, None
     made = write_moe(graph, model.moe.weights(), tokens=norm(graph, tokens, layer), mask=mask)
-    return graph.op("Add", tokens, made)
+    return graph.op("Add", tokens, made.tokens), made.load
+
+
+def with_load(
+    graph: Graph, outputs: Mapping[str, tuple[str, list[str | int]]], loads: Sequence[str | None]
+) -> dict[str, tuple[str, list[str | int]]]:
+    """The outputs, and `load` where there are experts: how many tokens chose each."""
+    there = [load for load in loads if load is not None]
+    if not there:
+        return dict(outputs)
+    return {**outputs, "load": (reduce(partial(graph.op, "Add"), there), ["experts"])}
 
 
 def experts_norm(model: JointModel, side: str) -> nn.LayerNorm | None:

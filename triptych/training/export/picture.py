@@ -23,21 +23,26 @@ from triptych.encoders.mobilenet import (
 )
 from triptych.model import JointModel
 from triptych.training.export.graph import Graph
+from triptych.training.export.hubness import told_picture
 from triptych.training.export.parts import (
     Floats,
     all_true,
+    entrance,
     experts_norm,
     ints,
     linear,
     numbers,
     through_experts,
+    with_load,
 )
 
 Range = tuple[float, float]
 
 
 def picture_model(model: JointModel, *, ranges: Mapping[int, Range] | None) -> onnx.ModelProto:
-    """Return bytes_BHW3 to `vectors`, `states` (for pairs) and `read` (for fusion).
+    """Return bytes_BHW3 to `vectors`, `states` (for pairs), and what others go on from.
+
+    That is `read` (for fusion), and with `patches` what places tell (`places_model`).
 
     With `ranges` of the layers' outputs (-1: the picture) the convolutions compute in eight bits.
     """
@@ -54,23 +59,27 @@ def picture_model(model: JointModel, *, ranges: Mapping[int, Range] | None) -> o
     read = graph.op("Mul", turned_BPC, graph.number(model.head.scale.item()))
     patches = linear(graph, read, model.head.mean)
     mask_BP = all_true(graph, patches)
-    states = through_experts(graph, patches, model, experts_norm(model, "picture"), mask=mask_BP)
+    norm = experts_norm(model, "picture")
+    states, load = through_experts(graph, patches, model, norm, mask=mask_BP)
     outputs: dict[str, tuple[str, list[str | int]]] = {
         "vectors": (picture_vector(graph, read, states, model), ["batch", model.config.dim]),
-        "states": (states, ["batch", "patches", model.config.width]),
+        "patches": (states, ["batch", "patches", model.config.width]),
         "read": (read, ["batch", "patches", model.config.channels]),
     }
-    return graph.model(inputs=[pictures], outputs=outputs)
+    if model.scorer is not None:
+        entered = graph.unit(entrance(graph, read, model.scorer.enter_picture))
+        outputs["states"] = (entered, ["batch", "patches", model.scorer.config.width])
+    return graph.model(inputs=[pictures], outputs=with_load(graph, outputs, [load]))
 
 
 def places_model(model: JointModel, *, quantised: bool) -> onnx.ModelProto:
-    """Return some of the places that a picture was read as, and their states, to `vectors`."""
+    """Return some of the places that a picture was read as, and their patches, to `vectors`."""
     graph, config = Graph(quantised=quantised), model.config
     inputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["pictures", "places", width])
-        for name, width in (("read", config.channels), ("states", config.width))
+        for name, width in (("read", config.channels), ("patches", config.width))
     ]
-    vectors = picture_vector(graph, "read", "states", model)
+    vectors = picture_vector(graph, "read", "patches", model)
     return graph.model(inputs=inputs, outputs={"vectors": (vectors, ["pictures", config.dim])})
 
 
@@ -81,7 +90,8 @@ def picture_vector(graph: Graph, read: str, states: str, model: JointModel) -> s
     if head.attend:
         vectors = graph.op("Add", vectors, _seen(graph, read, head))
     bent = linear(graph, graph.op("Gelu", linear(graph, vectors, head.widen)), head.narrow)
-    return graph.unit(linear(graph, graph.op("Add", vectors, bent), model.leave_picture))
+    whole = linear(graph, graph.op("Add", vectors, bent), model.leave_picture)
+    return told_picture(graph, graph.unit(whole), model)
 
 
 def _seen(graph: Graph, read: str, head: PictureHead) -> str:

@@ -12,8 +12,10 @@ from onnx import TensorProto, helper
 from triptych.encoders.transformer import Attention, Block, Transformer
 from triptych.model import JointModel
 from triptych.training.export.graph import Graph
+from triptych.training.export.hubness import told_text
 from triptych.training.export.parts import (
     attend,
+    entrance,
     experts_norm,
     heads,
     ints,
@@ -21,6 +23,7 @@ from triptych.training.export.parts import (
     norm,
     numbers,
     through_experts,
+    with_load,
 )
 
 
@@ -32,15 +35,17 @@ def text_model(model: JointModel, *, quantised: bool) -> onnx.ModelProto:
     mask_BT = graph.op("Greater", "ids", graph.constant(np.asarray(0)))
     there_BT = graph.op("Cast", mask_BT, to=TensorProto.FLOAT)
     read = _tower(graph, tower, there_BT)
-    states = through_experts(graph, read, model, experts_norm(model, "text"), mask=mask_BT)
+    states, load = through_experts(graph, read, model, experts_norm(model, "text"), mask=mask_BT)
     vectors = text_vector(graph, states, model, there_BT=there_BT)
     wide: list[str | int] = ["batch", "tokens", model.config.width]
     outputs: dict[str, tuple[str, list[str | int]]] = {
         "vectors": (vectors, ["batch", model.config.dim]),
-        "states": (states, wide),
         "read": (read, wide),
     }
-    return graph.model(inputs=[ids], outputs=outputs)
+    if model.scorer is not None:
+        entered = graph.unit(entrance(graph, read, model.scorer.enter_text))
+        outputs["states"] = (entered, [*wide[:2], model.scorer.config.width])
+    return graph.model(inputs=[ids], outputs=with_load(graph, outputs, [load]))
 
 
 def text_vector(graph: Graph, states: str, model: JointModel, *, there_BT: str) -> str:
@@ -49,7 +54,7 @@ def text_vector(graph: Graph, states: str, model: JointModel, *, there_BT: str) 
     total_BD = graph.op("Squeeze", graph.op("MatMul", share_B1T, states), ints(graph, 1))
     count_B1 = graph.op("ReduceSum", there_BT, ints(graph, 1), keepdims=1)
     mean_BD = graph.op("Div", total_BD, count_B1)
-    return graph.unit(linear(graph, mean_BD, model.leave_text))
+    return told_text(graph, graph.unit(linear(graph, mean_BD, model.leave_text)), model)
 
 
 def _tower(graph: Graph, tower: Transformer, there_BT: str) -> str:
