@@ -50,7 +50,9 @@ class Plain(Embedder):
         super().__init__(model, cache=NoCache())
 
     def embed(self, items: Sequence[Item]) -> Matrix:
-        return unit_rows(self.model.embed(items)[:, 2:])
+        emb_NM = self.model.embed(items)
+        emb_NM[:, :2] = 0
+        return unit_rows(emb_NM)
 
 
 def main() -> None:
