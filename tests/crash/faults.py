@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.crash.disk import VARIANTS, Disk, Event, read_trace
-from tests.crash.oracle import Log, State
+from tests.crash.oracle import Log
 from tests.crash.server import ForkServer, Outcome
 from tests.crash.shim import Mode
 
@@ -68,7 +68,7 @@ def fail_everywhere(
             _tell(tally, f"{kind}, {mode.name} at call {n}", outcome.value["wrong"])
         elif outcome.killed and mode in (Mode.KILL, Mode.TEAR):
             log = Log(folder.with_name("c.log")).read()
-            _look(server, tally, folder, kind, log.possible(), f"{mode.name} at call {n}", bug)
+            _look(server, tally, folder, kind, log, f"{mode.name} at call {n}", bug)
         else:
             _tell(tally, f"{kind}, {mode.name} at call {n}", [str(outcome)])
             fired = outcome.slow or outcome.signal is not None  # else the run itself is at fault
@@ -112,7 +112,7 @@ def cut_the_power_everywhere(
             tally.tried[variant] += 1
             where = f"power cut after call {tally.points} ({event.kind} {event.path}), {variant}"
             before = len(tally.wrong)
-            _look(server, tally, left / "c", kind, log.possible(), where, None)
+            _look(server, tally, left / "c", kind, log, where, None)
             if len(tally.wrong) == before:
                 shutil.rmtree(left)
         if during and tally.wrong:
@@ -145,10 +145,12 @@ def _calls_during(trace: Path, verb: str) -> set[int]:
 
 
 def _look(
-    server: ForkServer, tally: Tally, folder: Path, kind: str, possible: list[State],
-    where: str, bug: str | None,
+    server: ForkServer, tally: Tally, folder: Path, kind: str, log: Log, where: str,
+    bug: str | None,
 ) -> None:  # fmt: skip
-    outcome = server.run("inspect", folder=folder, kind=kind, possible=possible, bug=bug)
+    outcome = server.run(
+        "inspect", folder=folder, kind=kind, possible=log.possible(), models=log.models(), bug=bug
+    )
     # what a kill or a power cut leaves is no damage: nothing is rebuilt, nothing to complain about
     found = [str(outcome)] if outcome.value is None else outcome.value["wrong"] + outcome.log
     _tell(tally, f"{kind}, {where}", found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 import threading
 import time
 import traceback
@@ -11,8 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from tests.crash import bugs
-from tests.crash.oracle import LARGE, QUERIES, SMALL, Call, Log, State, item, next_call
-from tests.crash.product import answers, check, files, open_collection, perform
+from tests.crash.oracle import LARGE, QUERIES, SMALL, Call, Log, State, item, next_call, state_of
+from tests.crash.product import (
+    answers,
+    archive_of,
+    check,
+    check_archive,
+    check_copy,
+    copy_of,
+    damage_and_repair,
+    files,
+    open_collection,
+    perform,
+)
 from tests.crash.shim import Mode, Shim
 from triptych.errors import TriptychError
 from triptych.retrieval.collection import Collection
@@ -26,6 +38,10 @@ VERBS = {
     "compact": 6,
     "reopen": 8,
     "optimize": 2,
+    "migrate": 8,
+    "export": 6,
+    "import": 10,
+    "repair": 5,
 }
 
 _SMALL = tuple((number, 1) for number in range(6))
@@ -41,8 +57,22 @@ REFERENCE = (
     Call("delete", numbers=(5,)),
     Call("compact"),
     Call("add", ((30, 1),)),
+    Call("migrate1"),
 )
 """Every kind of write, before and after a snapshot; short, since each of its calls is failed."""
+
+GRAPH = (
+    Call("add", tuple((number, 1) for number in range(260))),
+    Call("optimize"),
+    Call("upsert", ((1, 2), (300, 1))),
+    Call("delete", numbers=(0, 2)),
+    Call("reopen"),
+    Call("migrate1"),
+    Call("delete", numbers=(1,)),
+)
+"""The same around a graph: written, searched with changes beside it, read, of another model."""
+
+RUNS = {"flat": REFERENCE, "hnsw": GRAPH}
 
 _LEFT_OPEN: list[Collection] = []
 
@@ -50,11 +80,15 @@ _LEFT_OPEN: list[Collection] = []
 def warm_up() -> None:
     """Do everything once, so that no child has to: imports, first calls."""
     for kind in ("flat", "hnsw"):
-        with open_collection(Path(":memory:"), kind) as collection:
-            collection.add([item(1, 1), item(2, 1)])
-            check(collection, [{1: 1, 2: 1}])
-            collection.delete("item-1")
-            collection.compact()
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "c"
+            with open_collection(path, kind) as collection:
+                collection.add([item(1, 1), item(2, 1)])
+                check(collection, [{1: 1, 2: 1}])
+                collection.delete("item-1")
+                for verb in ("compact", "migrate1", "export", "import"):
+                    perform(collection, Call(verb))
+            damage_and_repair(path)
     assert threading.active_count() == 1, "a child of a process with threads may hang"
 
 
@@ -102,10 +136,12 @@ def stream(
 
 
 def _do(collection: Collection, call: Call, folder: Path, kind: str) -> Collection:
-    if call.verb != "reopen":
+    if call.verb not in ("reopen", "repair"):
         perform(collection, call)
         return collection
     collection.close()
+    if call.verb == "repair":
+        damage_and_repair(folder)
     return open_collection(folder, kind)
 
 
@@ -118,20 +154,21 @@ def recover(folder: str, kind: str) -> int:
 
 
 def inspect(
-    folder: str, kind: str, possible: list[dict[str, int]], *, clean: bool = True,
+    folder: str, kind: str, possible: list[dict[str, int]], *, models: list[int],
+    archives: list[Any] | None = None, copies: list[Any] | None = None, clean: bool = True,
     bug: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what `check` says, and whether the next opening says the same.
 
-    `clean`: it is closed in between; otherwise two are open, as after a kill.
+    `clean`: it is closed in between; otherwise two are open, as after a kill. What was exported
+    and imported is looked at where it is said what it may be.
     """
     if bug is not None:
         bugs.plant(bug)
-    states: list[State] = [{int(n): v for n, v in state.items()} for state in possible]
     path = Path(folder)
     before = files(path)
     first = open_collection(path, kind)
-    found = check(first, states)
+    found = check(first, [state_of(one) or {} for one in possible], models=models)
     told = answers(first)
     if clean:
         first.close()
@@ -141,6 +178,12 @@ def inspect(
     second.close()
     if not clean:
         first.close()
+    if archives is not None and copies is not None:
+        archive = check_archive(archive_of(path), kind, list(map(state_of, archives)))
+        copy = check_copy(copy_of(path), kind, list(map(state_of, copies)))
+        found["wrong"] += [f"archive: {one}" for one in archive["wrong"]]
+        found["wrong"] += [f"copy: {one}" for one in copy["wrong"]]
+        found |= {"archive": archive["state"], "copy": copy["state"]}
     return found | {"before": before, "files": files(path)}
 
 
@@ -157,12 +200,12 @@ def fail_at(folder: str, kind: str, mode: str, n: int, *, bug: str | None = None
     lines = Appender(path.with_name(path.name + ".log"))
     run = _Faulty(shim, path, kind, lines)
     shim.arm(path, Mode[mode], n)
-    for call in (Call("open"), *REFERENCE, Call("close")):
+    for call in (Call("open"), *RUNS[kind], Call("close")):
         run.step(call)
     fired, seen = shim.fired(), shim.calls()
     shim.disarm()
     with open_collection(path, kind) as collection:
-        run.wrong += check(collection, [run.state])["wrong"]
+        run.wrong += check(collection, [run.state], models=[run.model])["wrong"]
     return {"fired": fired, "calls": seen, "errors": run.errors, "wrong": run.wrong}
 
 
@@ -171,6 +214,7 @@ class _Faulty:
 
     def __init__(self, shim: Shim, folder: Path, kind: str, lines: Appender) -> None:
         self.state: State = {}
+        self.model = 0
         self.errors: list[str] = []
         self.wrong: list[str] = []
         self._shim, self._folder, self._kind, self._lines = shim, folder, kind, lines
@@ -187,6 +231,8 @@ class _Faulty:
             self.wrong.append(f"{call.verb}: not one of ours: {_told(error)}")
             self._again(call)
         self.state = call.after(self.state)
+        if call.verb.startswith("migrate"):
+            self.model = int(call.verb[-1])
         self._lines.line("done")
 
     def _again(self, call: Call) -> None:
@@ -212,7 +258,8 @@ class _Faulty:
         done = call.after(self.state)
         found = check(self._collection, [self.state, done])
         self.wrong += found["wrong"]
-        if found["state"] != {str(n): v for n, v in sorted(done.items())}:
+        is_done = found["state"] == {str(n): v for n, v in sorted(done.items())}
+        if not is_done or call.verb.startswith("migrate"):
             self._do(call)
 
     def _do(self, call: Call) -> None:
@@ -240,7 +287,7 @@ def record(folder: str, trace: str, kind: str, *, bug: str | None = None) -> int
     shim.arm(path, Mode.COUNT)
     collection = open_collection(path, kind)
     shim.mark("done")  # the folder exists and is a collection
-    for call in REFERENCE:
+    for call in RUNS[kind]:
         shim.mark(call.line())
         collection = _do(collection, call, path, kind)
         shim.mark("done")

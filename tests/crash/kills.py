@@ -7,8 +7,9 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from tests.crash.oracle import Log
+from tests.crash.oracle import Log, state_of
 from tests.crash.product import MOST_FILES
 from tests.crash.server import ForkServer, Outcome
 
@@ -87,7 +88,7 @@ class _Loop:
 
     def _kill_a_writer(self, tally: Tally) -> bool:
         # now and then while it opens, else within the first dozen calls
-        after = self._rng.uniform(0, 0.02 if self._rng.random() < 0.2 else 0.12)
+        after = self._rng.uniform(0, 0.02 if self._rng.random() < 0.2 else 0.2)
         outcome = self._stream(kill_after=after)
         log = self._read()
         if not outcome.killed:
@@ -95,7 +96,7 @@ class _Loop:
             return False
         tally.kills += 1
         tally.acknowledged += log.acknowledged
-        tally.during[log.open.verb if log.open else "between"] += 1
+        tally.during[log.open.verb.rstrip("01") if log.open else "between"] += 1
         return True
 
     def _kill_recoveries(self, tally: Tally, end: int) -> None:
@@ -110,9 +111,12 @@ class _Loop:
 
     def _look(self, tally: Tally) -> None:
         log = self._read()
+        copies: dict[str, Any] = {}
+        if (log.open and log.open.verb in ("export", "import")) or self._rng.random() < 0.05:
+            copies = {"archives": log.archives(), "copies": log.copies()}
         outcome = self._server.run(
             "inspect", folder=self.folder, kind=self._kind, bug=self._bug,
-            possible=log.possible(), clean=self._rng.random() < 0.5,
+            possible=log.possible(), models=log.models(), clean=self._rng.random() < 0.5, **copies,
         )  # fmt: skip
         if outcome.value is None:
             self._report(tally, f"cannot be opened and checked: {outcome}", None, log)
@@ -125,7 +129,11 @@ class _Loop:
         found["wrong"] += outcome.log
         if found["wrong"]:
             self._report(tally, "; ".join(found["wrong"][:4]), None, log)
-        log.settle({int(n): v for n, v in found["state"].items()})
+        log.settle(
+            state_of(found["state"]) or {}, found["model"],
+            state_of(found["archive"]) if copies else log.archive,
+            state_of(found["copy"]) if copies else log.copy,
+        )  # fmt: skip
 
     def _read(self) -> Log:
         return Log(self._log).read()

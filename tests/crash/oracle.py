@@ -42,8 +42,10 @@ def number_of(id: str) -> int:
     return int(id.removeprefix("item-"))
 
 
-def vector(number: int, version: int) -> Vector:
-    return _VECTORS[(number + MOST * version) % len(_VECTORS)]
+def vector(number: int, version: int, model: int = 0) -> Vector:
+    """Return the vector that one of the two models makes of an item."""
+    made: Vector = np.roll(_VECTORS[(number + MOST * version) % len(_VECTORS)], 3 * model)
+    return made
 
 
 def text(number: int, version: int) -> str:
@@ -64,7 +66,6 @@ def item(number: int, version: int) -> dict[str, Any]:
     """Return what `Collection.add` takes."""
     return {
         "id": name(number),
-        "vector": vector(number, version),
         "text": text(number, version),
         "metadata": metadata(number, version),
     }
@@ -80,6 +81,8 @@ class Call:
 
     def after(self, state: State) -> State:
         """Return the state once it is done."""
+        if self.verb in ("archive", "copy"):
+            return state
         new = {number: at for number, at in state.items() if number not in self.numbers}
         return new | dict(self.items)
 
@@ -105,6 +108,9 @@ class Log:
     open: Call | None = None
     acknowledged: int = 0
     last: str = ""  # the verb of the call that was acknowledged last
+    model: int = 0
+    archive: State | None = None  # what was exported last
+    copy: State | None = None  # what was imported last
 
     def read(self, lines: Sequence[str] | None = None) -> Log:
         """Follow the lines, those of the file unless given; `open` is what was not acknowledged."""
@@ -114,12 +120,41 @@ class Log:
         for line in lines:
             if line == "done":
                 assert self.open is not None
-                self.state, self.last = self.open.after(self.state), self.open.verb
+                self._follow(self.open)
                 self.open = None
                 self.acknowledged += 1
             else:
                 self.open = Call.from_line(line)
         return self
+
+    def _follow(self, call: Call) -> None:
+        self.state, self.last = call.after(self.state), call.verb
+        match call.verb:
+            case "migrate0" | "migrate1":
+                self.model = int(call.verb[-1])
+            case "archive":
+                self.archive = dict(call.items)
+            case "copy":
+                self.copy = dict(call.items)
+            case "export":
+                self.archive = self.state
+            case "import":
+                self.copy = self.archive
+
+    def models(self) -> list[int]:
+        """Return the models that may be searched."""
+        verb = self.open.verb if self.open else ""
+        return [self.model, int(verb[-1])] if verb.startswith("migrate") else [self.model]
+
+    def archives(self) -> list[State | None]:
+        """Return what may have been exported; None: there is no file."""
+        is_open = self.open is not None and self.open.verb == "export"
+        return [self.archive, self.state] if is_open else [self.archive]
+
+    def copies(self) -> list[State | None]:
+        """Return what may have been imported."""
+        is_open = self.open is not None and self.open.verb == "import"
+        return [self.copy, None, self.archive] if is_open else [self.copy]
 
     def possible(self) -> list[State]:
         """Return the states that the folder may be in."""
@@ -128,11 +163,19 @@ class Log:
         done = self.open.after(self.state)
         return [self.state] if done == self.state else [self.state, done]
 
-    def settle(self, state: State) -> None:
+    def settle(self, state: State, model: int, archive: State | None, copy: State | None) -> None:
         """Begin anew with what was found."""
         assert self.path is not None
-        whole = Call("state", tuple(state.items()))
-        self.path.write_text(f"{whole.line()}\ndone\n")
+        calls = [Call(f"migrate{model}")]
+        calls += [Call("archive", tuple(archive.items()))] if archive is not None else []
+        calls += [Call("copy", tuple(copy.items()))] if copy is not None else []
+        calls.append(Call("state", tuple(state.items())))
+        self.path.write_text("".join(f"{call.line()}\ndone\n" for call in calls))
+
+
+def state_of(sent: dict[str, int] | None) -> State | None:
+    """Return a state that went through JSON."""
+    return None if sent is None else {int(number): version for number, version in sent.items()}
 
 
 def next_call(
@@ -151,7 +194,7 @@ def next_call(
     if verb in ("add", "delete"):
         chosen = rng.sample(held, min(few, len(held)))
         return Call("delete", numbers=tuple(chosen))
-    return Call(verb)
+    return Call(f"migrate{rng.randrange(2)}" if verb == "migrate" else verb)
 
 
 def _fresh(rng: random.Random, numbers: list[int]) -> tuple[tuple[int, int], ...]:

@@ -32,6 +32,8 @@ FOUND_BY: dict[str, tuple[str, str]] = {
     "a_batch_in_two_transactions": ("kill", "upsert"),
     "scratch_files_stay": ("kills", "compact"),
     "checksums_ignored": ("damage", ""),
+    "export_in_place": ("kills", "export"),
+    "states_not_migrated": ("kills", "migrate"),
 }
 
 

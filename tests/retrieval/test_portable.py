@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import random
@@ -412,3 +413,17 @@ def test_a_killed_import_is_no_collection(archive: Path, tmp_path: Path, empty: 
         if known is None or not done:
             import_collection(archive, target)
             assert verify(target).ok
+
+
+def test_what_a_killed_export_left_is_swept(tmp_path: Path) -> None:
+    with Collection.open(tmp_path / "c", embedder=MODEL) as collection:
+        collection.add([{"id": "a", "vector": unit_vectors(1)[0]}])
+    left, other, running = (
+        tmp_path / name for name in (".[x].0001.part", ".y.0002.part", ".[x].0003.part")
+    )
+    for path in (left, other, running):
+        path.write_bytes(b"half")
+    with running.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        export(tmp_path / "c", tmp_path / "[x]")
+    assert not left.exists() and other.exists() and running.exists()

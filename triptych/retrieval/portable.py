@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import os
 import secrets
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -67,7 +69,9 @@ def export_collection(
         raise NotFound(f"There is no folder {path.parent}.")
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
+        _sweep(path)
         with scratch.open("xb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # it is being written: nobody sweeps it
             with store.view() as view, tarfile.open(fileobj=file, mode="w") as tar:
                 archive = _written(store, view, tar, progress)
             file.flush()
@@ -79,6 +83,14 @@ def export_collection(
         raise NotAvailable(f"{path} cannot be written: {error.strerror}.") from None
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what exports to the same path that were killed have left."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(OSError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 def import_collection(path: Path, folder: Path, *, progress: Progress | None = None) -> Archive:
