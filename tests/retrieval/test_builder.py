@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from triptych.encoders.vectors import CallerVectors
 from triptych.errors import InvalidInput
 from triptych.index.plan import Budget
 from triptych.index.segments import Base
+from triptych.index.snapshot import Snapshots
 from triptych.index.tuning import fit
 from triptych.retrieval.collection import Collection
 
@@ -149,3 +152,41 @@ def test_a_large_collection_without_an_index_is_read_by_way_of_the_disk(
         collection.add(with_vectors(5, seed=1))
         collection.delete(["0-00008"])
         assert collection.count() == 903 == len(collection.search(vector=VECTOR, limit=9_999))
+
+
+def test_whoever_holds_a_lock_has_the_common_priority(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A polite thread with Python's lock, or the writers', lets them wait for all others."""
+    build, publish = Snapshots.build, Snapshots.publish
+    seen: dict[str, int] = {}
+
+    def note(what: str) -> None:
+        seen[what] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def watched(self: Snapshots, chunks: Any, *, tune: Any, **options: Any) -> Any:
+        def reading() -> Any:
+            for one in chunks:
+                note("reading")
+                yield one
+
+        def tuning(*args: Any, **more: Any) -> Any:
+            note("tuning")
+            return tune(*args, **more)
+
+        return build(self, reading(), tune=tuning, **options)
+
+    def noted(self: Snapshots, staged: Any) -> Any:
+        note("publishing")
+        return publish(self, staged)
+
+    monkeypatch.setattr(Snapshots, "build", watched)
+    monkeypatch.setattr(Snapshots, "publish", noted)
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    with open_own(tmp_path, index="hnsw") as collection:
+        for seed in range(2):
+            collection.add(with_vectors(2_000, seed=seed))
+            wait_for(collection, "hnsw")
+            while collection.info()["pending"]:
+                time.sleep(0.05)
+            assert seen == {"reading": mine, "tuning": max(mine, 15), "publishing": mine}

@@ -10,18 +10,22 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 from triptych.errors import TriptychError
 from triptych.index.plan import Budget, kinds
-from triptych.index.snapshot import Manifest, Snapshots, State
+from triptych.index.snapshot import Manifest, Snapshots, Staged, State
 from triptych.index.sqlite.store import Store
 from triptych.index.tuning import fit
 from triptych.retrieval.live import LiveIndex, identity_of
 from triptych.types import Matrix, Rows
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +33,9 @@ _FEW = 256  # so many rows are read back from the store in milliseconds
 _DEAR = 5_000  # so many rows beside an index double the time of a search
 _QUIET = 1.0  # seconds without a write
 _MANY = 50_000  # rows in memory that are worth a file
-_POLITE = 15  # nice: what is built in the background leaves the processor to searches
+# nice: what is built in the background leaves the processor to searches; but only while Python's
+# lock is free, or who waits for it waits for whoever has the processor
+_POLITE = 15
 
 
 class Builder:
@@ -132,68 +138,98 @@ class Builder:
         return self._live.pending > min(count // 5, _DEAR + count // 50)
 
     def _in_background(self) -> None:
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _POLITE)
         try:
             while self._is_due() and not self._stopped.wait(_QUIET / 4):
                 if time.monotonic() - self._written >= _QUIET:
-                    self._build(self._wanted(len(self._live)), threads=1)
+                    self._build(self._wanted(len(self._live)), polite=True)
                 # in a long load a graph would soon be too small; but memory must not grow with it
                 elif self._live.pending > max(_MANY, len(self._live) // 2):
-                    self._build(("flat",), threads=1)
+                    self._build(("flat",), polite=True)
         except TriptychError as error:
             logger.warning("%s: the index could not be built: %s", self._store.path, error)
         finally:
             self._thread = None
 
-    def _build(self, wanted: Sequence[str], *, threads: int | None = None) -> None:
-        if self._snapshots is None:
+    def _build(self, wanted: Sequence[str], *, polite: bool = False) -> None:
+        snapshots = self._snapshots
+        if snapshots is None:
             return
         with self._one_at_a_time:
-            with ExitStack() as stack:
-                view = stack.enter_context(self._store.view())
-                if not view.count:
-                    return
-                space = view.space
-
-                def chunks() -> Iterator[tuple[Rows, Matrix]]:
-                    yield from ((part.rows_N, part.vectors_NM) for part in view.chunks())
-                    stack.close()  # what follows takes minutes, and reads the row file alone
-
-                staged = self._snapshots.build(
-                    chunks(),
-                    kinds=wanted,
-                    tune=partial(
-                        fit,
-                        recall=self._budget.recall,
-                        insist=self._kind != "auto",
-                        cancelled=self._stopped.is_set,
-                    ),
-                    # of the view, whatever is searched by now
-                    identity=replace(
-                        self._live.identity(),
-                        fingerprint=space.fingerprint,
-                        dim=space.dim,
-                        precision=space.precision,
-                    ),
-                    state=State(epoch=view.epoch, sequence=view.sequence, last_row=view.last_row),
-                    count=view.count,
-                    threads=threads or self._threads,
-                    cancelled=self._stopped.is_set,
-                )
+            stage = partial(self._staged, snapshots, wanted, polite=polite)
+            # a priority once given up is not to be had again, and those who write wait for the rest
+            staged = _in_a_thread(stage) if polite else stage()
             if staged is None:
                 return
             if wanted[0] != "flat":
-                self._tried = view.count
+                self._tried = staged.manifest.count
             with self._mutex:
-                if not self._store.writing or self._store.meta.space != space.space:
-                    self._snapshots.discard(staged)
+                space = self._store.meta
+                if not self._store.writing or staged.manifest.fingerprint != space.fingerprint:
+                    snapshots.discard(staged)
                     return
-                manifest = self._snapshots.publish(staged)
-                opened = self._snapshots.open(self._live.identity)
+                manifest = snapshots.publish(staged)
+                opened = snapshots.open(self._live.identity)
                 if opened is not None:
                     self._live.adopt(*opened)
                     self._store.forget(manifest.sequence)
+
+    def _staged(
+        self, snapshots: Snapshots, wanted: Sequence[str], *, polite: bool
+    ) -> Staged | None:
+        """Return what is built of the store as it is now, None where it is empty or cancelled."""
+        with ExitStack() as stack:
+            view = stack.enter_context(self._store.view())
+            if not view.count:
+                return None
+            space = view.space
+
+            def chunks() -> Iterator[tuple[Rows, Matrix]]:
+                yield from ((part.rows_N, part.vectors_NM) for part in view.chunks())
+                stack.close()  # what follows takes minutes, and reads the row file alone
+                if polite:  # not before: at this, Python's lock is held
+                    _be_polite()
+
+            return snapshots.build(
+                chunks(),
+                kinds=wanted,
+                tune=partial(
+                    fit,
+                    recall=self._budget.recall,
+                    insist=self._kind != "auto",
+                    cancelled=self._stopped.is_set,
+                ),
+                # of the view, whatever is searched by now
+                identity=replace(
+                    self._live.identity(),
+                    fingerprint=space.fingerprint,
+                    dim=space.dim,
+                    precision=space.precision,
+                ),
+                state=State(epoch=view.epoch, sequence=view.sequence, last_row=view.last_row),
+                count=view.count,
+                threads=1 if polite else self._threads,
+                cancelled=self._stopped.is_set,
+            )
+
+
+def _in_a_thread(work: Callable[[], T]) -> T:
+    """Return what `work` returns, or raise what it raises."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name="build").start()
+    return done.result()
+
+
+def _be_polite() -> None:
+    """Leave the processor to all others, from now on, in this thread."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _POLITE)
 
 
 def build_index(
