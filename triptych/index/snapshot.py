@@ -214,7 +214,9 @@ class Snapshots:
     def withdraw(self) -> None:
         """Leave nothing published; the caller holds the write lock."""
         try:
-            (self.folder / _MANIFEST).unlink(missing_ok=True)
+            if (self.folder / _MANIFEST).exists():
+                (self.folder / _MANIFEST).unlink()
+                sync_folder(self.folder)  # or a power cut after the switch brings it back
         except OSError as error:
             raise NotAvailable(f"The index cannot be withdrawn: {error.strerror}.") from None
 
