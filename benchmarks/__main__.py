@@ -28,7 +28,7 @@ BENCHMARKS = [
     "page",
     "scenarios",
 ]
-ON_DEMAND = ["servers", "rerank", "alignment", "million", "rescoring", "ladder"]
+ON_DEMAND = ["servers", "infinity", "rerank", "alignment", "million", "rescoring", "ladder"]
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Our server beside Chroma's: the same vectors, the same questions, one machine, in turns.
+"""Our server, with one worker and with two, beside Chroma's: the same vectors, in turns.
 
 `make peers` installs chromadb; `wrk` asks over 16 connections, no question twice, so that no cache
 can answer. Both are asked for ten ids and scores. The recall of each is against a full scan.
@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +97,8 @@ class Asked:
 
 
 @contextmanager
-def ours(folder: Path, vectors_NM: Any) -> Iterator[Asked]:
-    """Yield our server, with a key and its limits, as it is by default."""
+def ours(folder: Path, vectors_NM: Any, workers: int = 1) -> Iterator[Asked]:
+    """Yield our server, with a key and its limits, as it is by default but for its workers."""
     settings = Settings(data=folder)
     embedder = settings.open_model(f"vectors:made-up:{DIM}")
     with Collection.open(folder / "default" / "same", embedder=embedder) as collection:
@@ -108,11 +109,11 @@ def ours(folder: Path, vectors_NM: Any) -> Iterator[Asked]:
     port = free_port()
     command = [
         sys.executable, "-m", "triptych.cli.main", "serve", "--port", str(port),
-        "--data", str(folder), "--key-file", str(folder / "keys.json"),
+        "--data", str(folder), "--key-file", str(folder / "keys.json"), "--workers", str(workers),
     ]  # fmt: skip
     with running(command, port, "/livez"):
         yield Asked(
-            "triptych",
+            "triptych" if workers == 1 else f"triptych, {workers} workers",
             f"http://127.0.0.1:{port}/v1/collections/same/search",
             lambda query_M: json.dumps({"vector": query_M.tolist(), "limit": K}),
             lambda said: [hit["id"] for hit in said["hits"]],
@@ -156,9 +157,10 @@ def main() -> None:
     vectors_NM, questions_QM = made_up(ITEMS, 1), made_up(QUESTIONS, 2)
     truth_QK = np.argsort(-(questions_QM[-300:] @ vectors_NM.T), axis=1)[:, :K]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        makers = {"ours": ours, "workers": partial(ours, workers=2), "chroma": chroma}
         asked = [
-            stack.enter_context(make(Path(folder) / make.__name__, vectors_NM))
-            for make in (ours, chroma)
+            stack.enter_context(make(Path(folder) / name, vectors_NM))
+            for name, make in makers.items()
         ]
         for one in asked:
             one.lines.write_text("\n".join(one.body(query_M) for query_M in questions_QM[:-600]))
