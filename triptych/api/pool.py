@@ -60,11 +60,12 @@ class Pool:
         loop = asyncio.get_running_loop()
         # not when the caller gives up: the thread is taken until the work is done
         future.add_done_callback(lambda _: _soon(loop, self._release))
+        timer = asyncio.timeout(max(deadline - time.monotonic(), 0))
         try:
-            async with asyncio.timeout(max(deadline - time.monotonic(), 0)):
+            async with timer:
                 return await asyncio.wrap_future(future)
         except TimeoutError:
-            if not future.cancelled() and future.done():
+            if not timer.expired():
                 raise  # the work's own
             future.cancel()
             raise TimedOut("The answer took longer than the request may.", retry_after=1) from None
