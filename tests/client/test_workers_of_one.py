@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,6 +21,7 @@ from tests.client.serving import started
 from triptych.api.config import ServerConfig
 from triptych.api.rates import Cell, Cells
 from triptych.api.server import HttpServer
+from triptych.api.workers import Turn
 from triptych.errors import InvalidInput
 from triptych.keys import new_key, write_keys
 from triptych.settings import Settings
@@ -177,6 +181,51 @@ def test_a_follower_is_one_process(tmp_path: Path) -> None:
     config = ServerConfig(workers=2, follow="http://127.0.0.1:1")
     with pytest.raises(InvalidInput, match="one process, got --workers 2"):
         HttpServer(Settings(data=tmp_path), config)
+
+
+def test_a_worker_that_dies_in_its_turn_keeps_nobody_waiting(tmp_path: Path) -> None:
+    dying = f"""
+import pathlib, sys
+from triptych.api.workers import Turn
+with Turn(pathlib.Path({str(tmp_path / "turn")!r})):
+    print("in", flush=True)
+    sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", dying], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"in\n"
+        taken = threading.Event()
+
+        def take() -> None:
+            with Turn(tmp_path / "turn"):
+                taken.set()
+
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        assert not taken.wait(0.3)
+        process.kill()
+        assert taken.wait(10)
+        thread.join()
+
+
+def test_threads_of_a_worker_take_turns_too(tmp_path: Path) -> None:
+    turn, busy, met = Turn(tmp_path / "turn"), [0], []
+
+    def work() -> None:
+        for _ in range(50):
+            with turn:
+                busy[0] += 1
+                time.sleep(0)
+                met.append(busy[0])
+                busy[0] -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert met == [1] * 200
 
 
 def test_cells_are_shared_as_far_as_they_go() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from triptych.api.config import ServerConfig
 from triptych.api.edge import Edge
 from triptych.api.embedding import Embedding
 from triptych.api.errors import ApiError, body_of, headers_of, internal, status_of
-from triptych.api.experts import ExpertLoad
+from triptych.api.experts import ExpertCollector
 from triptych.api.fetch import FetchConfig, Fetcher
 from triptych.api.follower import FollowConfig, Follower
 from triptych.api.health import Health
@@ -147,7 +147,7 @@ def build_rooms(settings: Settings, config: ServerConfig) -> Rooms:
         "Whether embedding and searching go well",
         lambda: rooms.health.report()[0],
     )
-    rooms.metrics.add(ExpertLoad(catalog.models))
+    rooms.metrics.add(ExpertCollector(catalog.models))
     return rooms
 
 
@@ -196,7 +196,8 @@ async def _sharing(rooms: Rooms) -> None:
         if rooms.metrics.siblings is None:
             return
         if at % _TELL_EVERY == 0:
-            await asyncio.to_thread(rooms.metrics.publish)
+            with suppress(OSError):  # numbers can wait, who wants to drop a collection cannot
+                await asyncio.to_thread(rooms.metrics.publish)
         await asyncio.to_thread(rooms.catalog.let_go)
         await asyncio.sleep(_LOOK)
 

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from triptych.encoders.base import EmbeddingModel
 
 
-class ExpertLoad(Collector):
+class ExpertCollector(Collector):
     """Reads what the models have counted since they were loaded, whenever it is asked for.
 
     A model with experts has `expert_tokens`, the tokens that each expert was given (E,), and

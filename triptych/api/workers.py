@@ -8,6 +8,7 @@ here what keys have left of their rates.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.context import SpawnProcess
@@ -42,12 +44,27 @@ class Worker:
     number: int
     folder: Path  # what they say of themselves lies there
     memory: Any = field(repr=False)
-    lock: Any = field(repr=False)
 
     @property
     def cells(self) -> Cells:
         """What is left of rates and quotas, for all workers."""
-        return Cells(self.memory, self.lock)
+        return Cells(self.memory, Turn(self.folder / "turn"))
+
+
+class Turn(AbstractContextManager[None]):
+    """One at a time, of all threads of all workers; the kernel takes it back from one that dies."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # until the process ends
+        self._threads = threading.Lock()  # a process does not lock itself out
+
+    def __enter__(self) -> None:
+        self._threads.acquire()
+        fcntl.lockf(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.lockf(self._file, fcntl.LOCK_UN)
+        self._threads.release()
 
 
 Work = Callable[[Worker, socket.socket, Any], None]
@@ -59,7 +76,7 @@ class Workers:
 
     def __init__(self, work: Work, given: Any, sockets: list[socket.socket]) -> None:
         self._work, self._given, self._sockets = work, given, sockets
-        self._shared = (_spawning.RawArray(Cell, _CELLS), _spawning.Lock())
+        self._memory = _spawning.RawArray(Cell, _CELLS)
         self._processes: dict[int, SpawnProcess] = {}
         self._started: dict[int, float] = {}
         self._failures = [0] * len(sockets)
@@ -80,8 +97,7 @@ class Workers:
                 self._end(drain + _GRACE)
 
     def _start(self, number: int, folder: Path) -> None:
-        memory, lock = self._shared
-        worker = Worker(number=number, folder=folder, memory=memory, lock=lock)
+        worker = Worker(number=number, folder=folder, memory=self._memory)
         process = _spawning.Process(
             target=_begin, args=(self._work, worker, self._sockets[number], self._given)
         )

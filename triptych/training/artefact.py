@@ -22,7 +22,7 @@ NAME = "triptych-joint-v3"
 MAX_SEGMENTS = 32
 PLACES = (7, 7)  # rows and columns of the last map
 ASIDE = ("places.onnx",)  # what explains only: no vector and no score depends on it
-PAIR_WEIGHT = 0.02  # cosines per unit of the scorer's score: the best on dev of stage `pairs`
+PAIR_WEIGHT = 0.02  # cosines per unit of the scorer's score: the best of the report's `rerank`
 LANGUAGES = (
     "en", "bn", "da", "de", "es", "et", "fi", "fr", "hi", "hu", "it", "ja", "ko", "lt", "ms", "nb",
     "nl", "pl", "pt", "ru", "sv", "th", "uk", "vi", "zh", "zh-Hant",

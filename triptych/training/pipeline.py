@@ -120,6 +120,7 @@ def finish(last: Recipe, model: JointModel, ground: Ground, *, out: Path) -> dic
         "alone_eight_bits": check.alone_against_batched(shipped, texts=texts, rows=some),
         "dev_float32": check.dev_figures(exact, rows),
         "dev_eight_bits": check.dev_figures(shipped, rows),
+        "rerank": {} if model.scorer is None else measure_pairs(model, ground, captions=5),
         "experts": used,
         "milliseconds": check.speed(out / "artefact", rows=some),
         "megabytes": round(size / 1e6, 2),
