@@ -37,7 +37,7 @@ def test_hubness_is_the_soft_maximum_over_the_questions() -> None:
 
 
 def test_a_cosine_loses_the_hubness_of_both() -> None:
-    hubness = fitted(HubnessConfig(num_centres=5, strength=0.2))
+    hubness = fitted(HubnessConfig(num_centres=5, strength=0.2, floor=1.0))
     texts, pictures = unit(7, seed=3), unit(8, seed=4)
     told_texts, told_pictures = hubness.text(texts), hubness.picture(pictures)
     torch.testing.assert_close(told_texts.norm(dim=1), torch.ones(7))
@@ -71,6 +71,15 @@ def test_a_hub_no_longer_comes_first_for_everything() -> None:
     before, after = asked @ items.T, hubness.text(asked) @ hubness.picture(items).T
     hub_first = [(scores.argmax(dim=1) == 0).sum().item() for scores in (before, after)]
     assert hub_first[0] >= 4 > hub_first[1]
+
+
+def test_what_is_unlike_all_questions_gains_no_more_than_the_floor() -> None:
+    hubness = Hubness(CONFIG, dim=DIM)
+    hubness.texts.centres_KM.copy_(unit(CONFIG.num_centres, seed=0))
+    hubness.texts.typical.fill_(0.9)  # all of these are far below it
+    told_N = hubness.picture(unit(20, seed=3))[:, 0]
+    gained = CONFIG.strength * CONFIG.floor / CONFIG.constant
+    torch.testing.assert_close(told_N, torch.full((20,), CONFIG.constant + gained))
 
 
 def test_an_extreme_hub_stays_a_unit_vector() -> None:

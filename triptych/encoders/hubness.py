@@ -27,6 +27,7 @@ class HubnessConfig:
     sharpness: float = 20.0  # of the soft maximum; its inverse temperature
     strength: float = 0.7  # cosines that are taken off per unit of hubness
     constant: float = 0.4  # what the other side's number is multiplied with
+    floor: float = 0.05  # what is less of a hub than a typical item by more is unlike all questions
 
 
 class QueryBank(nn.Module):
@@ -78,8 +79,9 @@ class Hubness(nn.Module):
 
     def _told(self, hubness_B: Tensor) -> Tensor:
         # around the constant, so that pairs of one kind and of two gain as much by it
-        constant = self.config.constant
-        return (constant - self.config.strength * hubness_B / constant).clamp(-MOST_TOLD, MOST_TOLD)
+        config = self.config
+        lost_B = config.strength * hubness_B.clamp(min=-config.floor)
+        return (config.constant - lost_B / config.constant).clamp(-MOST_TOLD, MOST_TOLD)
 
     def _joined(self, emb_BM: Tensor, first_B: Tensor, second_B: Tensor) -> Tensor:
         two_B2 = torch.stack([first_B, second_B], dim=1)

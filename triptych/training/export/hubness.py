@@ -37,7 +37,8 @@ def _told(graph: Graph, vectors_BM: str, hubness: Hubness | None, *, is_text: bo
     slope = config.strength / config.constant
     start = graph.number(config.constant + slope * bank.typical.item())
     lost_B1 = graph.op("Mul", softest_B1, graph.number(slope / config.sharpness))
-    limits = graph.number(-MOST_TOLD), graph.number(MOST_TOLD)
+    most = min(config.constant + slope * config.floor, MOST_TOLD)
+    limits = graph.number(-MOST_TOLD), graph.number(most)
     told_B1 = graph.op("Clip", graph.op("Sub", start, lost_B1), *limits)
     value = helper.make_tensor("constant", TensorProto.FLOAT, [1], [config.constant])
     constant_B1 = graph.op("ConstantOfShape", graph.op("Shape", told_B1), value=value)
