@@ -40,7 +40,7 @@ VERBS = {
     "optimize": 2,
     "migrate": 8,
     "export": 6,
-    "import": 25,  # over soon: the clock seldom strikes within
+    "import": 15,  # over soon: the clock seldom strikes within
     "repair": 5,
 }
 

@@ -140,7 +140,7 @@ def test_a_generator_is_durable_batch_by_batch(tmp_path: Path) -> None:
         raise RuntimeError("the source broke")
 
     with Collection.open(tmp_path / "c", embedder=CountingModel()) as collection:
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match="the source broke"):
             collection.add(failing())
         assert collection.count() == 64
 
