@@ -190,6 +190,7 @@ def _kill(child: int) -> None:
 def main() -> None:
     for module in _IMPORTS:
         importlib.import_module(module)
+    importlib.import_module("tests.crash.product").adapt()
     jobs = importlib.import_module("tests.crash.jobs")
     jobs.warm_up()
     # what a library prints must not come between the answers

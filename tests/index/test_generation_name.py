@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from triptych.errors import NotAvailable
 from triptych.index.sqlite.counter import Counter
 from triptych.index.sqlite.generation import Seen, write_generation
 from triptych.index.sqlite.records import Entry
@@ -86,9 +87,30 @@ def test_a_backup_brings_back_the_sequence_and_not_the_name(tmp_path: Path) -> N
     assert len({name.rpartition(":")[2] for name in names}) == 6
 
 
+@pytest.mark.parametrize("wrote", ["itself", "another"])
+def test_what_is_made_anew_in_its_place_is_not_taken_for_it(wrote: str, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    folder.mkdir()
+    old, other = (opened(folder / "store.sqlite") for _ in range(2))
+    put(old if wrote == "itself" else other, "old")
+    assert old.generation == other.generation
+    other.close()
+    shutil.rmtree(folder)
+    with pytest.raises(NotAvailable, match="removed or replaced"):
+        _ = old.generation
+    folder.mkdir()
+    new = opened(folder / "store.sqlite")
+    put(new, "new")  # as many writes as to the old one
+    with pytest.raises(NotAvailable, match="removed or replaced"):
+        _ = old.generation
+    assert new.generation
+    new.close()
+    old.close()
+
+
 def test_a_counter_is_read_whole_while_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "generation"
-    counter = Counter(path)
+    counter = Counter(path, "c" * 32)
     assert counter.read() == -1
     write_generation(path, Seen(0, "c" * 32))
     read: list[int] = []

@@ -14,19 +14,23 @@ _BYTES = 256  # more than the file has
 
 
 class Counter:
-    """The sequence in the file `generation`. Any thread may ask.
+    """The sequence of `collection` in the file `generation`. Any thread may ask.
 
     The file is read, not mapped: one that is cut short under a mapping would end the process.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, collection: str) -> None:
         self._path = path
+        self._collection = collection
         self._lock = threading.Lock()
         self._file = -1
         self._last: tuple[bytes, int] = (b"", -1)
 
     def read(self) -> int:
-        """Return the sequence that the last writer noted, of any process; -1 where none has."""
+        """Return the sequence that the last writer noted, of any process; -1 where none has.
+
+        Nor is what a collection says that was made anew in this one's place.
+        """
         try:
             # without a name it is another file that is written to now
             if self._file < 0 or not os.fstat(self._file).st_nlink:
@@ -39,7 +43,9 @@ class Counter:
             return sequence
         with suppress(TriptychError):
             found = read_generation(self._path)
-            sequence = -1 if found is None else found.sequence
+            sequence = -1
+            if found is not None and found.collection == self._collection:
+                sequence = found.sequence
             self._last = (body, sequence)
         return sequence
 

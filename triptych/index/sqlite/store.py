@@ -63,7 +63,8 @@ class Store(Reader):
         self._lock = WriterLock(path.with_name("lock")) if path else None
         self._reserve = Reserve(path.with_name("reserve")) if path else None
         self._generation = path.with_name(GENERATION) if path else None
-        self._counter = Counter(self._generation) if self._generation else None
+        name = self.meta.collection
+        self._counter = Counter(self._generation, name) if self._generation else None
         self._epoch: str | None = None
         self._reached = -1  # by writes of our own
         self._named: tuple[int, str] = (-2, "")  # a sequence, and its generation
@@ -117,9 +118,13 @@ class Store(Reader):
         """A name for what the store holds now: another one after each acknowledged write.
 
         Never used again, not even where a backup brings an old sequence back. What is read after
-        it was asked for is as new as it says, or newer.
+        it was asked for is as new as it says, or newer. Raises NotAvailable where the store was
+        removed or replaced.
         """
-        reached = max(self._reached, self._counter.read() if self._counter else -1)
+        noted = self._counter.read() if self._counter else -1
+        if noted < 0:
+            self._database.check_there()
+        reached = max(self._reached, noted)
         seen, name = self._named
         if seen != reached:
             with self._database.reading() as connection:
