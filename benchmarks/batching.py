@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.common import DATA, alternate, median_ratio
 from triptych.encoders.base import EmbeddingModel
-from triptych.encoders.transformer import Transformer, TransformerConfig
+from triptych.encoders.towers.transformer import Transformer, TransformerConfig
 from triptych.lengths import padded, plan
 from triptych.retrieval.batching import BatchingModel, batched
 from triptych.settings import Settings

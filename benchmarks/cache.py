@@ -33,11 +33,11 @@ from triptych.cache.tiered import TieredCache
 from triptych.embedder import Embedder
 from triptych.encoders.onnx import OnnxModel
 from triptych.index.plan import Budget
-from triptych.retrieval.answers import Answers
+from triptych.retrieval.answering.answers import Answers
+from triptych.retrieval.answering.hits import pack_hits
+from triptych.retrieval.answering.query_log import QueryLog
+from triptych.retrieval.answering.upkeep import Upkeep
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.hits import pack_hits
-from triptych.retrieval.query_log import QueryLog
-from triptych.retrieval.upkeep import Upkeep
 from triptych.types import Item, Matrix
 
 COUNT = 100_000

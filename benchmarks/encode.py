@@ -19,7 +19,7 @@ from PIL import Image
 
 from benchmarks.common import WORK, alternate, median_ratio, photos
 from triptych.encoders.base import EmbeddingModel
-from triptych.encoders.torchvision_guard import guarded_import
+from triptych.encoders.open_clip.torchvision_guard import guarded_import
 from triptych.settings import Settings
 from triptych.types import Item
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from triptych.encoders.transformer import Transformer, TransformerConfig
+from triptych.encoders.towers.transformer import Transformer, TransformerConfig
 from triptych.training.gradcache import Seen, Tower, backward
 from triptych.training.losses import cross_modal, joint, sigmoid
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.common import DATA, alternate
 from triptych.encoders.onnx import OnnxModel
-from triptych.encoders.pictures import load_picture
+from triptych.encoders.pictures.picture import load_picture
 from triptych.index.sqlite.tokens import from_bytes, in_bytes
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.evaluate import read_pictures

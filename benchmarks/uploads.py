@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from triptych.api.config import Limits
-from triptych.encoders.pictures import load_picture, thumbnail
+from triptych.encoders.pictures.picture import load_picture, thumbnail
 from triptych.errors import PictureError
 
 SIDE = 5_000  # 25 megapixels, the most that is let in

@@ -6,8 +6,8 @@ import pytest
 import triptych
 from triptych.cache.memory import MemoryCache
 from triptych.errors import InvalidInput, NotFound
-from triptych.retrieval.query_log import QueryLog
-from triptych.retrieval.questions import asked_of
+from triptych.retrieval.answering.query_log import QueryLog
+from triptych.retrieval.answering.questions import asked_of
 from triptych.settings import Settings
 
 

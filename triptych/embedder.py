@@ -16,7 +16,7 @@ from triptych.cache.base import Cache
 from triptych.cache.flight import Flight
 from triptych.cache.keys import digest, embedding_prefix
 from triptych.encoders.base import EmbeddingModel
-from triptych.encoders.pictures import load_picture, picture_bytes
+from triptych.encoders.pictures.picture import load_picture, picture_bytes
 from triptych.errors import PictureError
 from triptych.types import ImageSource, Item, Matrix, Vector
 

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from triptych.encoders.base import TokenStates
-from triptych.encoders.cross_modal import CrossModal, CrossModalConfig
-from triptych.encoders.entrance import States, check_states
+from triptych.encoders.cross_modal.entrance import States, check_states
+from triptych.encoders.cross_modal.fusion import CrossModal, CrossModalConfig
 from triptych.encoders.hubness import Hubness
-from triptych.encoders.mobilenet import PictureHead
-from triptych.encoders.token_matcher import TokenMatcher, TokenMatcherConfig
-from triptych.encoders.transformer import mean_of_tokens
+from triptych.encoders.scorers.token_matcher import TokenMatcher, TokenMatcherConfig
+from triptych.encoders.towers.mobilenet import PictureHead
+from triptych.encoders.towers.transformer import mean_of_tokens
 from triptych.errors import InvalidInput
 from triptych.moe.layer import MoE, MoEConfig, MoEOutput
 

@@ -34,15 +34,15 @@ from triptych.errors import InvalidInput, NotFound
 from triptych.index.plan import Budget
 from triptych.index.sqlite.meta import Meta, Space
 from triptych.registry import Registry
-from triptych.retrieval.answers import Answers, AnswersConfig
+from triptych.retrieval.answering.answers import Answers, AnswersConfig
+from triptych.retrieval.answering.query_log import NAME as QUERIES
+from triptych.retrieval.answering.query_log import QueryLog
+from triptych.retrieval.answering.upkeep import DEFAULT as UPKEEP
+from triptych.retrieval.answering.upkeep import Upkeep, UpkeepConfig
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import check_not_gutted
 from triptych.retrieval.library import Library, keep_model, model_folder
 from triptych.retrieval.models import holds_own_vectors
-from triptych.retrieval.query_log import NAME as QUERIES
-from triptych.retrieval.query_log import QueryLog
-from triptych.retrieval.upkeep import DEFAULT as UPKEEP
-from triptych.retrieval.upkeep import Upkeep, UpkeepConfig
 from triptych.types import Precision
 
 _OTLP = "OTEL_EXPORTER_OTLP_"
@@ -53,7 +53,7 @@ MODELS = Registry(
     {
         "default": "triptych.encoders.onnx:OnnxModel",
         "hashing": "triptych.encoders.hashing:HashingEncoder",
-        "open_clip": "triptych.encoders.open_clip:OpenClipModel",
+        "open_clip": "triptych.encoders.open_clip.encoder:OpenClipModel",
         "vectors": "triptych.encoders.vectors:CallerVectors",
     },
     extras={"open_clip": "torch"},

@@ -21,9 +21,9 @@ from benchmarks.alignment.towers import (
 )
 from benchmarks.common import DATA
 from triptych.encoders.base import TokenStates
-from triptych.encoders.cross_modal import CrossModal, CrossModalConfig
-from triptych.encoders.entrance import States
-from triptych.encoders.transformer import mean_of_tokens
+from triptych.encoders.cross_modal.entrance import States
+from triptych.encoders.cross_modal.fusion import CrossModal, CrossModalConfig
+from triptych.encoders.towers.transformer import mean_of_tokens
 from triptych.training.alignment import contrast
 from triptych.training.data import Row, open_picture, read_rows
 

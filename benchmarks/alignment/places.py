@@ -17,10 +17,10 @@ from benchmarks.alignment.towers import (
     pictures_of,
 )
 from triptych.encoders.base import TokenStates
-from triptych.encoders.entrance import States
-from triptych.encoders.maxsim import unit_tokens
-from triptych.encoders.pair_scorer import PairScorer, PairScorerConfig
-from triptych.encoders.spatial_mask import as_bias
+from triptych.encoders.cross_modal.entrance import States
+from triptych.encoders.cross_modal.spatial_mask import as_bias
+from triptych.encoders.scorers.maxsim import unit_tokens
+from triptych.encoders.scorers.pair_scorer import PairScorer, PairScorerConfig
 from triptych.training.alignment import mask_loss, pieces_within, pixel_targets, pointing_hits
 
 TRAIN, TEST, UNSEEN, BATCH, OTHERS, STEPS = 800, 200, 120, 24, 3, 150

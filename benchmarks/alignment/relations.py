@@ -11,8 +11,8 @@ from torch import Tensor
 from benchmarks.alignment.learning import Scaled, draw_rows, train
 from benchmarks.alignment.made_up import Staged, of_shapes
 from benchmarks.alignment.towers import CHANNELS, TEXT_WIDTH, pictures_of
-from triptych.encoders.structure import Structure, StructureConfig
-from triptych.encoders.word_graph import word_links
+from triptych.encoders.structure.alignment import Structure, StructureConfig
+from triptych.encoders.structure.word_graph import word_links
 from triptych.training.alignment import contrast, recall, relation_accuracy, structure_loss
 
 TRAIN, TEST, TWINS, STEPS = 400, 100, 12, 150

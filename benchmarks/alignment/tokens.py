@@ -17,9 +17,9 @@ from benchmarks.alignment.towers import (
 )
 from benchmarks.common import DATA
 from triptych.encoders.base import TokenStates
-from triptych.encoders.entrance import States
-from triptych.encoders.maxsim import maxsim
-from triptych.encoders.transformer import mean_of_tokens
+from triptych.encoders.cross_modal.entrance import States
+from triptych.encoders.scorers.maxsim import maxsim
+from triptych.encoders.towers.transformer import mean_of_tokens
 from triptych.metrics import first_ranks, modality_gap, recall_at
 from triptych.training.alignment import semantic_loss, token_loss
 from triptych.training.data import open_picture, read_rows

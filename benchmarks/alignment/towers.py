@@ -17,10 +17,10 @@ from torch import Tensor
 
 from benchmarks.common import DATA, WORK
 from triptych.encoders.base import TokenStates
-from triptych.encoders.entrance import States
-from triptych.encoders.graphs import Grid
-from triptych.encoders.mobilenet import MobileNet, read_graph
-from triptych.encoders.transformer import Transformer, TransformerConfig, from_bert
+from triptych.encoders.cross_modal.entrance import States
+from triptych.encoders.structure.graphs import Grid
+from triptych.encoders.towers.mobilenet import MobileNet, read_graph
+from triptych.encoders.towers.transformer import Transformer, TransformerConfig, from_bert
 from triptych.training.build import minilm_folder
 from triptych.training.features import squash, to_pixels
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.common import DATA, WORK
-from triptych.encoders.mobilenet import LAST_MAP, MobileNet, read_graph
-from triptych.encoders.transformer import TransformerConfig, from_bert
+from triptych.encoders.towers.mobilenet import LAST_MAP, MobileNet, read_graph
+from triptych.encoders.towers.transformer import TransformerConfig, from_bert
 from triptych.training.build import minilm_folder
 from triptych.training.data import Row, read_rows
 from triptych.training.features import CUT, build_cache

@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from benchmarks.ladder.features import CHANNELS, GRID, PLACES, WIDTH
 from triptych.encoders.base import TokenStates
-from triptych.encoders.entrance import Entrance, States
-from triptych.encoders.pair_scorer import PairScorer, PairScorerConfig
-from triptych.encoders.structure import Structure, StructureConfig
+from triptych.encoders.cross_modal.entrance import Entrance, States
+from triptych.encoders.scorers.pair_scorer import PairScorer, PairScorerConfig
+from triptych.encoders.structure.alignment import Structure, StructureConfig
 from triptych.moe.layer import MoE, MoEConfig, MoEOutput
 
 INNER, HIDDEN, DIM, HEADS = 256, 512, 512, 8

@@ -14,9 +14,9 @@ from torch.nn import functional
 
 from benchmarks.ladder.model import Both, Ladder, Side
 from triptych.encoders.base import TokenStates
-from triptych.encoders.entrance import States
-from triptych.encoders.maxsim import maxsim
-from triptych.encoders.word_graph import Link
+from triptych.encoders.cross_modal.entrance import States
+from triptych.encoders.scorers.maxsim import maxsim
+from triptych.encoders.structure.word_graph import Link
 from triptych.training.alignment import contrast, token_loss
 from triptych.training.losses import cross_modal, joint
 from triptych.training.objective import Terms, regularisation, sparsity

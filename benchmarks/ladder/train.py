@@ -18,7 +18,7 @@ from benchmarks.ladder.features import PLACES, Features
 from benchmarks.ladder.model import Both, Ladder, Rung, Side
 from benchmarks.ladder.terms import GRAPHS, terms_of
 from triptych.encoders.base import TokenStates
-from triptych.encoders.word_graph import Link, word_links
+from triptych.encoders.structure.word_graph import Link, word_links
 from triptych.training.evaluate import ranks, recall
 from triptych.training.objective import Objective, combine
 from triptych.training.schedule import make

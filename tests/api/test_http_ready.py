@@ -12,7 +12,7 @@ import pytest
 from tests.api.live import Live, serving
 from tests.redis_server import RedisServer
 from triptych.cache.config import CacheConfig
-from triptych.retrieval.upkeep import UpkeepConfig
+from triptych.retrieval.answering.upkeep import UpkeepConfig
 
 SEARCH = "/v1/collections/photos/search"
 LOGGED = CacheConfig(query_log=True)

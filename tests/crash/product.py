@@ -33,10 +33,10 @@ from triptych.index.sqlite.pages import CHECKED
 from triptych.retrieval import collection as module
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import STORE, open_store
-from triptych.retrieval.migrate import migrate
-from triptych.retrieval.portable import export_collection, import_collection
-from triptych.retrieval.repair import repair
-from triptych.retrieval.verify import verify
+from triptych.retrieval.maintenance.migrate import migrate
+from triptych.retrieval.maintenance.portable import export_collection, import_collection
+from triptych.retrieval.maintenance.repair import repair
+from triptych.retrieval.maintenance.verify import verify
 from triptych.types import Item, Matrix
 
 _TOLERANCE = 2e-6

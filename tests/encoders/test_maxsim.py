@@ -8,7 +8,7 @@ from torch import Tensor  # noqa: E402
 
 from tests.encoders.states import row, states  # noqa: E402
 from triptych.encoders.base import TokenStates  # noqa: E402
-from triptych.encoders.maxsim import maxsim  # noqa: E402
+from triptych.encoders.scorers.maxsim import maxsim  # noqa: E402
 
 WIDTH = 8
 

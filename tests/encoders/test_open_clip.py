@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from triptych.encoders import open_clip_hub
-from triptych.encoders.open_clip import OpenClipModel, open_clip
-from triptych.encoders.open_clip_recipe import recipe_of
+from triptych.encoders.open_clip import hub as open_clip_hub
+from triptych.encoders.open_clip.encoder import OpenClipModel, open_clip
+from triptych.encoders.open_clip.recipe import recipe_of
 from triptych.errors import InvalidInput, NotAvailable, NotFound
 from triptych.types import Item
 
@@ -223,7 +223,7 @@ def test_a_hub_tokenizer_is_read_from_beside_the_weights(weights: Path, tmp_path
 
 def test_importing_it_prints_nothing_and_sets_up_no_logging() -> None:
     code = (
-        "import logging; from triptych.encoders.open_clip import OpenClipModel as M;"
+        "import logging; from triptych.encoders.open_clip.encoder import OpenClipModel as M;"
         "M.from_name('ViT-S-32-alt:random'); assert not logging.getLogger().handlers"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

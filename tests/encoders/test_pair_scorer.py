@@ -8,8 +8,8 @@ from torch import nn  # noqa: E402
 
 from tests.encoders.states import PICTURE, TEXT, pictures, row, texts  # noqa: E402
 from triptych.encoders.base import TokenStates  # noqa: E402
-from triptych.encoders.maxsim import maxsim  # noqa: E402
-from triptych.encoders.pair_scorer import PairScorer, PairScorerConfig  # noqa: E402
+from triptych.encoders.scorers.maxsim import maxsim  # noqa: E402
+from triptych.encoders.scorers.pair_scorer import PairScorer, PairScorerConfig  # noqa: E402
 from triptych.errors import InvalidInput  # noqa: E402
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks.uploads import animation, flat, noise, scans
 from triptych.api.config import Limits
-from triptych.encoders.picture_guard import MAX_SCANS
-from triptych.encoders.pictures import PictureLimits, load_picture
+from triptych.encoders.pictures.guard import MAX_SCANS
+from triptych.encoders.pictures.picture import PictureLimits, load_picture
 from triptych.errors import PictureError
 
 SERVED = Limits().picture
@@ -32,7 +32,7 @@ def test_a_jpeg_of_very_many_scans_is_refused() -> None:
 def test_what_would_take_too_much_memory_is_refused_undecoded(
     format: str, mode: str, side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("triptych.encoders.pictures._finished", None)  # not even begun
+    monkeypatch.setattr("triptych.encoders.pictures.picture._finished", None)  # not even begun
     assert refusal(flat(format, mode, side)) == "picture_too_large"
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from triptych.encoders.pictures import PictureLimits, load_picture, picture_bytes, thumbnail
+from triptych.encoders.pictures.picture import PictureLimits, load_picture, picture_bytes, thumbnail
 from triptych.errors import InvalidInput, PictureError
 
 NOISE = np.random.default_rng(0).integers(0, 255, (6, 8, 3), dtype=np.uint8)
@@ -124,7 +124,7 @@ def test_nothing_is_no_picture(data: Any) -> None:
 def test_a_bomb_is_refused_before_it_is_decoded(size: tuple[int, int]) -> None:
     code = """
 import resource, sys
-from triptych.encoders.pictures import load_picture, PictureError
+from triptych.encoders.pictures.picture import load_picture, PictureError
 data = sys.stdin.buffer.read()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try: load_picture(data)

@@ -5,8 +5,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tests.encoders.states import row, states  # noqa: E402
-from triptych.encoders.maxsim import maxsim  # noqa: E402
-from triptych.encoders.token_matcher import TokenMatcher, TokenMatcherConfig  # noqa: E402
+from triptych.encoders.scorers.maxsim import maxsim  # noqa: E402
+from triptych.encoders.scorers.token_matcher import TokenMatcher, TokenMatcherConfig  # noqa: E402
 from triptych.errors import InvalidInput  # noqa: E402
 
 TEXT, PICTURE = 12, 20

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from triptych.encoders.transformer import Transformer, TransformerConfig
+from triptych.encoders.towers.transformer import Transformer, TransformerConfig
 
 CONFIG = TransformerConfig(
     vocabulary=50, width=16, num_layers=4, num_heads=2, hidden=64, dropout=0.3

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from triptych.encoders.word_graph import word_links
+from triptych.encoders.structure.word_graph import word_links
 
 
 def named(text: str, kind: str, *, window: int = 2) -> set[tuple[str, str, str]]:

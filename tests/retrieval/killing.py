@@ -13,9 +13,9 @@ from typing import Any
 
 from triptych.index.sqlite.store import Store
 from triptych.retrieval.folder import open_store
-from triptych.retrieval.portable import export_collection, import_collection
-from triptych.retrieval.repair import repair
-from triptych.retrieval.verify import verify
+from triptych.retrieval.maintenance.portable import export_collection, import_collection
+from triptych.retrieval.maintenance.repair import repair
+from triptych.retrieval.maintenance.verify import verify
 
 STEPS = {
     "open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.truncate",

@@ -14,7 +14,7 @@ from triptych.encoders.base import unit_rows
 from triptych.errors import InvalidInput
 from triptych.index.sqlite.meta import Meta, Space
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.migrate import MigrateOptions, migrate
+from triptych.retrieval.maintenance.migrate import MigrateOptions, migrate
 from triptych.types import Item, Matrix
 
 Answer = tuple[tuple[str, float], ...]

@@ -17,8 +17,8 @@ import pytest
 from tests.retrieval.fakes import BLUE, RED, CountingModel, encoded, paint, picture
 from triptych.cache.memory import MemoryCache
 from triptych.errors import InvalidInput, PictureError, TriptychError
-from triptych.retrieval import answers_async
-from triptych.retrieval.answers import SEARCH, Answers, AnswersConfig
+from triptych.retrieval.answering import answers_async
+from triptych.retrieval.answering.answers import SEARCH, Answers, AnswersConfig
 from triptych.retrieval.collection import Collection
 from triptych.types import Part
 

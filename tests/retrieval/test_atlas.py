@@ -6,8 +6,8 @@ from PIL import Image
 
 from tests.retrieval.fakes import CountingModel
 from triptych.errors import InvalidInput
-from triptych.retrieval.atlas import atlas, chart, grid_cells, plane
 from triptych.retrieval.collection import Collection
+from triptych.retrieval.display.atlas import atlas, chart, grid_cells, plane
 
 
 def vectors(num: int, *, dim: int = 8) -> np.ndarray:

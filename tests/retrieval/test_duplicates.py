@@ -9,10 +9,10 @@ from triptych.errors import InvalidInput
 from triptych.index.snapshot import Snapshots
 from triptych.retrieval.builder import build_index
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.duplicates import Group, duplicates, similar
 from triptych.retrieval.folder import INDEX, open_store
 from triptych.retrieval.ingest.run import index_folder
 from triptych.retrieval.live import LiveIndex
+from triptych.retrieval.maintenance.duplicates import Group, duplicates, similar
 from triptych.types import Item, Matrix
 
 

@@ -12,10 +12,10 @@ from triptych.cache.memory import MemoryCache
 from triptych.encoders.hashing import HashingEncoder
 from triptych.encoders.onnx import OnnxModel
 from triptych.errors import InvalidInput, NotFound
-from triptych.retrieval import explain
-from triptych.retrieval.answers import Answers
+from triptych.retrieval.answering.answers import Answers
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.heat import overlay, words_of
+from triptych.retrieval.display import explain
+from triptych.retrieval.display.heat import overlay, words_of
 from triptych.types import Cube, Hit, Item, Matrix, Part, Query
 
 

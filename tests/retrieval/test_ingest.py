@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.retrieval.fakes import BLACK, BLUE, GREEN, RED, CountingModel, encoded, paint
-from triptych.encoders.pictures import PictureLimits
+from triptych.encoders.pictures.picture import PictureLimits
 from triptych.encoders.vectors import CallerVectors
 from triptych.errors import InvalidInput, ModelMismatch, NotFound, PictureError
 from triptych.retrieval.collection import Collection

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.retrieval.fakes import BLUE, GREEN, RED, CountingModel, encoded, paint
-from triptych.encoders.pictures import PictureLimits
+from triptych.encoders.pictures.picture import PictureLimits
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.ingest.run import IngestOptions, IngestReport, index_source
 from triptych.retrieval.ingest.sources import sources_of

@@ -23,9 +23,9 @@ from triptych.index.sqlite.tokens import from_bytes, in_bytes
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import STORE, open_store
 from triptych.retrieval.late import max_similarities, query_tokens, stored_tokens
-from triptych.retrieval.portable import export_collection, import_collection
-from triptych.retrieval.repair import repair
-from triptych.retrieval.verify import verify
+from triptych.retrieval.maintenance.portable import export_collection, import_collection
+from triptych.retrieval.maintenance.repair import repair
+from triptych.retrieval.maintenance.verify import verify
 from triptych.types import Item, Matrix, Part, Query
 
 WORDS = [

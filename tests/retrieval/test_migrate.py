@@ -36,7 +36,7 @@ from triptych.index.sqlite.store import Store
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import STORE
 from triptych.retrieval.ingest.run import index_folder
-from triptych.retrieval.migrate import MigrateOptions, drop_old, migrate, previous
+from triptych.retrieval.maintenance.migrate import MigrateOptions, drop_old, migrate, previous
 
 OTHERS = [CountingModel(dim=64), Turned()]
 PROCESSES = multiprocessing.get_context("forkserver")

@@ -27,10 +27,10 @@ from triptych.index.sqlite.records import Tokens
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import open_store
 from triptych.retrieval.late import stored_tokens
-from triptych.retrieval.migrate import MigrateOptions, drop_old, migrate, previous
-from triptych.retrieval.portable import export_collection, import_collection
-from triptych.retrieval.repair import repair
-from triptych.retrieval.verify import verify
+from triptych.retrieval.maintenance.migrate import MigrateOptions, drop_old, migrate, previous
+from triptych.retrieval.maintenance.portable import export_collection, import_collection
+from triptych.retrieval.maintenance.repair import repair
+from triptych.retrieval.maintenance.verify import verify
 from triptych.types import Item, Matrix
 
 reranked = partial(answers, rerank=40)

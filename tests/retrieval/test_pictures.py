@@ -22,10 +22,10 @@ from triptych.errors import CollectionDamaged, DiskFull, NotAvailable
 from triptych.index.blobs import Blobs
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import STORE, open_store
-from triptych.retrieval.migrate import MigrateOptions, migrate
-from triptych.retrieval.portable import export_collection, import_collection
-from triptych.retrieval.repair import repair
-from triptych.retrieval.verify import verify
+from triptych.retrieval.maintenance.migrate import MigrateOptions, migrate
+from triptych.retrieval.maintenance.portable import export_collection, import_collection
+from triptych.retrieval.maintenance.repair import repair
+from triptych.retrieval.maintenance.verify import verify
 
 PROCESSES = multiprocessing.get_context("forkserver")
 

@@ -21,13 +21,13 @@ from tests.retrieval.fakes import BLUE, DIM, GREEN, RED, CountingModel, encoded,
 from triptych.encoders.vectors import CallerVectors
 from triptych.errors import CollectionDamaged, InvalidInput, NotAvailable, NotFound, TriptychError
 from triptych.index.sqlite.generation import NAME as GENERATION
-from triptych.retrieval import portable
-from triptych.retrieval.archive import MANIFEST
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import STORE, open_store
 from triptych.retrieval.ingest.run import index_folder
-from triptych.retrieval.portable import export_collection, import_collection
-from triptych.retrieval.verify import verify
+from triptych.retrieval.maintenance import portable
+from triptych.retrieval.maintenance.archive import MANIFEST
+from triptych.retrieval.maintenance.portable import export_collection, import_collection
+from triptych.retrieval.maintenance.verify import verify
 from triptych.types import Item
 
 MODEL = CallerVectors("own", DIM)

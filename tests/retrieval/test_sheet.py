@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from PIL import Image
 
-from triptych.retrieval.lettering import clipped, fitting, wrapped
-from triptych.retrieval.sheet import SheetRow, Tile, contact_sheet
+from triptych.retrieval.display.lettering import clipped, fitting, wrapped
+from triptych.retrieval.display.sheet import SheetRow, Tile, contact_sheet
 
 RED = Image.new("RGB", (300, 200), (255, 0, 0))
 

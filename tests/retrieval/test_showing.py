@@ -12,8 +12,8 @@ from PIL import Image
 from tests.retrieval.fakes import encoded
 from triptych.encoders.hashing import HashingEncoder
 from triptych.retrieval.collection import Collection
+from triptych.retrieval.display.showing import CELL, COLUMNS, enlarged, mosaic
 from triptych.retrieval.ingest.run import index_folder
-from triptych.retrieval.showing import CELL, COLUMNS, enlarged, mosaic
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ from triptych.cache.breaker import BreakerConfig
 from triptych.cache.memory import MemoryCache
 from triptych.cache.redis import RedisCache, RedisConfig
 from triptych.cache.tiered import TieredCache
-from triptych.retrieval.answers import Answers, AnswersConfig
+from triptych.retrieval.answering.answers import Answers, AnswersConfig
+from triptych.retrieval.answering.near import NearQueries
+from triptych.retrieval.answering.query_log import QueryLog
+from triptych.retrieval.answering.questions import ids_in
+from triptych.retrieval.answering.upkeep import Upkeep, UpkeepConfig
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.near import NearQueries
-from triptych.retrieval.query_log import QueryLog
-from triptych.retrieval.questions import ids_in
-from triptych.retrieval.upkeep import Upkeep, UpkeepConfig
 from triptych.types import Part
 
 ITEMS = [

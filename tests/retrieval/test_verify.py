@@ -24,8 +24,8 @@ from triptych.retrieval.builder import build_index
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import INDEX, STORE, open_store
 from triptych.retrieval.live import identity_of
-from triptych.retrieval.repair import repair
-from triptych.retrieval.verify import verify
+from triptych.retrieval.maintenance.repair import repair
+from triptych.retrieval.maintenance.verify import verify
 from triptych.types import Item
 
 MODEL = CallerVectors("own", DIM)

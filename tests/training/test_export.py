@@ -9,11 +9,11 @@ torch = pytest.importorskip("torch")
 onnxruntime = pytest.importorskip("onnxruntime")
 
 from triptych.encoders.base import TokenStates  # noqa: E402
-from triptych.encoders.cross_modal import CrossModalConfig  # noqa: E402
+from triptych.encoders.cross_modal.fusion import CrossModalConfig  # noqa: E402
 from triptych.encoders.hubness import Hubness, HubnessConfig  # noqa: E402
-from triptych.encoders.mobilenet import IMAGE_SIZE, MobileNet, read_graph  # noqa: E402
-from triptych.encoders.token_matcher import TokenMatcherConfig  # noqa: E402
-from triptych.encoders.transformer import Transformer, TransformerConfig  # noqa: E402
+from triptych.encoders.scorers.token_matcher import TokenMatcherConfig  # noqa: E402
+from triptych.encoders.towers.mobilenet import IMAGE_SIZE, MobileNet, read_graph  # noqa: E402
+from triptych.encoders.towers.transformer import Transformer, TransformerConfig  # noqa: E402
 from triptych.model import JointConfig, JointModel  # noqa: E402
 from triptych.moe.layer import MoEConfig  # noqa: E402
 from triptych.training.export import shared  # noqa: E402

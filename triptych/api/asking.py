@@ -21,9 +21,9 @@ from triptych.api.schemas import (
 )
 from triptych.errors import InvalidInput
 from triptych.filters import parse_filter, to_json
-from triptych.retrieval.answers import NEAR, Answers, near_to
+from triptych.retrieval.answering.answers import NEAR, Answers, near_to
+from triptych.retrieval.answering.questions import OPTIONS, question_of
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.questions import OPTIONS, question_of
 from triptych.retrieval.timing import timed
 from triptych.spans import span
 from triptych.types import Hit, Part, Query

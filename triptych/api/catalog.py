@@ -19,15 +19,15 @@ from triptych.cache.keys import answer_prefix
 from triptych.encoders.base import EmbeddingModel
 from triptych.errors import CollectionBusy, InvalidInput, NotFound, TriptychError
 from triptych.index.sqlite.meta import Meta, Space
-from triptych.retrieval.answers import Answers
+from triptych.retrieval.answering.answers import Answers
+from triptych.retrieval.answering.query_log import NAME as QUERIES
+from triptych.retrieval.answering.upkeep import DEFAULT as UPKEEP
+from triptych.retrieval.answering.upkeep import Upkeep, UpkeepConfig
 from triptych.retrieval.batching import BatchingModel, batched
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import STORE
 from triptych.retrieval.library import Library
 from triptych.retrieval.models import holds_own_vectors
-from triptych.retrieval.query_log import NAME as QUERIES
-from triptych.retrieval.upkeep import DEFAULT as UPKEEP
-from triptych.retrieval.upkeep import Upkeep, UpkeepConfig
 from triptych.settings import Settings
 from triptych.types import Precision, Query
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 
-from triptych.encoders.pictures import PictureLimits
-from triptych.retrieval.upkeep import DEFAULT as UPKEEP
-from triptych.retrieval.upkeep import UpkeepConfig
+from triptych.encoders.pictures.picture import PictureLimits
+from triptych.retrieval.answering.upkeep import DEFAULT as UPKEEP
+from triptych.retrieval.answering.upkeep import UpkeepConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from urllib.parse import quote
 from triptych.api.catalog import Catalog
 from triptych.errors import InvalidInput, TriptychError
 from triptych.retrieval.library import Library
-from triptych.retrieval.portable import import_collection
+from triptych.retrieval.maintenance.portable import import_collection
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from PIL import Image
 
 from triptych.api.fetch import Fetcher
-from triptych.encoders.pictures import PictureLimits, load_picture, picture_bytes
+from triptych.encoders.pictures.picture import PictureLimits, load_picture, picture_bytes
 from triptych.errors import PictureError
 
 _AT_ONCE = 2  # a decoded picture takes hundreds of megabytes for a moment

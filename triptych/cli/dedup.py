@@ -10,9 +10,9 @@ from dataclasses import asdict
 from triptych.cli.command import add_collection_option, collection_folder
 from triptych.cli.search import printable
 from triptych.index.snapshot import Snapshots
-from triptych.retrieval.duplicates import Group, duplicates, similar
 from triptych.retrieval.folder import INDEX, open_store
 from triptych.retrieval.live import LiveIndex
+from triptych.retrieval.maintenance.duplicates import Group, duplicates, similar
 from triptych.settings import Settings
 
 _THRESHOLD = 0.97

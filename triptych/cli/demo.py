@@ -15,8 +15,8 @@ from triptych.cli.search import print_hits
 from triptych.cli.sheets import atlas_of, sheet_row
 from triptych.errors import InvalidInput
 from triptych.retrieval.collection import Collection
+from triptych.retrieval.display.sheet import contact_sheet
 from triptych.retrieval.query import parse_query
-from triptych.retrieval.sheet import contact_sheet
 from triptych.settings import Settings
 
 _HITS = 6

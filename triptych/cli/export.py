@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from triptych.cli.command import add_collection_option, collection_folder
 from triptych.retrieval.folder import open_store
-from triptych.retrieval.portable import export_collection
+from triptych.retrieval.maintenance.portable import export_collection
 from triptych.settings import Settings
 
 

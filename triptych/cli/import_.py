@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from triptych.cli.command import add_collection_option, collection_folder
 from triptych.errors import TriptychError
-from triptych.retrieval.archive import Archive
-from triptych.retrieval.portable import import_collection
+from triptych.retrieval.maintenance.archive import Archive
+from triptych.retrieval.maintenance.portable import import_collection
 from triptych.settings import Settings
 
 

@@ -14,7 +14,7 @@ from triptych.cli.command import add_collection_option, collection_folder, whole
 from triptych.cli.documents import index_documents_with_bar
 from triptych.cli.failures import counted, failure_log, print_failures
 from triptych.cli.search import printable
-from triptych.encoders.pictures import PictureLimits
+from triptych.encoders.pictures.picture import PictureLimits
 from triptych.errors import InvalidInput
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.ingest.columns import Wanted

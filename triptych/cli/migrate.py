@@ -10,10 +10,10 @@ from tqdm import tqdm
 from triptych.cli.command import add_collection_option, collection_folder, whole_number
 from triptych.cli.search import printable
 from triptych.encoders.base import EmbeddingModel
-from triptych.encoders.pictures import PictureLimits
+from triptych.encoders.pictures.picture import PictureLimits
 from triptych.errors import InvalidInput
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.migrate import (
+from triptych.retrieval.maintenance.migrate import (
     MigrateOptions,
     MigrateReport,
     drop_old,

@@ -12,9 +12,9 @@ from textwrap import shorten
 
 from triptych.cli.command import add_collection_option, collection_folder, whole_number
 from triptych.cli.sheets import sheet_row
+from triptych.retrieval.display.sheet import contact_sheet
 from triptych.retrieval.languages import unserved_script
 from triptych.retrieval.query import parse_query
-from triptych.retrieval.sheet import contact_sheet
 from triptych.settings import Settings
 from triptych.types import Hit, Query
 

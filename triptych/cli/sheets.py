@@ -8,10 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from triptych.encoders.pictures import load_picture
-from triptych.retrieval.atlas import atlas
+from triptych.encoders.pictures.picture import load_picture
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.sheet import SheetRow, Tile
+from triptych.retrieval.display.atlas import atlas
+from triptych.retrieval.display.sheet import SheetRow, Tile
 from triptych.types import Hit, Part, Query
 
 _ON_MAP = 1_000  # pictures; more would not be seen

@@ -12,8 +12,8 @@ from triptych.cli.command import add_collection_option, collection_folder
 from triptych.cli.search import printable
 from triptych.index.sqlite.check import Finding
 from triptych.index.sqlite.salvage import Lost
-from triptych.retrieval.repair import Repair, repair
-from triptych.retrieval.verify import BEYOND_REPAIR, Verification, verify
+from triptych.retrieval.maintenance.repair import Repair, repair
+from triptych.retrieval.maintenance.verify import BEYOND_REPAIR, Verification, verify
 from triptych.settings import Settings
 
 _NAMED = 20  # --json has them all

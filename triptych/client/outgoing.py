@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from triptych.client.call import encoded
-from triptych.encoders.pictures import load_picture, picture_bytes
+from triptych.encoders.pictures.picture import load_picture, picture_bytes
 from triptych.errors import PictureError
 from triptych.filters import Filter, to_json
 from triptych.retrieval.prepare import AnyItem, as_item, check_item

@@ -12,7 +12,7 @@ import numpy as np
 from PIL.Image import Image
 
 from triptych.encoders.base import unit_rows
-from triptych.encoders.pictures import load_picture
+from triptych.encoders.pictures.picture import load_picture
 from triptych.errors import InvalidInput
 from triptych.types import ImageSource, Item, Matrix
 

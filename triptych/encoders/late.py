@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL.Image import Image
 
-from triptych.encoders.pictures import load_picture
+from triptych.encoders.pictures.picture import load_picture
 from triptych.types import Item, Matrix
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
 from triptych.api.config import Limits
-from triptych.encoders.pictures import PictureLimits, load_picture
+from triptych.encoders.pictures.picture import PictureLimits, load_picture
 from triptych.errors import InvalidInput, NotFound, PictureError
 from triptych.integrations.sources import Source
 from triptych.keys import Role

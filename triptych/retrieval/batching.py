@@ -19,7 +19,7 @@ import numpy as np
 
 from triptych.deadline import remaining
 from triptych.encoders.base import EmbeddingModel
-from triptych.encoders.pictures import load_picture
+from triptych.encoders.pictures.picture import load_picture
 from triptych.errors import InvalidInput, NotAvailable, Overloaded, TimedOut
 from triptych.retrieval.prepare import batches
 from triptych.retrieval.waiting import Request, Share, Waiting

@@ -29,15 +29,15 @@ from triptych.index.sqlite.store import Store
 from triptych.retrieval import late
 from triptych.retrieval.arguments import as_ids, cosine, one_limit, share, wanted_ids, whole
 from triptych.retrieval.builder import Builder
-from triptych.retrieval.explain import explained
+from triptych.retrieval.display.explain import explained
 from triptych.retrieval.folder import STORE, check_not_gutted, make_folder
 from triptych.retrieval.live import LiveIndex
+from triptych.retrieval.maintenance.originals import fill_the_rest
+from triptych.retrieval.maintenance.spaces import Spaces
 from triptych.retrieval.models import Models, embed_asked, embed_items, holds_own_vectors
-from triptych.retrieval.originals import fill_the_rest
 from triptych.retrieval.pipeline import Pipeline, Request
 from triptych.retrieval.prepare import AnyItem, Prepared, prepared
 from triptych.retrieval.query import build_query, query_words
-from triptych.retrieval.spaces import Spaces
 from triptych.retrieval.writer import Writer
 from triptych.types import Hit, ImageSource, Matrix, Part, Precision, Query
 

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from triptych.encoders.pictures import load_picture, picture_bytes, thumbnail
+from triptych.encoders.pictures.picture import load_picture, picture_bytes, thumbnail
 from triptych.errors import InvalidInput, PictureError
 from triptych.index.sqlite.records import Entry, FileState, Picture, Tokens, metadata_json
 from triptych.types import ImageSource, Item, Vector

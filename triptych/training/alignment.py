@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from triptych.encoders.entrance import States
-from triptych.encoders.graphs import Grid, places
-from triptych.encoders.maxsim import maxsim
+from triptych.encoders.cross_modal.entrance import States
+from triptych.encoders.scorers.maxsim import maxsim
+from triptych.encoders.structure.graphs import Grid, places
 from triptych.training.losses import attract
 from triptych.training.scenes import Box, Scene
 

@@ -8,7 +8,7 @@ import math
 from hashlib import sha256
 from pathlib import Path
 
-from triptych.encoders.mobilenet import IMAGE_SIZE, MobileNet
+from triptych.encoders.towers.mobilenet import IMAGE_SIZE, MobileNet
 from triptych.model import JointModel
 from triptych.training.build import Ground
 from triptych.training.export import shared

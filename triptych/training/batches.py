@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from triptych.encoders.base import TokenStates
-from triptych.encoders.entrance import States
+from triptych.encoders.cross_modal.entrance import States
 from triptych.model import JointModel
 from triptych.training.data import Row
 from triptych.training.features import ViewCache

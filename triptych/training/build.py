@@ -17,8 +17,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
-from triptych.encoders.mobilenet import LAST_MAP, MobileNet, read_graph
-from triptych.encoders.transformer import Transformer, TransformerConfig, from_bert
+from triptych.encoders.towers.mobilenet import LAST_MAP, MobileNet, read_graph
+from triptych.encoders.towers.transformer import Transformer, TransformerConfig, from_bert
 from triptych.model import JointConfig, JointModel
 from triptych.training import tokenizer as pieces
 from triptych.training.batches import Source

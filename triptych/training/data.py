@@ -61,7 +61,7 @@ def _row(record: Mapping[str, object]) -> Row:
 
 
 def open_picture(encoded: bytes) -> Image.Image:
-    """An RGB picture; what is transparent becomes white, as in `triptych.encoders.pictures`."""
+    """An RGB picture; what is transparent becomes white, as when encoding."""
     picture = Image.open(io.BytesIO(encoded))
     if picture.mode in ("RGBA", "LA", "P"):
         rgba = picture.convert("RGBA")

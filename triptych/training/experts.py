@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from triptych.encoders.entrance import States
+from triptych.encoders.cross_modal.entrance import States
 from triptych.model import JointModel
 from triptych.moe.layer import MoE
 from triptych.moe.metrics import load_report, shuffled_specialisation, specialisation

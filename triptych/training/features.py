@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
-from triptych.encoders.mobilenet import IMAGE_SIZE, MobileNet
+from triptych.encoders.towers.mobilenet import IMAGE_SIZE, MobileNet
 from triptych.training.data import Row, open_picture
 
 LOG = logging.getLogger(__name__)

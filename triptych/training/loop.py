@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from triptych.encoders.mobilenet import LAST_MAP
+from triptych.encoders.towers.mobilenet import LAST_MAP
 from triptych.model import JointModel
 from triptych.training import checkpoint, schedule
 from triptych.training.batches import Schedule, Source, map_batch, read_texts, text_ids

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from triptych.encoders.mobilenet import MobileNet
+from triptych.encoders.towers.mobilenet import MobileNet
 from triptych.model import JointModel
 from triptych.training.recipes import Recipe
 

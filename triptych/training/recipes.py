@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from triptych.encoders.cross_modal import CrossModalConfig
+from triptych.encoders.cross_modal.fusion import CrossModalConfig
 from triptych.encoders.hubness import HubnessConfig
-from triptych.encoders.token_matcher import TokenMatcherConfig
+from triptych.encoders.scorers.token_matcher import TokenMatcherConfig
 from triptych.model import JointConfig
 from triptych.moe.layer import MoEConfig
 from triptych.training.schedule import Kind

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from triptych.encoders.base import TokenStates
-from triptych.encoders.entrance import States
-from triptych.encoders.token_matcher import TokenMatcher
+from triptych.encoders.cross_modal.entrance import States
+from triptych.encoders.scorers.token_matcher import TokenMatcher
 from triptych.model import JointModel
 from triptych.training.batches import read_texts, text_ids
 from triptych.training.data import Row

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from triptych.encoders.base import TokenStates
-from triptych.encoders.entrance import States
-from triptych.encoders.maxsim import maxsim
+from triptych.encoders.cross_modal.entrance import States
+from triptych.encoders.scorers.maxsim import maxsim
 from triptych.model import JointModel, JointOutput
 from triptych.moe.layer import MoEOutput
 from triptych.training.losses import attract, cross_modal, joint, matryoshka

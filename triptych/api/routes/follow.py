@@ -18,7 +18,7 @@ from triptych.api.replies import Generations
 from triptych.api.rooms import Reader, Rooms, Server, working
 from triptych.api.routes.collections import CollectionName
 from triptych.retrieval.folder import open_store
-from triptych.retrieval.portable import export_collection
+from triptych.retrieval.maintenance.portable import export_collection
 
 router = APIRouter(tags=["follow"], responses=ERRORS)
 

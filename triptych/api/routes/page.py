@@ -13,7 +13,7 @@ from triptych.api.replies import Map, Root
 from triptych.api.rooms import Reader, Rooms, Server, working
 from triptych.api.routes.collections import CollectionName
 from triptych.errors import NotFound
-from triptych.retrieval.atlas import chart
+from triptych.retrieval.display.atlas import chart
 
 router = APIRouter(tags=["page"])
 

@@ -12,9 +12,9 @@ from triptych.api.reading import json_body
 from triptych.api.rooms import Reader, Rooms, Server, working
 from triptych.api.routes.collections import CollectionName
 from triptych.api.schemas import SomeIds
-from triptych.encoders.picture_kind import media_type
+from triptych.encoders.pictures.kind import media_type
 from triptych.errors import InvalidInput, NotFound
-from triptych.retrieval.showing import enlarged, mosaic
+from triptych.retrieval.display.showing import enlarged, mosaic
 
 router = APIRouter(tags=["items"], responses=ERRORS)
 

@@ -54,6 +54,11 @@ def of_rows(connection: apsw.Connection, rows: Iterable[int]) -> dict[int, Pictu
     return {row: Picture(sha256, size) for row, sha256, size in found}
 
 
+def hashes(connection: apsw.Connection, rows: Iterable[int]) -> set[str]:
+    """Return the names of the files that these rows need."""
+    return {picture.sha256 for picture in of_rows(connection, rows).values()}
+
+
 def verified(connection: apsw.Connection, row: int, item: bytes) -> tuple[Picture | None, bool]:
     """Return the picture of a row, and whether what is noted of it is right."""
     if not exists(connection):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -63,8 +63,7 @@ class Store(Reader):
         self._lock = WriterLock(path.with_name("lock")) if path else None
         self._reserve = Reserve(path.with_name("reserve")) if path else None
         self._generation = path.with_name(GENERATION) if path else None
-        name = self.meta.collection
-        self._counter = Counter(self._generation, name) if self._generation else None
+        self._counter = Counter(path.with_name(GENERATION), self.meta.collection) if path else None
         self._epoch: str | None = None
         self._reached = -1  # by writes of our own
         self._named: tuple[int, str] = (-2, "")  # a sequence, and its generation
@@ -173,7 +172,7 @@ class Store(Reader):
                 names = ", ".join(repr(id) for id in list(known)[:3])
                 more = f" and {len(known) - 3} more" if len(known) > 3 else ""
                 raise InvalidInput(f"{names}{more} exist already.", hint="upsert replaces items.")
-            gone += _hashes(connection, known.values())
+            gone += pictures.hashes(connection, known.values())
             return _changed(connection, space, list(known.values()), list(batch.values()))
 
     def delete(self, ids: Sequence[str]) -> Change:
@@ -351,12 +350,8 @@ class Store(Reader):
         taking = pictures.taking(self._blobs, self._database, ())
         with taking as gone, self._transaction() as connection:
             known = list(rows_by_id(connection, ids).values())
-            gone += _hashes(connection, known)
+            gone += pictures.hashes(connection, known)
             return _changed(connection, current_space(connection), known, [])
-
-
-def _hashes(connection: apsw.Connection, rows: Iterable[int]) -> set[str]:
-    return {picture.sha256 for picture in pictures.of_rows(connection, rows).values()}
 
 
 def _begin(database: Database, space: Space) -> None:

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from triptych.encoders.pictures import PictureLimits, load_picture, picture_bytes, thumbnail
+from triptych.encoders.pictures.picture import PictureLimits, load_picture, picture_bytes, thumbnail
 from triptych.errors import InvalidInput
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.ingest.offers import Offer

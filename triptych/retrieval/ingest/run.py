@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from triptych.encoders.pictures import PictureLimits
+from triptych.encoders.pictures.picture import PictureLimits
 from triptych.errors import InvalidInput, NotFound
 from triptych.index.sqlite.records import FileState, KnownFile
 from triptych.retrieval.collection import Collection

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from io import BufferedReader
 from typing import Any
 
-from triptych.encoders.pictures import DEFAULT
+from triptych.encoders.pictures.picture import DEFAULT
 from triptych.errors import InvalidInput
 from triptych.retrieval.ingest.manifest import Places
 from triptych.retrieval.ingest.offers import BadRow, Failure, Offer

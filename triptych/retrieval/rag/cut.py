@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from triptych.encoders.pictures import PictureLimits, load_picture
+from triptych.encoders.pictures.picture import PictureLimits, load_picture
 from triptych.errors import PictureError
 from triptych.retrieval.rag.citation import SUFFIXES, Citation, pages_of
 from triptych.retrieval.rag.document import (

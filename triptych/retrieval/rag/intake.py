@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
-from triptych.encoders.pictures import PictureLimits
+from triptych.encoders.pictures.picture import PictureLimits
 from triptych.errors import InvalidInput, NotFound
 from triptych.retrieval.ingest.offers import Failure
 from triptych.retrieval.ingest.scan import Scan, is_below, scan_folder

@@ -1,7 +1,7 @@
 """PDF, read in a process of its own: a file that hangs, crashes or eats memory costs only itself.
 
 A picture's decoder asks for its bytes bit by bit and can be stopped in between (see
-`encoders/picture_guard.py`); PDFium works a page in one call, which only the kernel can stop.
+`encoders/pictures/guard.py`); PDFium works a page in one call, which only the kernel can stop.
 """
 
 from __future__ import annotations

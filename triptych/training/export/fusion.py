@@ -9,8 +9,8 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper
 
-from triptych.encoders.cross_modal import CrossModal
-from triptych.encoders.fusion_layers import BottleneckLayer
+from triptych.encoders.cross_modal.fusion import CrossModal
+from triptych.encoders.cross_modal.layers import BottleneckLayer
 from triptych.model import JointModel
 from triptych.training.export.graph import Graph
 from triptych.training.export.parts import (

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from triptych.encoders.entrance import Entrance
-from triptych.encoders.fusion_block import CrossAttention, FusionBlock
-from triptych.encoders.spatial_mask import SpatialMask
+from triptych.encoders.cross_modal.block import CrossAttention, FusionBlock
+from triptych.encoders.cross_modal.entrance import Entrance
+from triptych.encoders.cross_modal.spatial_mask import SpatialMask
 from triptych.model import JointModel
 from triptych.moe.serving import write_moe
 from triptych.training.export.graph import Graph

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from torch import Tensor
 
-from triptych.encoders.mobilenet import (
+from triptych.encoders.towers.mobilenet import (
     IMAGE_SIZE,
     LAST_MAP,
     MobileNet,

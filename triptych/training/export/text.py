@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from triptych.encoders.transformer import Attention, Block, Transformer
+from triptych.encoders.towers.transformer import Attention, Block, Transformer
 from triptych.model import JointModel
 from triptych.training.export.graph import Graph
 from triptych.training.export.hubness import told_text

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from triptych.encoders.picture_colour import from_array, to_rgb
-from triptych.encoders.picture_guard import TimedFile, check_memory, check_scans
-from triptych.encoders.picture_kind import decoder_of, icon_sizes, is_cut, refused_kind
-from triptych.encoders.picture_source import label, read_named, too_many_bytes
+from triptych.encoders.pictures.colour import from_array, to_rgb
+from triptych.encoders.pictures.guard import TimedFile, check_memory, check_scans
+from triptych.encoders.pictures.kind import decoder_of, icon_sizes, is_cut, refused_kind
+from triptych.encoders.pictures.source import label, read_named, too_many_bytes
 from triptych.errors import InvalidInput, PictureError
 from triptych.types import ImageSource
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from triptych.encoders.fusion_block import FusionBlock
-from triptych.encoders.spatial_mask import log_of_mean
+from triptych.encoders.cross_modal.block import FusionBlock
+from triptych.encoders.cross_modal.spatial_mask import log_of_mean
 
 
 class JointLayer(nn.Module):

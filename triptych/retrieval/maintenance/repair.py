@@ -24,7 +24,7 @@ from triptych.index.sqlite.lock import WriterLock
 from triptych.index.sqlite.salvage import Lost, Salvage, salvaging
 from triptych.retrieval.builder import build_index
 from triptych.retrieval.folder import INDEX, STORE, new_store, open_store, put_store
-from triptych.retrieval.verify import BEYOND_REPAIR, Verification
+from triptych.retrieval.maintenance.verify import BEYOND_REPAIR, Verification
 from triptych.types import Vector
 
 _SCRATCH = "repair.tmp"

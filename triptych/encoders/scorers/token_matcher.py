@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from triptych.encoders.base import TokenStates
-from triptych.encoders.entrance import Entrance, States, check_states
-from triptych.encoders.fusion_block import masked_softmax
-from triptych.encoders.maxsim import maxsim, unit_tokens
+from triptych.encoders.cross_modal.block import masked_softmax
+from triptych.encoders.cross_modal.entrance import Entrance, States, check_states
+from triptych.encoders.scorers.maxsim import maxsim, unit_tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from triptych.encoders.pictures import DEFAULT, load_picture, picture_bytes, thumbnail
+from triptych.encoders.pictures.picture import DEFAULT, load_picture, picture_bytes, thumbnail
 from triptych.errors import CollectionDamaged, PictureError
 from triptych.index.sqlite.records import Record
 from triptych.retrieval.collection import Collection

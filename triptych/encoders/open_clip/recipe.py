@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from triptych.encoders.open_clip_hub import hub_file
-from triptych.encoders.torchvision_guard import guarded_import
+from triptych.encoders.open_clip.hub import hub_file
+from triptych.encoders.open_clip.torchvision_guard import guarded_import
 from triptych.errors import InvalidInput, NotFound
 
 logger = logging.getLogger(__name__)

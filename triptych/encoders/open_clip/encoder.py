@@ -20,9 +20,9 @@ from torch import Tensor
 from triptych.encoders.base import TokenStates, unit_rows
 from triptych.encoders.dual import DualEncoder
 from triptych.encoders.late import DualStates
-from triptych.encoders.open_clip_recipe import OpenClipRecipe, recipe_of
-from triptych.encoders.open_clip_tokenizer import tokenizer_of
-from triptych.encoders.torchvision_guard import guarded_import
+from triptych.encoders.open_clip.recipe import OpenClipRecipe, recipe_of
+from triptych.encoders.open_clip.tokenizer import tokenizer_of
+from triptych.encoders.open_clip.torchvision_guard import guarded_import
 from triptych.errors import InvalidInput, NotAvailable
 from triptych.types import Matrix
 

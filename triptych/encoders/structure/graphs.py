@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from triptych.encoders.entrance import States
-from triptych.encoders.maxsim import unit_tokens
-from triptych.encoders.word_graph import KINDS, Link
+from triptych.encoders.cross_modal.entrance import States
+from triptych.encoders.scorers.maxsim import unit_tokens
+from triptych.encoders.structure.word_graph import KINDS, Link
 from triptych.errors import InvalidInput
 
 PATCH_FEATURES = 5  # right, down, distance, is a step on the grid, is near in feature space

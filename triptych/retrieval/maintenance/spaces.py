@@ -7,15 +7,15 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from triptych.encoders.base import EmbeddingModel
-from triptych.encoders.pictures import PictureLimits
+from triptych.encoders.pictures.picture import PictureLimits
 from triptych.errors import NotAvailable
 from triptych.index.base import checked_vectors
 from triptych.index.sqlite.meta import Space
 from triptych.index.sqlite.records import Tokens
 from triptych.index.sqlite.store import Store
 from triptych.retrieval.late import token_width
+from triptych.retrieval.maintenance.originals import Originals
 from triptych.retrieval.models import Models
-from triptych.retrieval.originals import Originals
 from triptych.retrieval.writer import Writer
 from triptych.types import Matrix, Rows
 

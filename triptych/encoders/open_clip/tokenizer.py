@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from triptych.encoders.open_clip_hub import hub_file
-from triptych.encoders.torchvision_guard import guarded_import
+from triptych.encoders.open_clip.hub import hub_file
+from triptych.encoders.open_clip.torchvision_guard import guarded_import
 from triptych.errors import NotAvailable
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from triptych.encoders.base import TokenStates
-from triptych.encoders.entrance import Entrance, States, check_states
-from triptych.encoders.fusion_layers import BottleneckLayer, CrossLayer, JointLayer
-from triptych.encoders.spatial_mask import SpatialMask, as_bias, as_mask
+from triptych.encoders.cross_modal.entrance import Entrance, States, check_states
+from triptych.encoders.cross_modal.layers import BottleneckLayer, CrossLayer, JointLayer
+from triptych.encoders.cross_modal.spatial_mask import SpatialMask, as_bias, as_mask
 from triptych.errors import InvalidInput
 
 Fusion = Literal["early", "mid", "late"]

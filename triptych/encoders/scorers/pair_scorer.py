@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from triptych.encoders.base import TokenStates
-from triptych.encoders.entrance import Entrance, States, check_states
-from triptych.encoders.fusion_block import masked_softmax
-from triptych.encoders.fusion_layers import CrossLayer
-from triptych.encoders.maxsim import best_cosines, unit_tokens
-from triptych.encoders.spatial_mask import SpatialMask, as_bias, as_mask
+from triptych.encoders.cross_modal.block import masked_softmax
+from triptych.encoders.cross_modal.entrance import Entrance, States, check_states
+from triptych.encoders.cross_modal.layers import CrossLayer
+from triptych.encoders.cross_modal.spatial_mask import SpatialMask, as_bias, as_mask
+from triptych.encoders.scorers.maxsim import best_cosines, unit_tokens
 from triptych.errors import InvalidInput
 
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from triptych.embedder import Embedder
 from triptych.encoders.base import EmbeddingModel, Occlusion
-from triptych.encoders.pictures import load_picture
+from triptych.encoders.pictures.picture import load_picture
 from triptych.errors import CollectionDamaged, NotFound
 from triptych.retrieval.batching import BatchingModel
-from triptych.retrieval.heat import Word, heat, word_heats, words_of
+from triptych.retrieval.display.heat import Word, heat, word_heats, words_of
 from triptych.retrieval.models import embed_asked, embed_items
 from triptych.retrieval.timing import note, timed
 from triptych.types import Explanation, Hit, Item, Matrix, Part, Query, Vector

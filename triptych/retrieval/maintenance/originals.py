@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from triptych.encoders.pictures import (
+from triptych.encoders.pictures.picture import (
     DEFAULT,
     PictureLimits,
     load_picture,

@@ -26,12 +26,12 @@ from triptych.cache.keys import answer_prefix, digest
 from triptych.embedder import pin
 from triptych.errors import PictureError
 from triptych.filters import to_json
+from triptych.retrieval.answering.hits import copied, is_deep, pack_hits, unpack_hits, weight
+from triptych.retrieval.answering.near import NearQueries
+from triptych.retrieval.answering.questions import OPTIONS, question_of
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.hits import copied, is_deep, pack_hits, unpack_hits, weight
 from triptych.retrieval.models import embed_asked
-from triptych.retrieval.near import NearQueries
 from triptych.retrieval.pipeline import Request
-from triptych.retrieval.questions import OPTIONS, question_of
 from triptych.types import Hit, Part, Query
 
 

@@ -16,8 +16,9 @@ from torch.nn import functional
 from torch_geometric.nn import GATv2Conv
 
 from triptych.encoders.base import TokenStates
-from triptych.encoders.entrance import Entrance, States, check_states
-from triptych.encoders.graphs import (
+from triptych.encoders.cross_modal.entrance import Entrance, States, check_states
+from triptych.encoders.scorers.maxsim import unit_tokens
+from triptych.encoders.structure.graphs import (
     PATCH_FEATURES,
     WORD_FEATURES,
     Grid,
@@ -26,9 +27,8 @@ from triptych.encoders.graphs import (
     places,
     text_links,
 )
-from triptych.encoders.maxsim import unit_tokens
-from triptych.encoders.transport import transport
-from triptych.encoders.word_graph import Link
+from triptych.encoders.structure.transport import transport
+from triptych.encoders.structure.word_graph import Link
 from triptych.errors import InvalidInput
 
 # half waves across the picture, right and down: the slow ones tell left from right

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image, ImageDraw, ImageOps
 
-from triptych.retrieval.lettering import clipped, fitting, wrapped
+from triptych.retrieval.display.lettering import clipped, fitting, wrapped
 
 _CARD = 200  # side of a card, in pixels
 _GAP = 16

@@ -14,9 +14,9 @@ from functools import partial
 from typing import Any
 
 from triptych.errors import TriptychError
-from triptych.retrieval.answers import Answers
-from triptych.retrieval.query_log import QueryLog
-from triptych.retrieval.questions import asked_of, ids_in
+from triptych.retrieval.answering.answers import Answers
+from triptych.retrieval.answering.query_log import QueryLog
+from triptych.retrieval.answering.questions import asked_of, ids_in
 from triptych.types import Query
 
 logger = logging.getLogger(__name__)

@@ -18,13 +18,13 @@ from itertools import chain
 import numpy as np
 
 from triptych.encoders.base import EmbeddingModel
-from triptych.encoders.pictures import PictureLimits
+from triptych.encoders.pictures.picture import PictureLimits
 from triptych.errors import InvalidInput, NotAvailable, NotFound
 from triptych.index.sqlite.meta import Space
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.late import stored_tokens
+from triptych.retrieval.maintenance.originals import Found, Lost
 from triptych.retrieval.models import holds_own_vectors
-from triptych.retrieval.originals import Found, Lost
 from triptych.retrieval.prepare import batches
 
 Progress = Callable[[int, int], object]

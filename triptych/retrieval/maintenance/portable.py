@@ -26,16 +26,6 @@ from triptych.index.sqlite.meta import peek
 from triptych.index.sqlite.records import Entry, Picture
 from triptych.index.sqlite.store import Store
 from triptych.index.sqlite.view import View
-from triptych.retrieval.archive import (
-    MANIFEST,
-    PICTURES,
-    Archive,
-    ArchiveReader,
-    Part,
-    as_table,
-    manifest_bytes,
-    schema,
-)
 from triptych.retrieval.builder import build_index
 from triptych.retrieval.folder import (
     INDEX,
@@ -44,6 +34,16 @@ from triptych.retrieval.folder import (
     make_folder,
     open_store,
     put_store,
+)
+from triptych.retrieval.maintenance.archive import (
+    MANIFEST,
+    PICTURES,
+    Archive,
+    ArchiveReader,
+    Part,
+    as_table,
+    manifest_bytes,
+    schema,
 )
 from triptych.retrieval.prepare import sent_bytes, weighed
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from triptych.encoders.entrance import States
+from triptych.encoders.cross_modal.entrance import States
 
 
 def maxsim(

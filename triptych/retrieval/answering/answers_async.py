@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from triptych.cache.flight_async import fly
 from triptych.cache.memory import NAME as MEMORY
-from triptych.retrieval.answers import SEARCH, Answer, Answers
+from triptych.retrieval.answering.answers import SEARCH, Answer, Answers
 
 
 async def get_or_compute(
