@@ -50,6 +50,8 @@ export const collections = async () => (await (await ask("/v1/collections")).jso
 export const within = (name) => `/v1/collections/${encodeURIComponent(name)}`;
 export const imagePath = (name, id) => `${within(name)}/items/${encodeURIComponent(id)}/image`;
 
+export const record = async (name, id) => (await ask(`${within(name)}/items/${encodeURIComponent(id)}`)).json();
+
 /** Show a thumbnail; where a key is needed it is fetched, for an <img> cannot send one. */
 export async function showImage(img, name, id) {
   const path = imagePath(name, id);

@@ -8,6 +8,7 @@ const IN_MOSAIC = 500;
 const [TINY, ACROSS] = [16, 40]; // pixels of a cell of a mosaic, and cells in a row
 const AT_ONCE = 16;
 const KEPT = 3000;
+const LARGEST = 256; // pixels of a cell, before anybody zooms: as large as a thumbnail
 
 export class Atlas {
   #pictures = new Map(); // index to ImageBitmap, or null while it comes
@@ -60,11 +61,18 @@ export class Atlas {
     if (!this.chart || !width) return;
     this.canvas.width = width * devicePixelRatio;
     this.canvas.height = height * devicePixelRatio;
-    const size = this.chart.side * CELL;
-    this.#scale = Math.min(width, height) / size;
-    this.#x = (width - size * this.#scale) / 2;
-    this.#y = (height - size * this.#scale) / 2;
+    const [left, right] = this.#ends(0);
+    const [top, bottom] = this.#ends(1);
+    this.#scale = Math.min(width / (right - left), height / (bottom - top), LARGEST) / CELL;
+    this.#x = (width - (left + right) * CELL * this.#scale) / 2;
+    this.#y = (height - (top + bottom) * CELL * this.#scale) / 2;
     this.draw();
+  }
+
+  /** Where the cells of the map begin and end, with a rim of half a cell. */
+  #ends(axis) {
+    const at = this.chart.cells.map((cell) => cell[axis]);
+    return at.length ? [Math.min(...at) - 0.5, Math.max(...at) + 1.5] : [0, 1];
   }
 
   zoom(by, x = this.canvas.clientWidth / 2, y = this.canvas.clientHeight / 2) {

@@ -28,7 +28,7 @@ export function drawChips(list, query, changed) {
     const more = act(() => step(term, 1), index, 1);
     const gone = act(() => query.terms.splice(index, 1), index, 2);
     return make("li", { class: term.weight < 0 ? "minus" : "" },
-      lead, make("span", {}, `${shown(term.weight)}${shown(term.weight) ? " " : ""}${name}`),
+      lead, make("span", { dir: "auto", title: name }, `${shown(term.weight)}${shown(term.weight) ? " " : ""}${name}`),
       make("button", { type: "button", "aria-label": `Less ${name}`, onclick: less }, "−"),
       make("button", { type: "button", "aria-label": `More ${name}`, onclick: more }, "+"),
       make("button", { type: "button", "aria-label": `Remove ${name}`, onclick: gone }, "×"));

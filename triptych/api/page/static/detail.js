@@ -1,6 +1,6 @@
 // One hit, large: why it was found, more like it, a region of it to search with.
 import { imageBlob, largeBlob } from "/page/api.js";
-import { $, make, titleOf } from "/page/dom.js";
+import { $, isShort, make, nameOf, titleOf } from "/page/dom.js";
 import { toSend } from "/page/picture.js";
 import { Region } from "/page/region.js";
 import { heatsOf, sharesOf, stagesOf } from "/page/why.js";
@@ -20,26 +20,35 @@ export class Detail {
     });
   }
 
-  async open(name, hit, index) {
+  /** Show a hit; `whole` is its record on its way, where the hit knows less. */
+  async open(name, hit, index, whole = null) {
     const shown = ++this.#shown;
-    const title = titleOf(hit);
+    const title = hit.has_image ? titleOf(hit) : nameOf(hit);
     const why = make("div", { class: "why" });
     const overlay = make("img", { class: "heat", alt: "", hidden: true });
     const similar = make("button", { type: "button", class: "strong", onclick: () => this.#go({ kind: "id", value: hit.id, label: title, preview: picture?.dataset.preview }) }, "More like this");
     const picture = hit.has_image ? make("img", { alt: title, draggable: "false" }) : null;
     const region = make("button", { type: "button", disabled: true }, "Search with the region");
-    const stage = picture ? this.#stage(name, hit, picture, overlay, region) : make("p", { class: "text" });
+    const facts = this.#facts(hit, title);
+    const stage = picture ? this.#stage(name, hit, picture, overlay, region) : make("p", { class: "stage text", dir: "auto", tabindex: "0" }, hit.text ?? "");
     this.dialog.replaceChildren(
       make("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => this.dialog.close() }, "×"),
       stage,
-      make("div", { class: "side" }, make("h2", { id: "detail-title" }, title), this.#facts(hit),
+      make("div", { class: "side" }, make("h2", { id: "detail-title", dir: "auto" }, title), facts,
         make("div", { class: "actions" }, similar, picture ? region : null),
         picture ? make("p", { class: "tip" },
           make("span", { class: "mouse" }, "Drag a rectangle on the picture, or focus it and use the arrow keys (with Shift: its size)."),
           make("span", { class: "touch" }, "Draw a rectangle on the picture to search with a part of it.")) : null,
         why));
     this.dialog.showModal();
-    similar.focus();
+    this.dialog.scrollTop = 0;
+    similar.focus({ preventScroll: true });
+    if (whole) {
+      const all = { ...hit, ...await whole };
+      if (shown !== this.#shown) return;
+      facts.replaceWith(this.#facts(all, title));
+      if (!picture) stage.textContent = all.text;
+    }
     if (hit.score === undefined) return;
     why.append(make("h3", {}, `Score ${hit.score.toFixed(3)}`), make("p", { class: "tip" }, "Working out why …"));
     const said = await this.explain(hit, index);
@@ -85,13 +94,14 @@ export class Detail {
     bound();
   }
 
-  #facts(hit) {
+  #facts(hit, title) {
     const pairs = Object.entries(hit.metadata ?? {}).slice(0, 20);
-    const words = hit.text ? make("p", { class: "words" }, hit.text) : null;
+    // a short text is the title, and one without a picture stands in the picture's place
+    const words = hit.text && hit.has_image && !isShort(hit) ? make("p", { class: "words", dir: "auto", tabindex: "0" }, hit.text) : null;
     const list = make("dl", {}, ...pairs.flatMap(([key, value]) => [
-      make("dt", {}, key), make("dd", {}, typeof value === "object" ? JSON.stringify(value) : String(value)),
+      make("dt", {}, key), make("dd", { dir: "auto" }, typeof value === "object" ? JSON.stringify(value) : String(value)),
     ]));
-    return make("div", {}, words, pairs.length ? list : null, make("p", { class: "id" }, hit.id));
+    return make("div", {}, words, pairs.length ? list : null, hit.id === title ? null : make("p", { class: "id" }, hit.id));
   }
 
   #go(term) {

@@ -12,8 +12,16 @@ export function make(tag, attributes = {}, ...children) {
   return made;
 }
 
-export const titleOf = (hit) => {
-  if (hit.text) return hit.text;
-  const last = (hit.uri || hit.id).split("/").pop();
+const SHORT = 80; // characters of a title
+
+/** A hit's id as a person reads it. */
+export const nameOf = (hit) => {
+  const last = hit.id.split("/").filter(Boolean).pop() ?? hit.id;
   return last.replace(/\.[a-z0-9]{2,5}$/i, "").replace(/[-_]+/g, " ");
+};
+
+export const isShort = (hit) => Boolean(hit.text) && hit.text.length <= SHORT;
+export const titleOf = (hit) => {
+  if (!hit.text) return nameOf(hit);
+  return isShort(hit) ? hit.text : `${[...hit.text.slice(0, 2 * SHORT)].slice(0, SHORT).join("").replace(/\s+\S*$/, "")} …`;
 };

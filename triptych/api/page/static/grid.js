@@ -14,6 +14,7 @@ const FIRST = 50; // hits that are in view at once, and need nothing to stand in
 const IN_MOSAIC = 500;
 const MOSAICS = 2; // on their way at once
 const ACROSS = 40; // cells of a mosaic
+const PASSAGE = 600; // characters of a text, more than a tile has room for
 
 export class Grid {
   #tiles = new Map(); // index to element
@@ -205,7 +206,7 @@ export class Grid {
 
   #filled(hit, index) {
     const title = titleOf(hit);
-    let inside = make("p", { class: "passage" }, hit.text ?? "");
+    let inside = make("p", { class: "passage", dir: "auto" }, (hit.text ?? "").slice(0, PASSAGE));
     if (hit.has_image) {
       inside = this.#kept.get(hit.id);
       if (!this.#kept.delete(hit.id)) {
@@ -219,7 +220,7 @@ export class Grid {
     const button = make("button", {
       type: "button", "aria-label": label, tabindex: index === this.#focus ? 0 : -1, "data-index": index,
       onclick: () => this.open(index), onfocus: () => this.#focused(index),
-    }, make("span", { class: "frame" }, inside), make("span", { class: "caption" }, make("span", { class: "name" }, hit.has_image ? title : "Note"), score));
+    }, make("span", { class: "frame" }, inside), make("span", { class: "caption" }, make("span", { class: "name", dir: "auto" }, hit.has_image ? title : "Note"), score));
     return make("li", { class: "tile" }, button);
   }
 

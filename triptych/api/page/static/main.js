@@ -1,5 +1,5 @@
 // The page put together.
-import { ask, collections, imagePath, onSignIn, within } from "/page/api.js";
+import { ask, collections, imagePath, onSignIn, record, within } from "/page/api.js";
 import { Asking } from "/page/asking.js";
 import { Atlas } from "/page/atlas.js";
 import { drawChips } from "/page/chips.js";
@@ -23,8 +23,8 @@ let timer = 0;
 let warmed = false;
 
 const detail = new Detail({ explain, search: add });
-const grid = new Grid($("grid"), { open: (index) => detail.open(name, grid.hits[index], index), more });
-const atlas = new Atlas($("canvas"), { open: (index) => detail.open(name, charted(index), index) });
+const grid = new Grid($("grid"), { open: (index) => (grid.showScore ? detail.open(name, grid.hits[index], index) : openCharted(index)), more });
+const atlas = new Atlas($("canvas"), { open: openCharted });
 
 onSignIn(() => new Promise((done) => {
   if (!$("signin").open) $("signin").showModal();
@@ -38,6 +38,11 @@ onSignIn(() => new Promise((done) => {
 
 function charted(index) {
   return { id: chart.ids[index], text: chart.texts[index], has_image: chart.has_image[index], metadata: {} };
+}
+
+/** Open an item of the map, of which the map knows the beginning of the text only. */
+function openCharted(index) {
+  return guarded(() => detail.open(name, charted(index), index, record(name, chart.ids[index])));
 }
 
 function trouble(error) {
@@ -62,14 +67,16 @@ function browse() {
 async function search() {
   clearTimeout(timer);
   trouble(null);
-  if (!chart) return;
+  if (!chart?.count) return;
+  $("empty").hidden = true;
   if (query.isEmpty && !query.filters.size) { browse(); return; }
   if (query.isEmpty) { $("status").textContent = "Say what to look for among these."; return; }
   await guarded(async () => {
     const found = await asking.search(name, query, chart.count);
     scrollTo(0, 0);
     grid.show(name, found.hits, found.total, true);
-    $("status").textContent = found.hits.length ? `${found.total === found.hits.length ? found.total : `The best of ${chart.count.toLocaleString("en")}`}${found.total === found.hits.length ? " found" : " items"}` : "Nothing was found.";
+    $("status").textContent = found.total > found.hits.length ? `The best of ${chart.count.toLocaleString("en")} items` : `${found.total} found`;
+    if (!found.hits.length) nothing("Nothing was found", query.filters.size ? "Nothing has all that the filters ask for: set one to “any”." : "Nothing is in this collection yet.");
     const stages = (found.timing ?? "").split(", ").filter(Boolean).map((one) => one.split(";dur="))
       .filter(([, ms]) => ms >= 0.1).map(([stage, ms]) => `${stage} ${Number(ms).toFixed(1)}`);
     $("timing").replaceChildren(`${Math.round(found.ms)} ms · ${found.tier}`,
@@ -123,34 +130,39 @@ async function addPicture(blob, label) {
 function view(which) {
   const isMap = which === "map";
   $("grid").hidden = isMap;
-  $("map").hidden = !isMap;
+  $("map").hidden = !isMap || !chart?.count;
   $("timing").hidden = isMap;
   $("show-map").setAttribute("aria-pressed", String(isMap));
   $("show-grid").setAttribute("aria-pressed", String(!isMap));
   if (!isMap) { grid.draw(); return; }
-  if (!chart) return;
+  if (!chart?.count) return;
   $("status").textContent = `${chart.ids.length.toLocaleString("en")} on the map, alike beside alike`;
   atlas.show(name, chart);
 }
 
 function nothing(title, more, ...also) {
-  $("status").textContent = "";
   $("empty").hidden = false;
   $("empty").replaceChildren(make("h2", {}, title), make("p", {}, more), ...also);
 }
 
 async function choose(chosen) {
+  if (chosen !== name) query.terms = query.terms.filter(({ kind }) => kind !== "id"); // unknown there
+  drawChips($("chips"), query, changed);
   name = chosen;
   grid.name = ""; // its pictures may be others by now
   query.filters.clear();
+  $("status").textContent = "Opening …";
   chart = await (await ask(`${within(name)}/map`)).json();
-  await drawFilters($("filters"), name, chart.fields, query, search);
-  if (!$("map").hidden) atlas.show(name, chart);
+  await drawFilters($("filters"), name, chart, query, search);
   $("empty").hidden = chart.count > 0;
-  if (chart.count) { await search(); return; }
-  grid.show(name, [], 0, false);
-  nothing("Nothing is in this collection yet", `Or index a folder of this machine: triptych index ~/Pictures -c ${name}`,
-    make("button", { type: "button", class: "strong", onclick: () => $("add-files").click() }, "Add pictures"));
+  if (chart.count) await search();
+  else {
+    grid.show(name, [], 0, false);
+    $("status").textContent = "";
+    nothing("Nothing is in this collection yet", `Or index a folder of this machine: triptych index ~/Pictures -c ${name}`,
+      make("button", { type: "button", class: "strong", onclick: () => $("add-files").click() }, "Add pictures"));
+  }
+  view($("show-map").getAttribute("aria-pressed") === "true" ? "map" : "grid");
 }
 
 async function start() {

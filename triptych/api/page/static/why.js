@@ -8,7 +8,7 @@ export function sharesOf(parts, shares) {
   return make("ul", { class: "shares" }, ...shares.map((share, at) => {
     const fill = make("span", { class: share < 0 ? "fill minus" : "fill" });
     fill.style.width = `${(Math.abs(share) / widest) * 100}%`;
-    return make("li", {}, make("span", { class: "name" }, parts[at]?.label ?? `Part ${at + 1}`),
+    return make("li", {}, make("span", { class: "name", dir: "auto" }, parts[at]?.label ?? `Part ${at + 1}`),
       make("span", { class: "meter", "aria-hidden": "true" }, fill), make("span", { class: "number" }, signed(share)));
   }));
 }
