@@ -33,6 +33,8 @@ _FEW = 256  # so many rows are read back from the store in milliseconds
 _DEAR = 5_000  # so many rows beside an index double the time of a search
 _QUIET = 1.0  # seconds without a write
 _MANY = 50_000  # rows in memory that are worth a file
+_BUSY = 0.1  # seconds after a write in which the next is likely
+_WAITED = 2  # times as long as it worked: beside endless writes a build takes three times as long
 # nice: what is built in the background leaves the processor to searches; but only while Python's
 # lock is free, or who waits for it waits for whoever has the processor
 _POLITE = 15
@@ -102,7 +104,12 @@ class Builder:
             self._build(wanted)
 
     def build_if_due(self) -> None:
-        """Build now what would be built in the background."""
+        """Build now what would be built in the background, and what is half built there anew.
+
+        The caller waits, so the polite one, which may get no processor at all, is not waited for.
+        """
+        with self.paused():
+            pass
         if self._is_due():
             self.build()
 
@@ -177,6 +184,7 @@ class Builder:
         self, snapshots: Snapshots, wanted: Sequence[str], *, polite: bool
     ) -> Staged | None:
         """Return what is built of the store as it is now, None where it is empty or cancelled."""
+        stopped = self._stepping_aside() if polite else self._stopped.is_set
         with ExitStack() as stack:
             view = stack.enter_context(self._store.view())
             if not view.count:
@@ -196,7 +204,7 @@ class Builder:
                     fit,
                     recall=self._budget.recall,
                     insist=self._kind != "auto",
-                    cancelled=self._stopped.is_set,
+                    cancelled=self._stopped.is_set,  # searches are timed: they wait for nobody
                 ),
                 # of the view, whatever is searched by now
                 identity=replace(
@@ -208,8 +216,24 @@ class Builder:
                 state=State(epoch=view.epoch, sequence=view.sequence, last_row=view.last_row),
                 count=view.count,
                 threads=1 if polite else self._threads,
-                cancelled=self._stopped.is_set,
+                cancelled=stopped,
             )
+
+    def _stepping_aside(self) -> Callable[[], bool]:
+        """Return what a build asks every now and then: whether to stop. It lets writes go first."""
+        began = time.monotonic()
+
+        def stopped() -> bool:
+            nonlocal began
+            now = time.monotonic()
+            until = now + _WAITED * (now - began)
+            while time.monotonic() < min(until, self._written + _BUSY):
+                if self._stopped.wait(_BUSY / 10):
+                    break
+            began = time.monotonic()
+            return self._stopped.is_set()
+
+        return stopped
 
 
 def _in_a_thread(work: Callable[[], T]) -> T:
