@@ -59,12 +59,17 @@ class FlatIndex:
 
     def put(self, rows_N: Rows, vectors_NM: Matrix) -> None:
         """Add or replace, what was checked before."""
-        last = last_of_each(rows_N)
-        self._make_room(len(self) + len(last))
+        if not (rows_N[1:] > rows_N[:-1]).all():
+            last = last_of_each(rows_N)
+            rows_N, vectors_NM = rows_N[last], vectors_NM[last]
+        start, end = len(self), len(self) + len(rows_N)
+        self._make_room(end)
+        rows = rows_N.tolist()
         # a row that is held is written over, where it is
-        places = [self._place.setdefault(row, len(self._place)) for row in rows_N[last].tolist()]
-        self._rows_N[places] = rows_N[last]
-        self._vectors_NM[places] = vectors_NM[last]
+        places = [self._place.setdefault(row, len(self._place)) for row in rows]
+        where = slice(start, end) if len(self) == end else places  # one block is copied faster
+        self._rows_N[where] = rows_N
+        self._vectors_NM[where] = vectors_NM
 
     def remove(self, rows_N: Rows) -> int:
         before = len(self)

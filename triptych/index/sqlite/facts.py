@@ -14,8 +14,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from enum import IntEnum
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import apsw
@@ -104,7 +105,7 @@ class _Term(NamedTuple):
     operand: Any
 
 
-def insert(connection: apsw.Connection, items: Sequence[Given]) -> None:
+def insert(connection: apsw.Connection, items: Iterable[Given]) -> None:
     """Add the facts of new items."""
     facts = _numbered(connection, items, create=True)
     connection.executemany("INSERT INTO facts VALUES (?, ?, ?)", facts)
@@ -112,7 +113,7 @@ def insert(connection: apsw.Connection, items: Sequence[Given]) -> None:
 
 def drop(connection: apsw.Connection, items: Sequence[Given]) -> None:
     """Remove the facts of items, given as they were inserted; names that nobody has now go too."""
-    facts = _numbered(connection, items, create=False)
+    facts = list(_numbered(connection, items, create=False))
     gone = "DELETE FROM facts WHERE field = ? AND value = ? AND row = ?"
     connection.executemany(gone, facts)
     unused = (
@@ -223,19 +224,44 @@ def _mirrored(raw: bytes) -> bytes:
 
 def _numbered(
     connection: apsw.Connection, items: Iterable[Given], *, create: bool
-) -> list[tuple[int, Stored, int]]:
-    """Return (field, value, row), each once, in the order of the table: neighbours share a page."""
-    found: defaultdict[tuple[str, Kind], list[tuple[Any, int]]] = defaultdict(list)
+) -> Iterator[tuple[int, Stored, int]]:
+    """Yield (field, value, row), each once, in the order of the table: neighbours share a page."""
+    columns: defaultdict[int, list[tuple[Stored, int]]] = defaultdict(list)
+    for name, kind, values, rows in _by_kind(items):
+        field = _field(connection, name, kind, create=create)
+        columns[field] += zip(values, rows, strict=True)
+    for field in sorted(columns):
+        for value, row in dict.fromkeys(sorted(columns[field])):  # most are in order by themselves
+            yield field, value, row
+
+
+def _by_kind(items: Iterable[Given]) -> Iterator[tuple[str, Kind, list[Stored], list[int]]]:
+    """Yield names with a kind, what is stored there, and of which rows."""
+    columns: defaultdict[tuple[str, type], tuple[list[Any], list[int]]]
+    columns = defaultdict(lambda: ([], []))
     for row, modality, metadata in items:
         for name, leaf in fields_of(metadata, modality):
+            leaves, rows = columns[name, type(leaf)]
+            leaves.append(leaf)
+            rows.append(row)
+    for (name, form), (leaves, rows) in columns.items():
+        alike = _stored_alike(form, leaves)
+        if alike is not None:
+            yield name, *alike, rows
+            continue
+        for leaf, row in zip(leaves, rows, strict=True):
             kind, value = stored(leaf)
-            found[name, kind].append((value, row))
-    facts = []
-    for (name, kind), pairs in found.items():
-        field = _field(connection, name, kind, create=create)
-        # one field at a time: most are in order by themselves
-        facts.append([(field, value, row) for value, row in dict.fromkeys(sorted(pairs))])
-    return list(chain.from_iterable(sorted(facts)))
+            yield name, kind, [value], [row]
+
+
+def _stored_alike(form: type, leaves: list[Any]) -> tuple[Kind, list[Stored]] | None:
+    """Return what `stored` says of each where it is seen at once that they are of one kind."""
+    if form is int and min(leaves) >= -(2**63) and max(leaves) < 2**63:
+        return _NUMBER, leaves
+    if form is str:
+        with suppress(UnicodeEncodeError):
+            return _TEXT, [leaf.encode() for leaf in leaves]
+    return None
 
 
 def _batches(items: Iterable[Given]) -> Iterator[list[Given]]:

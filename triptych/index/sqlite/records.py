@@ -154,7 +154,7 @@ def checksum(row: int, payload: Sequence[Packed]) -> bytes:
 def bound_checksum(item: bytes, content: Any) -> bytes:
     """Return 16 bytes over the checksum of an item and `content` that belongs to it."""
     digest = hashlib.blake2b(item, digest_size=16)
-    view = memoryview(content)
+    view = memoryview(content).cast("B")
     for start in range(0, len(view), _QUIET_BYTES):
         digest.update(view[start : start + _QUIET_BYTES])
     return digest.digest()

@@ -55,12 +55,10 @@ def insert_vectors(
     stored_NM: NDArray[Any],
 ) -> None:
     """Write rounded vectors beside the checksums of their items."""
-    raw = memoryview(stored_NM.tobytes())
-    width = stored_NM.dtype.itemsize * space.dim
-    columns = []
-    for at, (row, item) in enumerate(zip(rows, checksums, strict=True)):
-        vector = raw[at * width : (at + 1) * width]
-        columns.append((row, vector, bound_checksum(item, vector)))
+    columns = (
+        (row, vector_M.data, bound_checksum(item, vector_M))
+        for row, item, vector_M in zip(rows, checksums, stored_NM, strict=True)
+    )
     connection.executemany(
         f"INSERT OR REPLACE INTO vectors_{space.space} VALUES (?, ?, ?)",  # noqa: S608
         columns,

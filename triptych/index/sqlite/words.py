@@ -54,14 +54,14 @@ _MARKS = dict.fromkeys(
 )
 
 
-def insert(connection: apsw.Connection, items: Sequence[tuple[int, str | None, Metadata]]) -> None:
+def insert(connection: apsw.Connection, items: Iterable[tuple[int, str | None, Metadata]]) -> None:
     """Add the words of (row, text, metadata); of the metadata the strings, however deep."""
     connection.executemany(
         "INSERT INTO words(rowid, text, metadata) VALUES (?, ?, ?)",
-        [
+        (
             (row, _spaced(text) if text else "", _spaced(_strings(metadata)) if metadata else "")
             for row, text, metadata in items
-        ],
+        ),
     )
 
 

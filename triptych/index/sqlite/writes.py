@@ -32,18 +32,17 @@ def insert_items(
     connection: apsw.Connection, space: Space, first: int, entries: Sequence[Entry]
 ) -> Matrix:
     """Write new items to rows from `first` on; return their vectors as they are stored."""
-    items, checksums, thumbnails, texts, values, states = [], [], [], [], [], []
+    items, checksums, said, thumbnails, states = [], [], [], [], []
     kept: list[tuple[int, bytes, Picture]] = []
-    for row, entry in enumerate(entries, first):
+    rows = range(first, first + len(entries))
+    for row, entry in zip(rows, entries, strict=True):
         payload = payload_of(entry)
         item = checksum(row, payload)
         file = entry.file
         state = (pack(file.root), file.size, file.mtime_ns) if file else (None, None, None)
         items.append((row, item, *payload, *state))
         checksums.append(item)
-        metadata = as_stored(entry.metadata, str(payload[4]))
-        texts.append((row, entry.text, metadata))
-        values.append((row, entry.modality, metadata))
+        said.append(as_stored(entry.metadata, str(payload[4])))
         if entry.thumbnail is not None:
             jpeg = entry.thumbnail
             thumbnails.append((row, jpeg, bound_checksum(item, jpeg)))
@@ -54,13 +53,13 @@ def insert_items(
             states.append((row, item, checked_TW))
     stored_NM = rounded(space, _stacked(space, entries))
     connection.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", items)
-    insert_vectors(connection, space, range(first, first + len(items)), checksums, stored_NM)
+    insert_vectors(connection, space, rows, checksums, stored_NM)
     connection.executemany("INSERT INTO thumbnails VALUES (?, ?, ?)", thumbnails)
     if states:
         tokens.insert(connection, space.space, states)
     pictures.insert(connection, kept)
-    facts.insert(connection, values)
-    words.insert(connection, texts)
+    facts.insert(connection, zip(rows, (entry.modality for entry in entries), said, strict=True))
+    words.insert(connection, zip(rows, (entry.text for entry in entries), said, strict=True))
     return read_back(stored_NM)
 
 
