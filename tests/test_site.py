@@ -12,9 +12,8 @@ ROOT = Path(__file__).parent.parent
 TECHNIQUES = sorted((ROOT / "docs/techniques").glob("*.md"))
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
+def built(folder: Path) -> Path:
+    """Build the site strictly into a folder, and return it."""
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)],
         cwd=ROOT,
@@ -24,6 +23,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(tmp_path_factory.mktemp("site"))
 
 
 def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
