@@ -48,7 +48,9 @@ def test_no_page_is_cut_at_the_side_and_each_has_the_scheme_that_is_asked_for(
     page.screenshot(path=SHOTS / f"site-{scheme}-{width['width']}.png")
 
 
-def test_a_reader_chooses_the_scheme_and_finds_it_again(browser: Browser, pages: list[Path]) -> None:
+def test_a_reader_chooses_the_scheme_and_finds_it_again(
+    browser: Browser, pages: list[Path]
+) -> None:
     context = browser.new_context(viewport=DESK, color_scheme="light")
     page = context.new_page()
     page.goto(pages[0].as_uri())
