@@ -1,5 +1,5 @@
-"""The HTTP server: known answers beside fixed bytes, unknown queries beside the model, memory, slow
-connections.
+"""The HTTP server: known answers beside fixed bytes, answers that only Redis has, unknown queries
+beside the model, memory, slow connections.
 
 Every contestant is a process of its own on the same uvicorn (uvloop, httptools, no access log);
 `wrk` of Debian asks over 16 connections, in turns.
@@ -7,6 +7,7 @@ Every contestant is a process of its own on the same uvicorn (uvloop, httptools,
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
@@ -15,15 +16,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import numpy as np
 
 from benchmarks.common import WORK
+from tests.redis_server import RedisServer
 from triptych.keys import new_key, write_keys
 from triptych.settings import Settings
 
@@ -31,6 +35,7 @@ ITEMS = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
 ROUNDS = 3
 SECONDS = 2
 CONNECTIONS = 16
+SHARED = 8_000  # answers in Redis, more than are asked for in a turn
 _PLAIN = """
 import sys, uvicorn
 from fastapi import FastAPI, Response
@@ -115,12 +120,17 @@ def running(command: list[str], port: int, path: str) -> Iterator[subprocess.Pop
         process.wait(30)
 
 
-def wrk(url: str, body: str, key: str, *, seconds: float = SECONDS) -> float:
-    """Return requests a second over 16 connections; every answer must be a success."""
+def wrk(url: str, bodies: Sequence[str], key: str, *, seconds: float = SECONDS) -> float:
+    """Return requests a second over 16 connections, the bodies in turn; all must be answered."""
     script = Path(tempfile.gettempdir()) / "triptych-wrk.lua"
+    lines = script.with_suffix(".bodies")
+    lines.write_text("\n".join(bodies))
     script.write_text(
-        f"wrk.method='POST'\nwrk.body='{body}'\nwrk.headers['Content-Type']='application/json'\n"
-        f"wrk.headers['Authorization']='Bearer {key}'\n"
+        "wrk.method='POST'\nwrk.headers['Content-Type']='application/json'\n"
+        f"wrk.headers['Authorization']='Bearer {key}'\nlocal made,at={{}},0\n"
+        f"init=function() for line in io.lines('{lines}') do "
+        "made[#made+1]=wrk.format(nil,nil,nil,line) end end\n"
+        "request=function() at=at+1; return made[(at-1)%#made+1] end\n"
     )
     options = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script)]
     said = subprocess.run(["wrk", *options, url], capture_output=True, text=True, check=True).stdout
@@ -154,7 +164,7 @@ def known(stack: ExitStack, url: str, key: str, process: subprocess.Popen[bytes]
     rates: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(ROUNDS):
         for name, where in contestants.items():
-            rates[name].append(wrk(where, body, key))
+            rates[name].append(wrk(where, [body], key))
     ours = rates["triptych, known"]
     print(f"answers of {len(reply.content):,} bytes, {CONNECTIONS} connections, wrk:")
     for name, found in rates.items():
@@ -162,9 +172,49 @@ def known(stack: ExitStack, url: str, key: str, process: subprocess.Popen[bytes]
         print(f"  {name:22} {statistics.median(found):8,.0f} requests/s   ours is {ratio:.2f} x")
     before, done = rss(process), 0.0
     while done < 100_000:
-        done += wrk(url, body, key, seconds=5) * 5
+        done += wrk(url, [body], key, seconds=5) * 5
     grown = (rss(process) - before) * 100_000 / done
     print(f"memory: {grown:+.2f} MB per 100,000 requests ({before:.0f} MB before)")
+
+
+def shared(settings: Settings, key: str) -> None:
+    """Print answers that another process has put into Redis beside those that this one has.
+
+    Each turn is a server that has just begun, and no question comes twice: nothing is known to it.
+    """
+    questions = [json.dumps({"query": f"a red bicycle number {at}"}) for at in range(SHARED)]
+    redis = RedisServer()
+    redis.start()
+    try:
+        missing = SHARED
+        while missing:  # wrk leaves the last ones unanswered, and a busy Redis does not take all
+            with serving(settings, redis.url) as (url, _):
+                asked = 0.0
+                while asked < SHARED:
+                    asked += wrk(url, questions[int(asked) :], key, seconds=5) * 5
+                missing = _tiers(url, key)["index"]
+        rates: dict[str, list[float]] = {"redis": [], "process": []}
+        for _ in range(ROUNDS):
+            with serving(settings, redis.url) as (url, _):
+                rates["redis"].append(wrk(url, questions, key))
+                assert rates["redis"][-1] * SECONDS < SHARED, "some came twice"
+                answered = _tiers(url, key)
+                rates["process"].append(wrk(url, questions[:1], key))
+            assert answered["redis"] > 0.98 * answered.total(), answered
+    finally:
+        redis.remove()
+    ratio = statistics.median(a / b for a, b in zip(*rates.values(), strict=True))
+    for name, found in rates.items():
+        print(f"  known to {name:13} {statistics.median(found):8,.0f} requests/s")
+    print(f"  from Redis beside from the process {ratio:.2f} x")
+
+
+def _tiers(url: str, key: str) -> Counter[str]:
+    """Return how many searches each tier has answered."""
+    base = url.partition("/v1")[0]
+    said = httpx2.get(f"{base}/metrics", headers={"Authorization": f"Bearer {key}"}).text
+    found = re.findall(r'^triptych_answers_total\{tier="(\w+)"\} (\S+)', said, re.M)
+    return Counter({tier: int(float(number)) for tier, number in found})
 
 
 def unknown(settings: Settings, url: str, key: str) -> None:
@@ -205,7 +255,7 @@ def unknown(settings: Settings, url: str, key: str) -> None:
     print("  of it " + ", ".join(f"{name} {ms:.1f}" for name, ms in parts.items()))
 
 
-def slow(url: str, key: str, port: int) -> None:
+def slow(url: str, key: str) -> None:
     """Print an honest client's p95 without and with 1,000 connections that send a byte a second."""
     headers = {"Authorization": f"Bearer {key}"}
 
@@ -220,7 +270,7 @@ def slow(url: str, key: str, port: int) -> None:
 
     ninety_fifth(0)
     before = ninety_fifth(1)
-    held = [socket.create_connection(("127.0.0.1", port)) for _ in range(1000)]
+    held = [socket.create_connection(("127.0.0.1", urlsplit(url).port)) for _ in range(1000)]
     for one in held:
         one.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
     after = ninety_fifth(2)
@@ -229,23 +279,34 @@ def slow(url: str, key: str, port: int) -> None:
     print(f"1,000 slow connections: p95 {before:.1f} -> {after:.1f} ms, {after / before:.2f} x")
 
 
+@contextmanager
+def serving(
+    settings: Settings, redis: str | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Yield where our server searches, and the server: with a key, its limits and its log."""
+    port = free_port()
+    command = [
+        sys.executable, "-m", "triptych.cli.main", "serve", "--port", str(port),
+        "--data", str(settings.data), "--key-file", str(WORK / "keys.json"),
+    ]  # fmt: skip
+    if redis is not None:
+        command = ["env", f"TRIPTYCH_REDIS_URL={redis}", *command]
+    with running(command, port, "/livez") as process:
+        yield f"http://127.0.0.1:{port}/v1/collections/many/search", process
+
+
 def main() -> None:
     if shutil.which("wrk") is None:
         sys.exit("There is no wrk here: apt-get install wrk")
     settings = filled(WORK / f"serve-{ITEMS}")
     secret, key = new_key("bench", role="read", rate=1e9)
     write_keys(WORK / "keys.json", [key])
-    port = free_port()
-    command = [
-        sys.executable, "-m", "triptych.cli.main", "serve", "--port", str(port),
-        "--data", str(settings.data), "--key-file", str(WORK / "keys.json"),
-    ]  # fmt: skip
-    url = f"http://127.0.0.1:{port}/v1/collections/many/search"
     with ExitStack() as stack:
-        process = stack.enter_context(running(command, port, "/livez"))
+        url, process = stack.enter_context(serving(settings))
         unknown(settings, url, secret)
         known(stack, url, secret, process)
-        slow(url, secret, port)
+        slow(url, secret)
+    shared(settings, secret)
 
 
 if __name__ == "__main__":

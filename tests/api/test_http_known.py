@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from tests.api.live import Live, serving
+from tests.redis_server import RedisServer
+from triptych.cache.config import CacheConfig
 
 SEARCH = "/v1/collections/photos/search"
 
@@ -59,6 +61,39 @@ def test_a_collection_of_the_same_name_is_another(running: Live) -> None:
     running.json("POST", "/v1/collections", {"name": "photos"})
     tier, body = ask(running, {"query": "word1"})
     assert (tier, json.loads(body)["hits"]) == ("index", [])
+
+
+def test_what_another_server_was_asked_is_known(tmp_path: Any, redis_server: RedisServer) -> None:
+    cache = CacheConfig(redis_url=redis_server.url)
+    photos = "/v1/collections/photos"
+    with (
+        serving(tmp_path / "data", cache=cache) as one,
+        serving(tmp_path / "data", cache=cache) as two,
+        serving(tmp_path / "data", cache=cache, near=0.9) as lax,
+    ):
+        one.json("POST", "/v1/collections", {"name": "photos"})
+        items = [{"id": str(at), "text": f"word{at} shoe"} for at in range(5)]
+        one.json("PUT", f"{photos}/items", {"items": items})
+        for server in (two, lax):
+            server.json("GET", photos)  # it is open there
+        for body in ({"query": "word1"}, {"like": "1"}, {"vector": [1.0] * 64, "limit": 2}):
+            first = ask(one, body)
+            assert first[0] == "index"
+            # other bytes that mean the same
+            other = dict(reversed({"threshold": None, **body}.items()))
+            assert ask(two, other) == ("redis", first[1])
+            assert ask(two, other) == ("process", first[1])
+        assert ask(lax, {"query": "word1"})[0] == "index"  # near answers are others
+        assert ask(two, {"query": "word1", "explain": True})[0] == "index"
+        assert two.error("POST", SEARCH, {"query": "word1", "limit": -1})[0] == 422
+        assert two.error("POST", SEARCH, {"like": "none"}) == (404, "not_found")
+        one.json("DELETE", f"{photos}/items/1")
+        tier, body = ask(two, {"query": "word1"})
+        assert tier == "index" and b"word1" not in body
+        one.json("DELETE", photos)
+        one.json("POST", "/v1/collections", {"name": "photos"})
+        one.json("PUT", f"{photos}/items", {"items": items[3:]})
+        assert ask(two, {"query": "word1"})[0] == "index"
 
 
 def test_an_error_is_not_remembered(running: Live) -> None:

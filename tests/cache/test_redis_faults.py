@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,7 @@ from tests.fault_proxy import (
     trickling,
 )
 from tests.redis_server import RedisServer
+from triptych.cache.base import Found
 from triptych.cache.breaker import BreakerConfig
 from triptych.cache.keys import answer_prefix, digest
 from triptych.cache.redis import RedisCache, RedisConfig
@@ -102,6 +105,77 @@ def test_a_fault_opens_the_breaker_and_it_heals(
     proxy.fault = honest
     soon(lambda: not is_open(cache))
     fill(cache)
+
+
+@pytest.mark.parametrize("name", sorted(FAULTS.keys() - {"dragging"}))
+def test_a_fault_holds_up_no_event_loop(name: str, proxy: FaultProxy, cache: RedisCache) -> None:
+    fill(cache)
+
+    async def ask() -> float:
+        start = time.perf_counter()
+        found = await asyncio.gather(*map(cache.far, KEYS))
+        for got, want in zip(found, VALUES, strict=True):
+            assert got in (Found(want, "redis"), None)
+        return time.perf_counter() - start
+
+    async def run() -> None:
+        await ask()
+        proxy.fault = FAULTS[name]()
+        took = [await ask() for _ in range(50)]
+        assert max(took) < 1.0 and sum(took) < 3.0
+        # an error is an answer, and one at once
+        assert is_open(cache) or name in ("an error", "cut")
+        proxy.fault = honest
+        await asyncio.to_thread(soon, lambda: not is_open(cache))
+        await asyncio.to_thread(fill, cache)
+        while await cache.far(KEYS[0]) is None:
+            await asyncio.sleep(0.01)
+
+    _loop(run(), cache)
+
+
+def test_an_event_loop_that_was_held_up_blames_nobody(redis_server: RedisServer) -> None:
+    cache = RedisCache(redis_server.url)
+    cache.put_many([(KEYS[0], VALUES[0])])
+
+    async def run() -> None:
+        await cache.far(KEYS[0])
+        for _ in range(5):
+            asked = asyncio.create_task(cache.far(KEYS[0]))
+            await asyncio.sleep(0)
+            time.sleep(0.2)  # longer than Redis may take
+            assert await asked == Found(VALUES[0], "redis")
+
+    _loop(run(), cache)
+    assert cache.stats()["redis"].errors == 0
+
+
+def test_who_gives_up_takes_no_answer_from_others(redis_server: RedisServer) -> None:
+    cache = RedisCache(redis_server.url, config=PATIENT)
+    cache.put_many(list(zip(KEYS, VALUES, strict=True)))
+
+    async def run() -> None:
+        for _ in range(20):
+            asked = [asyncio.create_task(cache.far(key)) for key in KEYS]
+            await asyncio.sleep(0)
+            asked[1].cancel()
+            others = await asyncio.gather(asked[0], asked[2], asked[3])
+            assert [one and one.value for one in others] == [VALUES[0], *VALUES[2:]]
+
+    _loop(run(), cache)
+
+
+def _loop(work: Coroutine[Any, Any, None], cache: RedisCache) -> None:
+    """Run in an event loop that ends as a server's does, after the cache."""
+
+    async def run() -> None:
+        try:
+            await work
+        finally:
+            cache.close()
+            await asyncio.sleep(0.01)
+
+    asyncio.run(run())
 
 
 def test_refused_at_the_start_and_in_the_middle(proxy: FaultProxy) -> None:

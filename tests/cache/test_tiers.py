@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 import pytest
 
 from tests.redis_server import RedisServer
+from triptych.cache.base import Found
 from triptych.cache.config import CacheConfig
 from triptych.cache.memory import MemoryCache
+from triptych.cache.redis import RedisCache
 from triptych.cache.tiered import TieredCache
 from triptych.errors import InvalidInput, NotAvailable
 
@@ -21,6 +24,20 @@ def test_what_a_farther_tier_has_is_carried_near() -> None:
     assert near.get_many([b"a", b"b"]) == [b"1", b"2"]
     far.put_many([(b"c", b"3")])
     assert both.find(b"c") is not None and near.near(b"c") == b"3"
+
+
+def test_what_an_event_loop_found_far_is_near_then(redis_server: RedisServer) -> None:
+    near, far = MemoryCache(10_000), RedisCache(redis_server.url)
+    both = TieredCache([near, far])
+    far.put_many([(b"a", b"1")])
+
+    async def ask() -> None:
+        assert await both.far(b"a") == Found(b"1", "redis")
+        assert near.near(b"a") == b"1"
+        both.close()
+        await asyncio.sleep(0.01)
+
+    asyncio.run(ask())
 
 
 def test_what_was_carried_does_not_stay_for_longer_than_it_may() -> None:

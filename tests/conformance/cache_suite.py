@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any
 
@@ -9,7 +10,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from triptych.cache.base import Cache
+from triptych.cache.base import Cache, Found
 from triptych.cache.keys import answer_prefix, digest, embedding_prefix
 
 KEYS = [answer_prefix("t", name) + b"g:" + digest(at) for name in "ab" for at in range(3)]
@@ -68,6 +69,24 @@ class CacheSuite:
         cache.put_many([(KEYS[0], b"1")])
         assert cache.near(KEYS[0]) in (b"1", None)
         assert cache.near(KEYS[1]) is None
+
+    def test_what_is_far_is_what_was_put_or_nothing(self, cache: Cache) -> None:
+        many = [digest(at) for at in range(300)]
+        cache.put_many([(key, key + b"!") for key in many])
+
+        async def ask() -> list[Found | None]:
+            found = await asyncio.gather(*map(cache.far, [*many, KEYS[0]]))
+            cache.close()
+            await asyncio.sleep(0.01)
+            return [*found, await cache.far(many[0])]
+
+        *found, unknown, closed = asyncio.run(ask())
+        assert unknown is None and closed is None and not cache.has_far
+        if "redis" in cache.stats():
+            assert [one and one.value for one in found] == [key + b"!" for key in many]
+            assert {one.tier for one in found if one} == {"redis"}
+        else:
+            assert found == [None] * 300
 
     def test_a_purge_takes_what_begins_so_but_not_what_is_kept(self, cache: Cache) -> None:
         old, new = (answer_prefix("t", "a") + name for name in (b"old:", b"new:"))

@@ -136,7 +136,7 @@ def build_rooms(settings: Settings, config: ServerConfig) -> Rooms:
         asking=asking,
         writing=writing,
         embedding=Embedding(**parts),
-        shortcut=Shortcut(catalog),
+        shortcut=Shortcut(catalog, asking=asking, depth=config.limits.json_depth),
     )
     rooms.metrics.gauge("triptych_pool_busy", "Requests worked on", lambda: rooms.pool.busy)
     rooms.metrics.gauge("triptych_pool_waiting", "Requests waiting", lambda: rooms.pool.waiting)

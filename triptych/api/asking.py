@@ -73,12 +73,23 @@ class Asking:
             def query() -> Query:
                 return self._query(body, files, getattr(embedder, "picture_size", None))
 
-            if body.explain or _has_address(body):
+            if not _is_kept(body):
                 return self._answer(answers.collection, query(), body)
-            if _has_picture(body) or body.vector is not None or files:
-                said = body.model_dump(exclude_defaults=True)
-                return self._remembered(answers, [said, files], query, body)
+            if _has_picture(body) or files:
+                return self._remembered(answers, _seen(body, files), query, body)
             return self._worded(answers, query(), body)
+
+    def known(self, answers: Answers, body: SearchBody) -> Known | None:
+        """Return what leads to the answer to a search, if anybody has it; None: nobody keeps it.
+
+        An event loop may ask: nothing is decoded or looked up.
+        """
+        if not _is_kept(body):
+            return None
+        if _has_picture(body):
+            return self._key(answers, _seen(body, {}), body)
+        question = question_of(self._query(body, {}, None), _options(body))
+        return self._key(answers, question, body)._replace(question=question)
 
     def recommend(self, tenant: str, name: str, body: RecommendBody) -> Found:
         """Return what is near the positive items and far from the negative ones."""
@@ -127,7 +138,7 @@ class Asking:
         """Return the answer out of the cache, or work it out and put it there."""
         stages: Mapping[str, float] = {}
         tiers = {**_TIERS}
-        least = asked.near or self._near
+        least = self._least(asked)
 
         def computed() -> bytes:
             nonlocal stages
@@ -136,13 +147,18 @@ class Asking:
             stages, tiers["search"] = found.stages, found.tier
             return found.body
 
-        # before the key is made: what is found is then as new as the name says, or newer
-        generation = answers.collection.generation
-        key = answers.key("reply", [question, least])
-        answer = answers.get_or_compute(key, computed)
+        known = self._key(answers, question, asked)
+        answer = answers.get_or_compute(known.key, computed)
         tier = tiers.get(answer.tier, answer.tier)
-        known = Known(generation, key, None)
         return Found(body=answer.body, tier=tier, key=known, stages=stages)
+
+    def _key(self, answers: Answers, question: Any, asked: SearchOptions) -> Known:
+        # before it is looked for: what is found is then as new as the generation says, or newer
+        generation, key = answers.named_key("reply", [question, self._least(asked)])
+        return Known(generation, key, None)
+
+    def _least(self, asked: SearchOptions) -> float | None:
+        return asked.near or self._near
 
     def _answer(self, collection: Collection, query: Query, asked: SearchOptions) -> Found:
         if asked.offset + asked.limit > self._limits.hits:
@@ -213,10 +229,23 @@ def _options(asked: SearchOptions) -> dict[str, Any]:
     return {**said, "filter": None if wanted is None else to_json(wanted), "hybrid": share}
 
 
+def _is_kept(body: SearchBody) -> bool:
+    """Whether answers to it are remembered."""
+    return not body.explain and not _has_address(body)
+
+
+def _seen(body: SearchBody, files: Mapping[str, list[bytes]]) -> list[Any]:
+    """Return all that a search with pictures or vectors says."""
+    return [body.model_dump(exclude_defaults=True), files]
+
+
 def _has_picture(body: SearchBody) -> bool:
+    """Whether it holds pictures or vectors."""
     parts = [*body.parts, *(one for one in _as_list(body.minus) if isinstance(one, PartBody))]
-    return body.image is not None or any(
-        part.image is not None or part.vector is not None for part in parts
+    return (
+        body.image is not None
+        or body.vector is not None
+        or any(part.image is not None or part.vector is not None for part in parts)
     )
 
 

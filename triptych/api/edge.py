@@ -17,7 +17,9 @@ from triptych.api.metrics import Metrics
 from triptych.api.origin import OriginCheck
 from triptych.api.page.assets import assets
 from triptych.api.shortcut import Shortcut
+from triptych.cache.memory import NAME as MEMORY
 from triptych.errors import TriptychError
+from triptych.retrieval.answering.answers import Answer
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -37,7 +39,7 @@ _ALWAYS = [
 ]
 _SINGLE = frozenset({b"host", b"authorization", b"x-api-key", b"content-length", b"origin"})
 _JSON = (b"content-type", b"application/json")
-_TIER = (b"x-triptych-tier", b"process")
+_TIER = b"x-triptych-tier"
 _SEARCH = "/v1/collections/{name}/search"
 
 
@@ -61,7 +63,10 @@ class Edge:
         self._health, self._answer_time = health, answer_time
         # of what is known, looked up once: it is most of what a busy server answers
         self._known_seconds = metrics.seconds.labels(_SEARCH)
-        self._known_tier = metrics.tiers.labels("process")
+        self._known_tiers = {
+            tier: (name.encode(), metrics.tiers.labels(name))
+            for tier, name in ((MEMORY, "process"), ("redis", "redis"))
+        }
         self._known_requests = metrics.requests.labels(_SEARCH, "POST", "200")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,13 +128,14 @@ class Edge:
             if not call.status:
                 await send_error(send, internal(call.request_id))
 
-    async def _send_known(self, call: Call, body: bytes, send: Send) -> None:
-        call.status = 200
-        self._known_tier.inc()
+    async def _send_known(self, call: Call, known: Answer, send: Send) -> None:
+        call.status, body = 200, known.body
+        name, counter = self._known_tiers[known.tier]
+        counter.inc()
         self._known_seconds.observe(time.monotonic() - call.started)
         headers = [
             _JSON,
-            _TIER,
+            (_TIER, name),
             (b"content-length", b"%d" % len(body)),
             (b"x-request-id", call.request_id.encode("ascii")),
             *_ALWAYS,

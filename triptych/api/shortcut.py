@@ -2,7 +2,8 @@
 
 The bytes of a body lead to the key of the answer that they once led to; the answer itself lies in
 the cache, under the collection's generation, like all others. So a write ends it at once, and a
-body that means the same in other bytes takes the long way once.
+body that means the same in other bytes takes the long way once. Where other processes share a
+cache, a body that is new to this one is read for its key: they may know the answer.
 """
 
 from __future__ import annotations
@@ -13,10 +14,17 @@ from typing import Any, TypeAlias
 
 from cachetools import LRUCache
 
-from triptych.api.asking import Known
+from triptych.api.asking import Asking, Known
+from triptych.api.bodies import parse_json, validated
 from triptych.api.call import Call
 from triptych.api.catalog import Catalog
+from triptych.api.schemas import SearchBody
+from triptych.cache.memory import NAME as MEMORY
 from triptych.errors import TriptychError
+from triptych.retrieval.answering.answers import Answer, Answers
+
+Alias: TypeAlias = tuple[str, str, bytes]
+"""A tenant, a collection, and a hash of a body's bytes."""
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -30,9 +38,9 @@ _KEPT = 20_000
 class Shortcut:
     """Remembers which bytes led to which answer. For one event loop."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self._keys: LRUCache[tuple[str, str, bytes], Known] = LRUCache(_KEPT)
+    def __init__(self, catalog: Catalog, *, asking: Asking, depth: int) -> None:
+        self._catalog, self._asking, self._depth = catalog, asking, depth
+        self._keys: LRUCache[Alias, Known] = LRUCache(_KEPT)
 
     @staticmethod
     def is_search(scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> bool:
@@ -48,36 +56,50 @@ class Shortcut:
             and 0 < int(length) <= _LONGEST
         )
 
-    async def look(self, path: str, call: Call, receive: Receive) -> tuple[bytes | None, Receive]:
+    async def look(self, path: str, call: Call, receive: Receive) -> tuple[Answer | None, Receive]:
         """Return the answer where it is known, and what the route is to receive where it is not."""
         message = await receive()
         if message["type"] != "http.request" or message.get("more_body"):
             return None, _again(message, receive)
         name = path[len(_BEFORE) : -len(_AFTER)]
         tenant = call.caller.tenant if call.caller is not None else ""
-        known = (tenant, name, blake2b(message["body"], digest_size=20).digest())
-        call.alias = known
-        return self._known(known), _again(message, receive)
+        call.alias = tenant, name, blake2b(message["body"], digest_size=20).digest()
+        return await self._found(call.alias, message["body"]), _again(message, receive)
 
-    def learn(self, alias: tuple[str, str, bytes], known: Known) -> None:
+    def learn(self, alias: Alias, known: Known) -> None:
         """Remember that these bytes led to this answer."""
         self._keys[alias] = known
 
-    def _known(self, alias: tuple[str, str, bytes]) -> bytes | None:
-        found = self._keys.get(alias)
-        if found is None:
-            return None
-        generation, key, question = found
+    async def _found(self, alias: Alias, data: bytes) -> Answer | None:
         answers = self._catalog.peek(alias[0], alias[1])
-        try:
-            if answers is None or answers.collection.generation != generation:
-                return None
-            body = answers.near(key)
-            if body is not None and question is not None and answers.asked is not None:
-                answers.asked(question)
-            return body
-        except TriptychError:  # closed meanwhile, say: the long way knows what is wrong
+        if answers is None:
             return None
+        try:
+            known = self._keys.get(alias)
+            if known is None or known.generation != answers.collection.generation:
+                if not answers.has_far:
+                    return None
+                known = self._read(answers, data)
+            found = None if known is None else await _remembered(answers, known)
+            if found is not None and known is not None:
+                self._keys[alias] = known
+            return found
+        except TriptychError:  # no search, or closed meanwhile: the long way knows what is wrong
+            return None
+
+    def _read(self, answers: Answers, data: bytes) -> Known | None:
+        """Return what these bytes lead to, where anybody has it."""
+        return self._asking.known(
+            answers, validated(SearchBody, parse_json(data, depth=self._depth))
+        )
+
+
+async def _remembered(answers: Answers, known: Known) -> Answer | None:
+    body = answers.near(known.key)
+    found = await answers.far(known.key) if body is None else Answer(body, MEMORY)
+    if found is not None and answers.asked is not None and known.question is not None:
+        answers.asked(known.question)
+    return found
 
 
 def _again(message: Message, receive: Receive) -> Receive:

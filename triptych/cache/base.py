@@ -46,6 +46,10 @@ class TierStats:
 class Cache(Protocol):
     """Threads may share one. Keys are made by `triptych.cache.keys`; see the promise above."""
 
+    @property
+    def has_far(self) -> bool:
+        """Whether others hold what is not near, and can be asked at the moment."""
+
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return what is kept under each key, in order; None is a miss."""
 
@@ -58,6 +62,9 @@ class Cache(Protocol):
 
     def near(self, key: bytes) -> bytes | None:
         """Return what this process itself holds: it never waits, an event loop may ask."""
+
+    async def far(self, key: bytes) -> Found | None:
+        """Return what others hold, which is near from then on; the event loop is not held up."""
 
     def delete_many(self, keys: Sequence[bytes]) -> None:
         """Drop these keys where they are."""
@@ -78,6 +85,8 @@ class Cache(Protocol):
 class NoCache:
     """A cache that holds nothing."""
 
+    has_far = False
+
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         return [None] * len(keys)
 
@@ -88,6 +97,9 @@ class NoCache:
         return None
 
     def near(self, key: bytes) -> bytes | None:
+        return None
+
+    async def far(self, key: bytes) -> Found | None:
         return None
 
     def delete_many(self, keys: Sequence[bytes]) -> None:

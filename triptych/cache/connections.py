@@ -27,7 +27,7 @@ from redis.retry import Retry
 Command: TypeAlias = tuple[bytes | str | int, ...]
 Reply: TypeAlias = Any
 
-_CONNECT = 2.0  # seconds for a connection, in the thread of its own
+CONNECT = 2.0  # seconds for a connection, in the thread of its own
 _TIMELY = 1e-4  # seconds left from which on nothing is begun
 _IDLE = 30.0  # seconds without work after which the thread ends
 
@@ -53,8 +53,8 @@ class Connections:
             url,
             protocol=2,
             retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=_CONNECT,
-            socket_timeout=_CONNECT,
+            socket_connect_timeout=CONNECT,
+            socket_timeout=CONNECT,
             health_check_interval=0,
             decode_responses=False,
         )
@@ -149,7 +149,7 @@ class Connections:
                 self._wanted -= 1
             try:
                 connection: Link = self._make(**self._arguments)
-                connection.until = time.monotonic() + _CONNECT
+                connection.until = time.monotonic() + CONNECT
                 connection.connect()
             # redis-py raises what it likes for an address or a server that is no Redis
             except Exception as error:

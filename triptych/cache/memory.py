@@ -30,6 +30,8 @@ class _Entry(NamedTuple):
 class MemoryCache:
     """At most `max_bytes` of values and what Python spends on them, each for `ttl` seconds."""
 
+    has_far = False
+
     def __init__(
         self,
         max_bytes: int,
@@ -64,6 +66,9 @@ class MemoryCache:
                 self._held.pop(key)
             self._stats.misses += 1
             return None
+
+    async def far(self, key: bytes) -> Found | None:
+        return None
 
     def put_many(self, items: Sequence[tuple[bytes, bytes]], *, ttl: float | None = None) -> None:
         until = self._clock() + (self._ttl if ttl is None else min(ttl, self._ttl))

@@ -7,12 +7,14 @@ once until a thread of its own has found it well again.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -22,6 +24,7 @@ from triptych.cache.base import Found, TierStats
 from triptych.cache.breaker import DEFAULT as BREAKER
 from triptych.cache.breaker import Breaker, BreakerConfig
 from triptych.cache.connections import Command, Connections, Reply
+from triptych.cache.line import Line
 from triptych.cache.sealed import Seal
 from triptych.spans import span
 
@@ -55,12 +58,19 @@ class RedisCache:
 
     def __init__(self, url: str, *, secret: bytes = b"", config: RedisConfig = DEFAULT) -> None:
         self._connections = Connections(url, most=config.connections)
+        self._url = url
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._line: Line
         self._config = config
         self._seal = Seal(secret)
         self._breaker = Breaker(config.breaker)
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._stats = TierStats()
+
+    @property
+    def has_far(self) -> bool:
+        return not self._is_left_aside()
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         values: list[bytes | None] = []
@@ -78,6 +88,25 @@ class RedisCache:
 
     def near(self, key: bytes) -> bytes | None:
         return None
+
+    async def far(self, key: bytes) -> Found | None:
+        if self._is_left_aside():
+            return None
+        with span("cache redis get") as seen:
+            reply = await self._line_of_loop().ask(b"MGET", key)
+            sealed = reply[0] if isinstance(reply, list) and len(reply) == 1 else reply
+            value = self._seal.open(key, sealed)
+            seen.set_attribute("hits", int(value is not None))
+        is_foreign = sealed is not None and value is None
+        self._count(hits=value is not None, misses=value is None, errors=is_foreign)
+        if is_foreign:
+            self._line.close()  # it may be an answer to another question
+            await asyncio.to_thread(self.delete_many, [key])
+        if value is None:
+            return None
+        # how long it took would tell of the loop as much as of Redis
+        self._breaker.succeeded(0.0)
+        return Found(value, NAME)
 
     def put_many(self, items: Sequence[tuple[bytes, bytes]], *, ttl: float | None = None) -> None:
         ttl_ms = max(1, round(1000 * (self._config.ttl if ttl is None else ttl)))
@@ -118,6 +147,19 @@ class RedisCache:
     def close(self) -> None:
         self._closed.set()
         self._connections.close()
+        loop, self._loop = self._loop, None
+        if loop is not None and not loop.is_closed():
+            with suppress(RuntimeError):  # it was closed this moment
+                loop.call_soon_threadsafe(self._line.close)
+
+    def _line_of_loop(self) -> Line:
+        """Return the connection of the running event loop; another loop begins another."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            timeout = self._config.timeout + self._config.per_key
+            self._line = Line(self._url, timeout=timeout, failed=self._failed)
+            self._loop = loop
+        return self._line
 
     def _opened(self, keys: Sequence[bytes], replies: list[Reply] | None) -> list[bytes | None]:
         sealed = replies[0] if replies else None
@@ -139,7 +181,7 @@ class RedisCache:
         self, commands: list[Command], num_keys: int, *, timeout: float | None = None
     ) -> list[Reply] | None:
         """Return the replies, None where the tier is given up or failed just now."""
-        if self._breaker.is_open or self._closed.is_set():
+        if self._is_left_aside():
             return None
         start = time.perf_counter()
         try:
@@ -147,9 +189,8 @@ class RedisCache:
             replies = self._connections.exchange(commands, timeout=allowed)
         # a server that sends garbage makes the parser raise anything
         except Exception as error:
-            self._count(errors=1, seconds=time.perf_counter() - start)
-            if self._breaker.failed():
-                self._give_up(error)
+            self._count(seconds=time.perf_counter() - start)
+            self._failed(error)
             return None
         took = time.perf_counter() - start
         self._count(seconds=took)
@@ -157,6 +198,14 @@ class RedisCache:
         if timeout is None and self._breaker.succeeded(slow_for):
             self._give_up(TimeoutError(f"its last answers took {1000 * took:.0f} ms and the like"))
         return replies
+
+    def _is_left_aside(self) -> bool:
+        return self._breaker.is_open or self._closed.is_set()
+
+    def _failed(self, error: Exception) -> None:
+        self._count(errors=1)
+        if self._breaker.failed():
+            self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
         logger.warning("Redis is left aside, searching goes on without it: %s", error)

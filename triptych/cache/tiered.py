@@ -18,6 +18,10 @@ class TieredCache:
         self._tiers = tuple(tiers)
         self._carried = carried
 
+    @property
+    def has_far(self) -> bool:
+        return any(tier.has_far for tier in self._tiers)
+
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         values: list[bytes | None] = [None] * len(keys)
         missing = list(range(len(keys)))
@@ -49,6 +53,14 @@ class TieredCache:
             value = tier.near(key)
             if value is not None:
                 return value
+        return None
+
+    async def far(self, key: bytes) -> Found | None:
+        for depth, tier in enumerate(self._tiers):
+            found = await tier.far(key)
+            if found is not None:
+                self._promote([(key, found.value)], depth)
+                return found
         return None
 
     def put_many(self, items: Sequence[tuple[bytes, bytes]], *, ttl: float | None = None) -> None:

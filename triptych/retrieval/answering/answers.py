@@ -157,8 +157,12 @@ class Answers:
         numbers, strings, bytes, arrays, and lists and dictionaries of them. Ask for the key before
         the answer is worked out. Raises TypeError for anything else in it.
         """
-        fingerprint = self.collection.embedder.fingerprint
-        return self._current() + digest(kind, fingerprint, question)
+        return self.named_key(kind, question)[1]
+
+    def named_key(self, kind: str, question: Any) -> tuple[str, bytes]:
+        """As `key`, with the generation that it is of: asked for once, for it takes a while."""
+        generation, prefix = self._state()
+        return generation, prefix + digest(kind, self.collection.embedder.fingerprint, question)
 
     def near(self, key: bytes) -> bytes | None:
         """Return the answer where this process has it; it never waits."""
@@ -167,6 +171,16 @@ class Answers:
     def find(self, key: bytes) -> Answer | None:
         """Return the answer where a tier has it."""
         found = self._cache.find(key)
+        return None if found is None else Answer(found.value, found.tier)
+
+    @property
+    def has_far(self) -> bool:
+        """Whether others remember answers, and can be asked at the moment."""
+        return self._cache.has_far
+
+    async def far(self, key: bytes) -> Answer | None:
+        """Return the answer where others have it; the event loop is not held up."""
+        found = await self._cache.far(key)
         return None if found is None else Answer(found.value, found.tier)
 
     def put(self, key: bytes, body: bytes) -> None:
@@ -211,6 +225,10 @@ class Answers:
 
     def _current(self) -> bytes:
         """Return how the keys of answers begin that are right now."""
+        return self._state()[1]
+
+    def _state(self) -> tuple[str, bytes]:
+        """Return the generation, and how its keys begin."""
         generation = self.collection.generation
         seen, prefix = self._generation
         if seen != generation:
@@ -221,7 +239,7 @@ class Answers:
                 self._unpacked.clear()
             if seen and self.changed is not None:
                 self.changed()
-        return prefix
+        return generation, prefix
 
     def _known(self, at: _Asked) -> _Known | None:
         now = monotonic()
