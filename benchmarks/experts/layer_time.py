@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -18,13 +19,14 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
+from triptych.moe.experts import product_by_onednn
 from triptych.moe.layer import MoE, MoEConfig
 from triptych.moe.serving import write_moe
 from triptych.training.export.graph import Graph
 
 CONFIG = MoEConfig(width=512, hidden=256)
 SIZES = (1, 16, 64, 1024)
-COPIES = 3  # of the weights, used in turn: 134 MB each, the last cache holds 32
+COPIES = 3  # of the weights, used in turn
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
@@ -76,18 +78,34 @@ class Machine:
     def __init__(self, *, megabytes: int = 256) -> None:
         self.buffer = torch.randn(megabytes * 2**18)
         self.square = torch.randn(1024, 1024)
-        self.read = self.rate = 0.0
+        self.read = self.rate = self.onednn_rate = 0.0
 
     def measure(self) -> None:
         self.read = self.buffer.nbytes / cpu_seconds(self.buffer.sum)
         self.rate = 2 * 1024**3 / cpu_seconds(lambda: self.square @ self.square)
+        by_onednn = cpu_seconds(lambda: product_by_onednn(self.square, self.square))
+        self.onednn_rate = 2 * 1024**3 / by_onednn
 
-    def roof(self, moe: MoE, tokens_ND: Tensor) -> float:
-        """Seconds: the greater of the active products and the bytes of the experts hit."""
-        load_E = moe.router(tokens_ND).load_E
+    def evict(self) -> None:
+        self.buffer.sum()
+
+    def roofs(self, moe: MoE, load_E: Tensor) -> tuple[float, float]:
+        """Seconds: the greater of the active products and the bytes of the experts hit.
+
+        The products at the rate of torch's own, then of oneDNN's, which the loop is made of.
+        """
         weights = 2 * moe.config.width * moe.config.hidden
         bytes_hit = float((load_E > 0).sum()) * weights * 4
-        return max(bytes_hit / self.read, 2 * float(load_E.sum()) * weights / self.rate)
+        products = 2 * float(load_E.sum()) * weights
+        reading = bytes_hit / self.read
+        return max(reading, products / self.rate), max(reading, products / self.onednn_rate)
+
+
+def read_once(moe: MoE, load_E: Tensor) -> None:
+    """Nothing but the sum of the very weights that a call needs."""
+    for at in load_E.nonzero().squeeze(1).tolist():
+        moe.experts.widen_EDH[at].sum()
+        moe.experts.narrow_EHD[at].sum()
 
 
 Run = Callable[[int, Tensor, Tensor], object]
@@ -113,7 +131,9 @@ def contestants() -> tuple[list[MoE], dict[str, Run]]:
 
         return run
 
-    forms = {f"layer, {form}": layer(form) for form in ("auto", "grouped", "loop", "dense")}
+    forms = {
+        f"layer, {form}": layer(form) for form in ("auto", "grouped", "streamed", "loop", "dense")
+    }
     forms |= {"served, float32": served(False), "served, 8 bit": served(True)}
     return copies, forms
 
@@ -129,6 +149,15 @@ def experts_alone(copies: list[MoE]) -> tuple[Run, Callable[[int, Tensor], None]
     return lambda at, tokens_BTD, _: copies[at].experts(tokens_BTD[0], **given[0]), prepare
 
 
+class Times(NamedTuple):
+    """A contestant's rounds: seconds, and how many times a bound."""
+
+    seconds: list[float]
+    of_roof: list[float]
+    of_onednn_roof: list[float]
+    of_reading: list[float]
+
+
 @torch.inference_mode()
 def roofline() -> None:
     torch.manual_seed(0)
@@ -136,40 +165,46 @@ def roofline() -> None:
     forms["experts alone, auto"], prepare = experts_alone(copies)
     machine, turn = Machine(), count()
     for num in SIZES:
-        times: dict[str, list[float]] = {name: [] for name in forms}
-        ratios: dict[str, list[float]] = {name: [] for name in forms}
-        for _ in range(40 if num == 1 else 15 if num < 1024 else 7):
+        times = {name: Times([], [], [], []) for name in forms}
+        for _ in range(60 if num == 1 else 25 if num < 1024 else 9):
             machine.measure()
+            at, (tokens_BTD, mask_BT) = next(turn) % COPIES, batch(num)
+            other, warm = (at + 1) % COPIES, batch(1)
+            load_E = copies[at].router(tokens_BTD[0]).load_E
+            roofs = machine.roofs(copies[at], load_E)
+            machine.evict()
+            read_once(copies[other], torch.ones(2))  # not the code
+            reading = cpu_seconds(lambda: read_once(copies[at], load_E))  # noqa: B023
             for name, run in forms.items():
                 if name == "layer, dense" and num > 1:
                     continue
-                at, (tokens_BTD, mask_BT) = next(turn) % COPIES, batch(num)
-                roof = machine.roof(copies[at], tokens_BTD[0])
-                other, warm = (at + 1) % COPIES, batch(1)
-                prepare(other, warm[0][0])
-                run(other, *warm)  # so that only the weights are cold, not the code
+                machine.evict()
+                for _ in range(2):  # so that only the weights are cold, not the code
+                    prepare(other, warm[0][0])
+                    run(other, *warm)
                 prepare(at, tokens_BTD[0])
-                times[name].append(cpu_seconds(lambda: run(at, tokens_BTD, mask_BT)))  # noqa: B023
-                ratios[name].append(times[name][-1] / roof)
-        _report(num, times, ratios, machine)
+                taken = cpu_seconds(lambda: run(at, tokens_BTD, mask_BT))  # noqa: B023
+                bounds = (1.0, *roofs, reading)
+                for found, bound in zip(times[name], bounds, strict=True):
+                    found.append(taken / bound)
+        _report(num, times, machine)
 
 
-def _report(
-    num: int, times: dict[str, list[float]], ratios: dict[str, list[float]], machine: Machine
-) -> None:
+def _report(num: int, times: dict[str, Times], machine: Machine) -> None:
     print(
-        f"{num} tokens; last round {machine.read / 1e9:.0f} GB/s, {machine.rate / 1e9:.0f} GFLOP/s"
+        f"{num} tokens; last round {machine.read / 1e9:.0f} GB/s, {machine.rate / 1e9:.0f} GFLOP/s,"
+        f" by oneDNN {machine.onednn_rate / 1e9:.0f}"
     )
     for name, found in times.items():
-        if found:
+        if found.seconds:
+            taken, *ratios = (statistics.median(values) for values in found)
             print(
-                f"  {name:20} {1e3 * statistics.median(found):8.2f} ms, "
-                f"{statistics.median(ratios[name]):5.1f} x the roofline"
+                f"  {name:20} {1e3 * taken:8.2f} ms, {ratios[0]:5.2f} x the roofline, "
+                f"{ratios[1]:5.2f} x with oneDNN's products, {ratios[2]:5.2f} x one reading"
             )
-    if times["layer, dense"]:
-        all_of_them = statistics.median(
-            a / b for a, b in zip(times["layer, dense"], times["layer, auto"], strict=True)
-        )
+    dense, chosen = times["layer, dense"].seconds, times["layer, auto"].seconds
+    if dense:
+        all_of_them = statistics.median(a / b for a, b in zip(dense, chosen, strict=True))
         print(f"  all 128 experts take {all_of_them:.0f} times as long as the chosen")
 
 

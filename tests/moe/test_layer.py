@@ -75,6 +75,29 @@ def test_forms_agree_in_values_and_gradients(shared_hidden: int) -> None:
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("num", [1, 20, 60, 400])  # streamed, streamed, grouped, by oneDNN
+@torch.inference_mode()
+def test_without_gradients_whatever_is_fastest_agrees(num: int) -> None:
+    wide = MoEConfig(width=128, hidden=128, num_experts=8)
+    tokens_BTD, mask_BT = batch(num, width=128)
+    truth_BTD = layer(replace(wide, form="dense"))(tokens_BTD, mask_BT).tokens_BTD
+    for form in FORMS:
+        found_BTD = layer(replace(wide, form=form))(tokens_BTD, mask_BT).tokens_BTD
+        torch.testing.assert_close(found_BTD, truth_BTD, atol=1e-5, rtol=1e-5)
+
+
+def test_losses_are_for_training_only() -> None:
+    moe = layer()
+    tokens_BTD, mask_BT = batch(20, 7)
+    trained = moe(tokens_BTD, mask_BT)
+    with torch.no_grad():
+        served = moe(tokens_BTD, mask_BT)
+    torch.testing.assert_close(served.tokens_BTD, trained.tokens_BTD)
+    assert torch.equal(served.load_E, trained.load_E)
+    for one, other in zip(statistics(served)[:3], statistics(trained)[:3], strict=True):
+        assert one == 0 < other
+
+
 @pytest.mark.parametrize("form", [form for form in FORMS if form != "streamed"])
 def test_autocast_computes_in_bfloat16_and_stays_near(form: Form) -> None:
     moe = layer(replace(CONFIG, form=form))

@@ -61,7 +61,8 @@ class MoEConfig:
 class MoEOutput(NamedTuple):
     """What the layer returns; the losses are plain, the caller weighs them.
 
-    Statistics are over real, finite tokens; all are zero where there is none.
+    Statistics are over real, finite tokens; all are zero where there is none. The losses are zero
+    where no gradient is wanted, too.
     """
 
     tokens_BTD: Tensor  # zero where there is padding; NaN for a token that is not finite
@@ -92,23 +93,21 @@ class MoE(nn.Module):
         A token that is not finite stays so, and changes no other.
         """
         self._check(tokens_BTD, mask_BT)
-        flat_MD = tokens_BTD.flatten(0, 1)
+        flat_MD, flat_M = tokens_BTD.flatten(0, 1), mask_BT.flatten()
         finite_M = flat_MD.detach().sum(dim=1).isfinite()
-        real_M = mask_BT.flatten() & finite_M
-        real_N = real_M.nonzero().squeeze(1)
-        tokens_ND = flat_MD[real_N]
+        real_M = flat_M & finite_M
+        every = bool(real_M.all())  # then there is nothing to pick out and to put back
+        tokens_ND = flat_MD if every else flat_MD[real_M]
         routing: Routing = self.router(tokens_ND)
         made_ND = self._made(tokens_ND, routing).to(tokens_BTD.dtype)
-        out_MD = torch.zeros_like(flat_MD).index_copy(0, real_N, made_ND)
-        count_M = routing.count_N.new_zeros(len(flat_MD)).index_copy(0, real_N, routing.count_N)
-        broken_M1 = (mask_BT.flatten() & ~finite_M).unsqueeze(1)
+        out_MD = made_ND if every else _put_back(made_ND, real_M, broken_M=flat_M & ~finite_M)
         return MoEOutput(
-            tokens_BTD=out_MD.masked_fill(broken_M1, torch.nan).view_as(tokens_BTD),
+            tokens_BTD=out_MD.view_as(tokens_BTD),
             balance_loss=routing.balance_loss,
             router_z_loss=routing.router_z_loss,
-            budget_loss=self._budget_loss(count_M.view_as(mask_BT), real_M.view_as(mask_BT)),
+            budget_loss=self._budget_loss(routing.count_N, real_M.view_as(mask_BT)),
             load_E=routing.load_E,
-            num_active=routing.load_E.sum() / max(len(real_N), 1),
+            num_active=routing.load_E.sum() / max(len(tokens_ND), 1),
         )
 
     def adapt(self, load_E: Tensor, num_active: float) -> None:
@@ -146,8 +145,11 @@ class MoE(nn.Module):
             made_ND = made_ND + self.shared(tokens_ND)
         return made_ND
 
-    def _budget_loss(self, count_BT: Tensor, real_BT: Tensor) -> Tensor:
+    def _budget_loss(self, count_N: Tensor, real_BT: Tensor) -> Tensor:
         """Per item, so that the budget holds on every kind of item and not only on average."""
+        if not torch.is_grad_enabled():
+            return count_N.new_zeros(())
+        count_BT = count_N.new_zeros(real_BT.shape).masked_scatter(real_BT, count_N)
         num_B = real_BT.sum(dim=1)
         off_B = count_BT.sum(dim=1) / num_B.clamp_min(1) / self.config.budget - 1
         some_B = num_B > 0
@@ -161,6 +163,13 @@ class MoE(nn.Module):
                 f"{tuple(mask_BT.shape)}, {mask_BT.dtype}.",
                 hint=f"Expected (B, T, {self.config.width}) and a boolean (B, T).",
             )
+
+
+def _put_back(made_ND: Tensor, real_M: Tensor, *, broken_M: Tensor) -> Tensor:
+    """Real tokens to where they were taken from, zeros to padding, NaN to what is not finite."""
+    out_MD = made_ND.new_zeros(len(real_M), made_ND.shape[1])
+    out_MD = out_MD.index_copy(0, real_M.nonzero().squeeze(1), made_ND)
+    return out_MD.masked_fill(broken_M.unsqueeze(1), torch.nan)
 
 
 def _numbers(tensor: Tensor) -> Floats:

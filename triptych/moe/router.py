@@ -62,7 +62,10 @@ class RouterConfig:
 
 
 class Routing(NamedTuple):
-    """Where the real tokens go, and what that says about the router."""
+    """Where the real tokens go, and what that says about the router.
+
+    The losses are for training: where no gradient is wanted they are not computed, and zero.
+    """
 
     ids_NK: Tensor  # int64, best first
     gates_NK: Tensor  # float32, rows sum to 1
@@ -77,10 +80,14 @@ class _Candidates(NamedTuple):
     """The K best of each token by biased score, best first."""
 
     biased_NK: Tensor
-    plain_NK: Tensor  # without the bias
+    ids_NK: Tensor
+    plain_NE: Tensor  # every expert's score without the bias
     all_NE: Tensor  # every expert's biased score
     threshold: Tensor
     top_k: int
+
+    def plain_NK(self) -> Tensor:
+        return self.plain_NE.gather(1, self.ids_NK)
 
 
 def _top_k(found: _Candidates) -> tuple[Tensor, Tensor]:
@@ -102,7 +109,7 @@ def _relu(found: _Candidates) -> tuple[Tensor, Tensor]:
 
 def _sigmoid(found: _Candidates) -> tuple[Tensor, Tensor]:
     margin_NK = found.biased_NK.sigmoid() - found.threshold
-    return margin_NK, found.plain_NK.sigmoid()
+    return margin_NK, found.plain_NK().sigmoid()
 
 
 def _sparsemax(found: _Candidates) -> tuple[Tensor, Tensor]:
@@ -117,7 +124,7 @@ def _sparsemax(found: _Candidates) -> tuple[Tensor, Tensor]:
 def _softmax_of_chosen(found: _Candidates, margin_NK: Tensor) -> Tensor:
     away_NK = margin_NK <= 0
     away_NK[:, 0] = False
-    return found.plain_NK.masked_fill(away_NK, -torch.inf).softmax(dim=1)
+    return found.plain_NK().masked_fill(away_NK, -torch.inf).softmax(dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +194,11 @@ class Router(nn.Module):
 
     def forward(self, tokens_ND: Tensor) -> Routing:
         """Route tokens that are real and finite, in float32 whatever the autocast."""
-        with torch.autocast(tokens_ND.device.type, enabled=False):
-            score_NE = functional.linear(tokens_ND.float(), self.weight_ED.float())
-            return self._route(score_NE / self.temperature)
+        if torch.is_autocast_enabled(tokens_ND.device.type):
+            with torch.autocast(tokens_ND.device.type, enabled=False):
+                return self.forward(tokens_ND)
+        score_NE = functional.linear(tokens_ND.float(), self.weight_ED.float())
+        return self._route(score_NE / self.temperature)
 
     def _route(self, score_NE: Tensor) -> Routing:
         biased_NE = score_NE + self.bias_E
@@ -197,7 +206,8 @@ class Router(nn.Module):
         margin_NK, gate_NK = self._rule.choose(
             _Candidates(
                 biased_NK=top_NK,
-                plain_NK=score_NE.gather(1, ids_NK),
+                ids_NK=ids_NK,
+                plain_NE=score_NE,
                 all_NE=biased_NE,
                 threshold=self.threshold,
                 top_k=round(self.config.budget),
@@ -261,11 +271,13 @@ def _advance(controller: Controller, state: Tensor, measured: float) -> float:
 def _normalised(gate_NK: Tensor, chosen_NK: Tensor) -> Tensor:
     """Gates that sum to 1; the best expert has all where every gate is zero."""
     kept_NK = gate_NK.masked_fill(~chosen_NK, 0.0)
-    kept_NK = torch.cat([kept_NK[:, :1].clamp_min(TINY), kept_NK[:, 1:]], dim=1)
+    kept_NK[:, :1].clamp_min_(TINY)
     return kept_NK / kept_NK.sum(dim=1, keepdim=True)
 
 
 def _losses(score_NE: Tensor, load_E: Tensor) -> tuple[Tensor, Tensor]:
+    if not torch.is_grad_enabled():
+        return score_NE.new_zeros(()), score_NE.new_zeros(())
     num = max(len(score_NE), 1)
     lse_N1 = score_NE.logsumexp(dim=1, keepdim=True)
     prob_E = (score_NE - lse_N1).exp().sum(dim=0) / num
