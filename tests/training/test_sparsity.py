@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import pytest
@@ -13,7 +14,13 @@ from torch.nn import functional
 
 from triptych.errors import InvalidInput
 from triptych.training.importance import importance
-from triptych.training.sparsity import SparsityConfig, SparsityScheduler, layer_densities, plan
+from triptych.training.sparsity import (
+    SparsityConfig,
+    SparsityScheduler,
+    layer_densities,
+    plan,
+    shape_densities,
+)
 
 CUTS = [0.8, 0.64, 0.512, 0.4096, 0.32768, 0.30]
 OPTIMIZERS = {
@@ -202,6 +209,33 @@ def test_a_pyramid_keeps_the_count_of_all_exactly_at_every_event() -> None:
     assert shares == sorted(shares) and shares[0] < 0.2 < 0.4 < shares[-1]
 
 
+@given(
+    shapes=st.lists(st.lists(st.integers(1, 12), min_size=2, max_size=3), min_size=1, max_size=6),
+    density=st.floats(0.05, 1.0),
+)
+def test_by_shape_the_whole_is_kept_and_nothing_exceeds_one(
+    shapes: list[list[int]], density: float
+) -> None:
+    found = shape_densities(shapes, density=density)
+    sizes = [math.prod(shape) for shape in shapes]
+    assert all(0 < one <= 1 + 1e-9 for one in found)
+    assert sum(d * size for d, size in zip(found, sizes, strict=True)) == pytest.approx(
+        density * sum(sizes)
+    )
+
+
+def test_by_shape_large_tensors_lose_more_and_small_ones_stay_whole() -> None:
+    small, square, stacked = shape_densities([(4, 8), (64, 64), (16, 64, 64)], density=0.1)
+    assert small == 1.0
+    assert square / stacked == pytest.approx((128 / 64**2) / (144 / (16 * 64**2)))
+    run = Run(config=SparsityConfig(by_shape=True))
+    for _ in range(40):
+        run.one()
+    masks = run.sparsity.masks.values()
+    assert sum(int(mask.sum()) for mask in masks) == round(0.3 * sum(m.numel() for m in masks))
+    assert run.sparsity.density() == pytest.approx(0.3, abs=1e-3)
+
+
 def test_taylor_scores_are_first_order_changes_of_the_loss() -> None:
     weight, gradient = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([4.0, 0.5, 0.0])
     assert importance(weight, gradient, score="taylor").tolist() == [4.0, 1.0, 0.0]
@@ -229,10 +263,11 @@ def test_cutting_by_taylor_keeps_what_the_loss_feels() -> None:
         {"dense_until": -0.1},
         {"move": 2.0},
         {"pyramid": (0.0, 0.5)},
+        {"pyramid": (0.1, 0.5), "by_shape": True},
     ],
     ids=str,
 )
-def test_a_configuration_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
+def test_a_configuration_that_cannot_be_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidInput):
         SparsityConfig(**wrong)  # type: ignore[arg-type]
 

@@ -31,6 +31,7 @@ class SparsityConfig:
     move: float = 0.30  # of the active weights, at the first event that moves; then a cosine to 0
     move_until: float = 0.75  # later the masks stay, so that what was grown last can learn
     pyramid: tuple[float, float] | None = None  # (0.1, 0.5): densities of the lowest, highest layer
+    by_shape: bool = False  # large tensors lose more: density in proportion to 1 / numbers per edge
     score: Score = "magnitude"
 
     def __post_init__(self) -> None:
@@ -44,6 +45,8 @@ class SparsityConfig:
             )
         if self.pyramid is not None and not all(0 < end <= 1 for end in self.pyramid):
             raise InvalidInput(f"Got the pyramid {self.pyramid}, expected densities in (0, 1].")
+        if self.pyramid is not None and self.by_shape:
+            raise InvalidInput("Got a pyramid and by_shape, expected one of them.")
 
 
 class Event(NamedTuple):
@@ -84,15 +87,43 @@ def layer_densities(config: SparsityConfig, *, sizes: Sequence[int]) -> list[flo
         return [config.density] * len(sizes)
     low, high = config.pyramid
     steep = [low + (high - low) * at / max(len(sizes) - 1, 1) for at in range(len(sizes))]
+    return _scaled(steep, sizes=sizes, density=config.density)
+
+
+def shape_densities(shapes: Sequence[Sequence[int]], *, density: float) -> list[float]:
+    """Return the density of each tensor: (the sum of its sides) / (their product), scaled.
+
+    The Erdos-Renyi kernel (1911.11134). What is small and what all tokens pass through stays whole;
+    stacked experts, of which a token meets a few, lose most. The whole keeps `density`.
+    """
+    ratios = [sum(shape) / math.prod(shape) for shape in shapes]
+    return _scaled(ratios, sizes=[math.prod(shape) for shape in shapes], density=density)
+
+
+def _scaled(ratios: Sequence[float], *, sizes: Sequence[int], density: float) -> list[float]:
+    """Return densities in these ratios of which none exceeds 1, `density` over all."""
     full: set[int] = set()
     while True:
-        budget = config.density * sum(sizes) - sum(sizes[at] for at in full)
+        budget = density * sum(sizes) - sum(sizes[at] for at in full)
         free = [at for at in range(len(sizes)) if at not in full]
-        scale = budget / sum(steep[at] * sizes[at] for at in free) if free else 0.0
-        over = {at for at in free if steep[at] * scale > 1}
+        scale = budget / sum(ratios[at] * sizes[at] for at in free) if free else 0.0
+        over = {at for at in free if ratios[at] * scale > 1}
         if not over:
-            return [1.0 if at in full else steep[at] * scale for at in range(len(sizes))]
+            return [1.0 if at in full else ratios[at] * scale for at in range(len(sizes))]
         full |= over
+
+
+def _final_densities(
+    config: SparsityConfig, layers: Sequence[Mapping[str, nn.Parameter]]
+) -> dict[str, float]:
+    """Return the density of each tensor by name, when cutting is over."""
+    if config.by_shape:
+        shapes = {name: p.shape for layer in layers for name, p in layer.items()}
+        found = shape_densities(list(shapes.values()), density=config.density)
+        return dict(zip(shapes, found, strict=True))
+    sizes = [sum(p.numel() for p in layer.values()) for layer in layers]
+    final = layer_densities(config, sizes=sizes)
+    return {name: density for layer, density in zip(layers, final, strict=True) for name in layer}
 
 
 class SparsityScheduler:
@@ -115,9 +146,7 @@ class SparsityScheduler:
         if not self.parameters or len(self.parameters) < sum(map(len, layers)):
             raise InvalidInput("Got no weights, or one name twice, expected some, each once.")
         self.events = plan(config, steps=steps)
-        sizes = [sum(p.numel() for p in layer.values()) for layer in layers]
-        final = layer_densities(config, sizes=sizes)
-        self._final = {name: d for layer, d in zip(layers, final, strict=True) for name in layer}
+        self._final = _final_densities(config, layers)
         self.masks = {
             name: torch.ones_like(p, dtype=torch.bool) for name, p in self.parameters.items()
         }
@@ -131,10 +160,10 @@ class SparsityScheduler:
     def counts(self, density: float) -> dict[str, int]:
         """Return how many weights of each tensor are active at an overall density.
 
-        round(density x size) where all layers are alike; in a pyramid the sum over all is exact.
+        round(density x size) where all are alike; elsewhere the sum over all is exact.
         """
         sizes = {name: p.numel() for name, p in self.parameters.items()}
-        if self.config.pyramid is None:
+        if self.config.pyramid is None and not self.config.by_shape:
             return {name: max(round(density * size), 1) for name, size in sizes.items()}
         way = (1 - density) / (1 - self.config.density) if self.config.density < 1 else 0.0
         exact = {name: size * (1 - way * (1 - self._final[name])) for name, size in sizes.items()}
