@@ -38,11 +38,17 @@ def fit(
         some = Random(seed).sample(said, min(MOST, len(said)))  # noqa: S311
         texts.append(embed_texts(model, ground.tokenizer, some))
         pictures.append(embed_maps(model, source.cache.maps(0)))
-    texts_NM, pictures_NM = torch.cat(texts), torch.cat(pictures)
-    hubness = Hubness(config, dim=model.config.dim)
+    model.hubness = settled(config, torch.cat(texts), torch.cat(pictures), seed=seed)
+
+
+def settled(
+    config: HubnessConfig, texts_NM: Tensor, pictures_NM: Tensor, *, seed: int = 0
+) -> Hubness:
+    """Return what measures hubs by these texts and pictures, all of them of training."""
+    hubness = Hubness(config, dim=texts_NM.shape[1])
     _settle(hubness.texts, questions_NM=texts_NM, items_NM=pictures_NM, seed=seed)
     _settle(hubness.pictures, questions_NM=pictures_NM, items_NM=texts_NM, seed=seed)
-    model.hubness = hubness.eval()
+    return hubness.eval()
 
 
 def _settle(bank: QueryBank, *, questions_NM: Tensor, items_NM: Tensor, seed: int) -> None:
