@@ -121,3 +121,14 @@ def test_nothing_unpickles() -> None:
     for module in modules():
         roots = {name.split(".")[0] for name in imports(module)}
         assert not roots & {"pickle", "shelve", "dill", "joblib", "marshal"}, module
+
+
+def test_torch_reads_nothing_but_weights() -> None:
+    for module in modules():
+        text = PACKAGE.joinpath(*module).with_suffix(".py").read_text("utf-8")
+        for call in (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)):
+            if ast.unparse(call.func) in ("torch.load", "torch.jit.load") or (
+                ast.unparse(call.func).endswith(".load_checkpoint")
+            ):
+                said = {word.arg: ast.unparse(word.value) for word in call.keywords}
+                assert said.get("weights_only") == "True", f"{module}: {ast.unparse(call)}"
