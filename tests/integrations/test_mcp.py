@@ -35,6 +35,9 @@ HELLO = {
 }
 
 
+NO_IDS = (b'"id": {}, ', b'"id": [1], ', b'"id": null, ', b'"id": true, ', b'"id": 1.5, ', b"")
+
+
 def asked(method: str, params: Any = None, *, id: int = 1) -> dict[str, Any]:
     return {
         "jsonrpc": "2.0",
@@ -126,8 +129,10 @@ def test_a_client_over_a_pipe_finds_pictures_and_sends_garbage(data: Path, tmp_p
             assert (
                 refused["id"] is None and "expected one JSON object" in refused["error"]["message"]
             )
-        # an id that is none: a notification, which is never answered
-        server.say(b'{"jsonrpc": "2.0", "id": {}, "method": "tools/list"}')
+        for id in NO_IDS:
+            server.say(b'{"jsonrpc": "2.0", %s"method": "tools/list"}' % id)
+            refused = server.reply()
+            assert refused["id"] is None and "needs an id" in refused["error"]["message"], id
         for number, message in enumerate(
             [
                 called("drop", {}),
@@ -235,9 +240,23 @@ def test_http_finds_and_refuses(data: Path) -> None:
         ):
             reply = ask(called("count", {}), **headers)
             assert reply.status_code == 403 and reply.json()["error"]["code"].startswith("wrong_")
-        for body in (b"{", b"\xff", b"[]", b"null", b"[" * 100_000, b""):
-            reply = client.post("/mcp", content=body, headers={"Content-Type": "application/json"})
-            assert 400 <= reply.status_code < 500, (body[:9], reply.text)
+        as_json = {"Content-Type": "application/json"}
+        no_version = json.dumps({"id": 1, "method": "tools/list"}).encode()
+        for body in (b"{", b"\xff", b"[]", b"null", b"[" * 100_000, b"", no_version):
+            reply = client.post("/mcp", content=body, headers=as_json)
+            assert reply.status_code == 400, (body[:9], reply.text)
+            assert "expected one JSON object" in reply.json()["error"]["message"]
+        for id in NO_IDS:
+            body = b'{"jsonrpc": "2.0", %s"method": "tools/list"}' % id
+            reply = client.post("/mcp", content=body, headers=as_json)
+            assert reply.status_code == 400, id
+            assert "needs an id" in reply.json()["error"]["message"]
+        told = client.post("/mcp", json={"jsonrpc": "2.0", "method": "notifications/initialized"})
+        assert (told.status_code, told.content) == (202, b"")
+        for method in ("GET", "DELETE"):
+            reply = client.request(method, "/mcp")
+            assert (reply.status_code, reply.headers["allow"]) == (405, "POST"), method
+            assert "Send a message with POST" in reply.json()["error"]["message"]
         assert client.post("/mcp", content=b"x" * (33 * 2**20)).status_code == 413
         assert client.get("/v1/collections").status_code == 404
         assert ask(called("count", {})).json()["result"]["structuredContent"] == {"count": 2}

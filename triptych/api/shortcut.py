@@ -60,11 +60,11 @@ class Shortcut:
         """Return the answer where it is known, and what the route is to receive where it is not."""
         message = await receive()
         if message["type"] != "http.request" or message.get("more_body"):
-            return None, _again(message, receive)
+            return None, replayed(message, receive)
         name = path[len(_BEFORE) : -len(_AFTER)]
         tenant = call.caller.tenant if call.caller is not None else ""
         call.alias = tenant, name, blake2b(message["body"], digest_size=20).digest()
-        return await self._found(call.alias, message["body"]), _again(message, receive)
+        return await self._found(call.alias, message["body"]), replayed(message, receive)
 
     def learn(self, alias: Alias, known: Known) -> None:
         """Remember that these bytes led to this answer."""
@@ -102,7 +102,7 @@ async def _remembered(answers: Answers, known: Known) -> Answer | None:
     return found
 
 
-def _again(message: Message, receive: Receive) -> Receive:
+def replayed(message: Message, receive: Receive) -> Receive:
     """Return a `receive` that begins with `message`."""
     waiting: list[Message] = [message]
 

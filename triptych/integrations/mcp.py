@@ -29,6 +29,7 @@ from mcp_types import (
     ToolAnnotations,
 )
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
 from triptych.api.access import Access
 from triptych.api.app import Application, behind_edge, build_rooms
@@ -38,7 +39,7 @@ from triptych.api.config import ServerConfig
 from triptych.api.pool import Pool
 from triptych.api.server import HttpServer, configured, serve
 from triptych.errors import NotFound, TimedOut, TriptychError
-from triptych.integrations.mcp_refusals import relay, say_what_is_wrong
+from triptych.integrations.mcp_refusals import Gate, relay, say_what_is_wrong
 from triptych.integrations.mcp_tools import McpConfig, Shelf, Shown, Tools, picture_block
 from triptych.integrations.sources import Source
 from triptych.keys import Key
@@ -46,6 +47,7 @@ from triptych.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+_PATH = "/mcp"
 _AT_ONCE = 8  # calls worked on, of one client
 _WAITING = 256
 
@@ -193,6 +195,7 @@ class McpHttpServer(HttpServer):
         read_only = self._tools.read_only or config.read_only
         server = build(Tools(shelf, replace(self._tools, read_only=read_only)), rooms.pool)
         inner = server.streamable_http_app(
+            streamable_http_path=_PATH,
             json_response=True,
             stateless_http=True,
             max_request_body_size=config.limits.body_bytes,
@@ -208,7 +211,9 @@ class McpHttpServer(HttpServer):
             await asyncio.to_thread(rooms.pool.close)
             await asyncio.to_thread(rooms.catalog.close)
 
-        return behind_edge(Starlette(routes=inner.routes, lifespan=lifespan), rooms, access)
+        gate = Middleware(Gate, path=_PATH, most_bytes=config.limits.body_bytes)
+        app = Starlette(routes=inner.routes, middleware=[gate], lifespan=lifespan)
+        return behind_edge(app, rooms, access)
 
 
 def _shelf(settings: Settings, config: McpConfig, source: Source | None) -> Shelf:
