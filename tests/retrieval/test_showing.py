@@ -61,6 +61,32 @@ def test_what_was_sent_is_shown_large_and_without_its_notes(
     assert enlarged(collection, "none", side=640) is None
 
 
+def test_a_file_that_was_added_by_its_path_is_shown_large_from_anywhere(
+    collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = large(tmp_path / "a.jpg")
+    monkeypatch.chdir(tmp_path)
+    collection.add([{"id": "bare", "image": "a.jpg"}, {"id": "said", "image": path, "text": "x"}])
+    monkeypatch.chdir("/")
+    for id in ("bare", "said"):
+        assert size(enlarged(collection, id, side=800)) == (800, 400)
+    large(path, "blue")
+    assert enlarged(collection, "bare", side=800) == collection.thumbnail("bare")
+
+
+def test_a_file_that_was_added_by_hand_belongs_to_its_folder_once_that_is_indexed(
+    collection: Collection, tmp_path: Path
+) -> None:
+    path = large(tmp_path / "a.jpg")
+    large(tmp_path / "b.jpg", "blue")
+    collection.add([{"id": str(path), "image": path}])
+    report = index_folder(collection, tmp_path)
+    assert (report.added, report.updated) == (1, 1)
+    assert index_folder(collection, tmp_path).unchanged == 2
+    path.unlink()
+    assert index_folder(collection, tmp_path).removed == 1
+
+
 def test_an_address_that_a_caller_made_up_opens_nothing(
     collection: Collection, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import islice
@@ -75,10 +76,9 @@ def content_of(item: Item, picture: bytes | None) -> str:
 
     With words, metadata or an address of its own it is `<hash of the picture>-<hash of those>`.
     """
-    parts = [] if picture is None else [hashlib.sha256(picture).hexdigest()]
+    parts = [] if picture is None else [_hash(picture)]
     if item.text is not None or item.metadata or item.uri not in (None, item.image):
-        said = json.dumps([item.text, dict(item.metadata), item.uri], sort_keys=True)
-        parts.append(hashlib.sha256(said.encode()).hexdigest())
+        parts.append(_words_hash(item))
     return "-".join(parts)
 
 
@@ -86,7 +86,10 @@ def prepare(given: AnyItem, *, size_hint: int | None = None, keep: bool = True) 
     """Return the item with its picture decoded, near the size that the model wants.
 
     With `keep` a picture that came as bytes or a data URI is kept as it is: there is no file that
-    it could be read from again. Raises InvalidInput or PictureError, naming the item.
+    it could be read from again. Of a file the hash is kept, so that it is known again, and the
+    hash of the words even where there are none: a folder that is indexed later finds its own
+    picture different, and takes it in with its file. Raises InvalidInput or PictureError, naming
+    the item.
     """
     item = as_item(given)
     if item.vector is not None and item.image is None:
@@ -96,15 +99,18 @@ def prepare(given: AnyItem, *, size_hint: int | None = None, keep: bool = True) 
     if item.image is None:
         return Prepared(item=item)
     try:
-        sent = picture_bytes(item.image) if _is_sent(item.image) else None
-        picture = load_picture(item.image if sent is None else sent, size_hint=size_hint)
+        data = picture_bytes(item.image)
+        picture = load_picture(item.image if data is None else data, size_hint=size_hint)
     except PictureError as error:
         raise PictureError(error.code, f"{item.id!r}: {error.message}", hint=error.hint) from None
-    uri = item.uri if item.uri is not None else _address(item.image)
+    file = _file(item.image)
+    item = replace(item, image=picture, uri=file if item.uri is None else item.uri)
+    is_sent = data is not None and file is None
     return Prepared(
-        item=replace(item, image=picture, uri=uri),
+        item=item,
         thumbnail=thumbnail(picture),
-        picture=Picture.of(sent) if keep and sent is not None else None,
+        content=None if data is None or is_sent else f"{_hash(data)}-{_words_hash(item)}",
+        picture=Picture.of(data) if keep and data is not None and is_sent else None,
     )
 
 
@@ -147,12 +153,6 @@ def sent_bytes(one: Prepared | Entry) -> int:
     return 0 if one.picture is None else len(one.picture.data or b"")
 
 
-def _is_sent(image: ImageSource) -> bool:
-    if isinstance(image, str):
-        return image[:5].lower() == "data:"
-    return isinstance(image, bytes | bytearray | memoryview)
-
-
 def _check_words(item: Item) -> None:
     for name, value in (("text", item.text), ("uri", item.uri)):
         if value is not None and not isinstance(value, str):
@@ -161,7 +161,16 @@ def _check_words(item: Item) -> None:
         raise InvalidInput(f"The text of {item.id!r} is empty.", hint="Leave it out.")
 
 
-def _address(image: ImageSource) -> str | None:
-    if isinstance(image, str) and image.startswith("data:"):
+def _file(image: ImageSource) -> str | None:
+    """Return the absolute path of a picture that is a file: whoever asks later stands elsewhere."""
+    if isinstance(image, str) and image[:5].lower() == "data:":
         return None
-    return str(image) if isinstance(image, str | Path) else None
+    return os.path.abspath(image) if isinstance(image, str | Path) else None
+
+
+def _words_hash(item: Item) -> str:
+    return _hash(json.dumps([item.text, dict(item.metadata), item.uri], sort_keys=True).encode())
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
