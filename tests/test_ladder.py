@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("torch_geometric")
 
-from benchmarks.ladder.model import RUNGS, Ladder
+from benchmarks.ladder.features import CHANNELS, PLACES, WIDTH
+from benchmarks.ladder.model import ASIDE, RUNGS, Ladder
 from benchmarks.ladder.report import reached, report, weigh
+from benchmarks.ladder.terms import matching
+from triptych.encoders.base import TokenStates
 
 
 def record(name: str, seed: int, **changed: Any) -> dict[str, Any]:
@@ -48,6 +52,20 @@ def test_what_a_rung_weighs() -> None:
     assert experts[0] - experts[1] == pytest.approx(routed * (1 - 3.2 / 128))
     assert sparse[0] == experts[0]
     assert 0.3 < sparse[1] / experts[1] < 0.32 and 0.3 < sparse[2] / experts[2] < 0.35
+    whole = dict.fromkeys(Ladder(RUNGS[4]).embedding_parameters(), 1.0)
+    uneven = {**whole, "moe.experts.widen_EDH": 0.5}
+    some = weigh(RUNGS[4], [record("", 0, density=0.3, densities=uneven)])
+    assert some[1] == pytest.approx(experts[1] - 128 * 256 * 64 * 0.5 * 3.2 / 128, abs=1)
+
+
+def test_matched_words_teach_the_matcher_alone() -> None:
+    model = Ladder(ASIDE[-1])
+    text = TokenStates(torch.randn(3, 5, WIDTH), torch.ones(3, 5, dtype=torch.bool))
+    picture = TokenStates(torch.randn(3, PLACES, CHANNELS), torch.ones(3, PLACES, dtype=torch.bool))
+    matching(model, text, picture, owner_T=torch.arange(3)).backward()
+    learnt = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert learnt and all(name.startswith("matcher.") for name in learnt)
+    assert not learnt & model.embedding_parameters().keys()
 
 
 def test_gains_are_of_the_same_seed_and_misses_are_printed() -> None:
@@ -61,4 +79,7 @@ def test_gains_are_of_the_same_seed_and_misses_are_printed() -> None:
     text = report(runs)
     assert "over the dual tower: + 128 experts" in text
     assert "+5.0 %" in text and "+23.0 %" in text and "80.0 %" in text
+    assert "+30.0 %" not in text
+    runs.append(record(ASIDE[1].name, 0, **{"t2i@1": 13.0}))
+    assert "+30.0 %" in report(runs)
     assert report([]) == "No run yet."

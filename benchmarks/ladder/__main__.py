@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.ladder.features import Features, load
-from benchmarks.ladder.model import RUNGS, Rung
+from benchmarks.ladder.model import ASIDE, RUNGS, Rung
 from benchmarks.ladder.report import report
 from benchmarks.ladder.train import Run
 
@@ -36,7 +36,7 @@ def _train(seeds: Sequence[int]) -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     features: dict[str, Features] = {}
     for seed in seeds:
-        for at, rung in enumerate(RUNGS):
+        for at, rung in enumerate((*RUNGS, *ASIDE)):
             path = RESULTS / f"{at}-{_slug(rung)}-{seed}.json"
             if path.exists():
                 continue
@@ -48,7 +48,7 @@ def _train(seeds: Sequence[int]) -> None:
 
 
 def _slug(rung: Rung) -> str:
-    return rung.name.removeprefix("+ ").replace(" ", "-")
+    return rung.name.removeprefix("+ ").replace(",", "").replace(" ", "-")
 
 
 if __name__ == "__main__":

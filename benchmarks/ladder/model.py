@@ -18,6 +18,7 @@ from benchmarks.ladder.features import CHANNELS, GRID, PLACES, WIDTH
 from triptych.encoders.base import TokenStates
 from triptych.encoders.cross_modal.entrance import Entrance, States
 from triptych.encoders.scorers.pair_scorer import PairScorer, PairScorerConfig
+from triptych.encoders.scorers.token_matcher import TokenMatcher, TokenMatcherConfig
 from triptych.encoders.structure.alignment import Structure, StructureConfig
 from triptych.moe.layer import MoE, MoEConfig, MoEOutput
 
@@ -33,7 +34,10 @@ class Rung:
     cross: bool = False  # a pair scorer beside, distilled into the embeddings
     aligned: bool = False  # words to places, and their graphs
     experts: bool = False  # 128 of them, 3.2 active, in place of the two dense layers
-    sparse: bool = False  # 30 % of the weights
+    sparse: bool = False  # 30 % of the weights: what is small stays whole
+    alike: bool = False  # 30 % of every matrix
+    hubs: bool = False  # vectors tell how much of a hub they are
+    matched: bool = False  # the reranker that ships: late interaction on what the towers read
 
 
 RUNGS = (
@@ -42,6 +46,12 @@ RUNGS = (
     Rung(name="+ alignments", cross=True, aligned=True),
     Rung(name="+ 128 experts", cross=True, aligned=True, experts=True),
     Rung(name="+ dynamic sparsity", cross=True, aligned=True, experts=True, sparse=True),
+)
+ASIDE = (  # not of the story
+    Rung(name="sparse, all alike", cross=True, aligned=True, experts=True, sparse=True, alike=True),
+    Rung(name="dual tower, hubs told", hubs=True),
+    Rung(name="128 experts, hubs told", cross=True, aligned=True, experts=True, hubs=True),
+    Rung(name="experts, hubs, word match", experts=True, hubs=True, matched=True),
 )
 
 
@@ -115,6 +125,10 @@ class Ladder(nn.Module):
         if rung.cross:
             self.scorer = PairScorer(
                 PairScorerConfig(text_width=INNER, picture_width=INNER, width=128, hidden=256)
+            )
+        if rung.matched:
+            self.matcher = TokenMatcher(
+                TokenMatcherConfig(text_width=WIDTH, picture_width=CHANNELS)
             )
         if rung.aligned:
             self.word, self.place = nn.Linear(INNER, 128), nn.Linear(INNER, 128)
@@ -193,5 +207,5 @@ class Ladder(nn.Module):
 
     def embedding_parameters(self) -> dict[str, nn.Parameter]:
         """Return everything that an embedding needs: the rest is training's and the reranker's."""
-        apart = ("scorer", "word.", "place.", "structure", "log_scale")
+        apart = ("scorer", "matcher", "word.", "place.", "structure", "log_scale")
         return {name: p for name, p in self.named_parameters() if not name.startswith(apart)}

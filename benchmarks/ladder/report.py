@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.common import alternate
 from benchmarks.ladder.features import CHANNELS, PLACES, WIDTH
-from benchmarks.ladder.model import EXPERTS, RUNGS, Ladder, Rung
+from benchmarks.ladder.model import ASIDE, EXPERTS, RUNGS, Ladder, Rung
 from triptych.encoders.base import TokenStates
 
 Record = Mapping[str, Any]
@@ -21,8 +21,9 @@ REACHED = 0.9  # of the dual tower's last recall@10: the fixed recall whose step
 
 def report(records: Sequence[Record]) -> str:
     """Return everything as text; rungs without a run are left out."""
-    runs = {rung.name: [r for r in records if r["rung"] == rung.name] for rung in RUNGS}
-    there = [rung for rung in RUNGS if runs[rung.name]]
+    rungs = (*RUNGS, *ASIDE)
+    runs = {rung.name: [r for r in records if r["rung"] == rung.name] for rung in rungs}
+    there = [rung for rung in rungs if runs[rung.name]]
     if not there:
         return "No run yet."
     parts = [_recalls(there, runs), _costs(there, runs), _convergence(there, runs)]
@@ -82,15 +83,20 @@ def weigh(rung: Rung, records: Sequence[Record]) -> tuple[int, int, int]:
     model = Ladder(rung)
     own = model.embedding_parameters()
     masked = {name for layer in model.layers().values() for name in layer} if rung.sparse else set()
-    density = statistics.mean(r["density"] for r in records)
     used = statistics.mean(r["num_active"] for r in records) / EXPERTS if rung.experts else 1.0
     total = active = size = 0.0
     for name, parameter in own.items():
-        kept = parameter.numel() * (density if name in masked else 1.0)
+        density = _density(name, records) if name in masked else 1.0
+        kept = parameter.numel() * density
         total += parameter.numel()
         active += kept * (used if "experts" in name else 1.0)
         size += 4 * kept + (parameter.numel() / 8 if name in masked else 0.0)
     return round(total), round(active), round(size)
+
+
+def _density(name: str, records: Sequence[Record]) -> float:
+    """Of one tensor; runs in which all are alike say that of the whole."""
+    return statistics.mean(r.get("densities", {}).get(name, r["density"]) for r in records)
 
 
 def _times(rungs: Sequence[Rung]) -> dict[tuple[str, str], float]:
@@ -148,6 +154,7 @@ def reached(curve: Sequence[Sequence[float]], target: float) -> float | None:
 
 def _claims(runs: Mapping[str, Sequence[Record]]) -> str:
     dual, *_, moe, sparse = (runs[rung.name] for rung in RUNGS)
+    alike, *hubs = (runs[rung.name] for rung in ASIDE)
     lines = ["Claimed or asked for, and found (same seed against same seed, mean and spread)"]
 
     def line(what: str, asked: str, found: str) -> None:
@@ -159,12 +166,15 @@ def _claims(runs: Mapping[str, Sequence[Record]]) -> str:
     for rung in RUNGS[1:]:
         what = f"cross-modal accuracy, reranked, over the dual tower: {rung.name}"
         line(what, "+23 %", _gain(runs[rung.name], dual, "rerank@1", "first_caption@1"))
-    if moe and sparse:
-        kept = _ratios(sparse, moe, "t2i@10", "t2i@10")
-        line("recall@10 kept at 30 % of the weights", "98 %", _percent(kept, signed=False))
-        before, after = weigh(RUNGS[-2], moe), weigh(RUNGS[-1], sparse)
-        line("bytes, sparse over dense", "-45 %", f"{100 * (after[2] / before[2] - 1):+.0f} %")
-        line("active weights, sparse over dense", "", f"{100 * (after[1] / before[1] - 1):+.0f} %")
+    for rung, found in zip(ASIDE[1:], hubs, strict=True):
+        what = f"recall@1 by embedding over the dual tower: {rung.name}"
+        line(what, "+10 %", _gain(found, dual, "t2i@1", "t2i@1"))
+        if rung.matched:
+            what = f"cross-modal accuracy, reranked, over the dual tower: {rung.name}"
+            line(what, "+23 %", _gain(found, dual, "rerank@1", "first_caption@1"))
+    for rung, found in ((RUNGS[-1], sparse), (ASIDE[0], alike)):
+        if moe and found:
+            _sparse_lines(line, rung, found, moe)
     target = _target(runs) if dual else 0.0
     for rung in RUNGS[1:]:
         steps = [reached(r["curve"], target) for r in runs[rung.name]]
@@ -175,6 +185,23 @@ def _claims(runs: Mapping[str, Sequence[Record]]) -> str:
     return "\n".join(lines)
 
 
+def _sparse_lines(
+    line: Callable[[str, str, str], None],
+    rung: Rung,
+    sparse: Sequence[Record],
+    dense: Sequence[Record],
+) -> None:
+    kept = _ratios(sparse, dense, "t2i@10", "t2i@10")
+    line(
+        f"recall@10 kept at 30 % of the weights: {rung.name}", "98 %", _percent(kept, signed=False)
+    )
+    before, after = weigh(RUNGS[-2], dense), weigh(rung, sparse)
+    line("  bytes, over dense", "-45 %", f"{100 * (after[2] / before[2] - 1):+.0f} %")
+    line(
+        "  weights that a token meets, over dense", "", f"{100 * (after[1] / before[1] - 1):+.0f} %"
+    )
+
+
 def _gain(records: Sequence[Record], base: Sequence[Record], key: str, base_key: str) -> str:
     return _percent([ratio - 1 for ratio in _ratios(records, base, key, base_key)], signed=True)
 
@@ -183,7 +210,7 @@ def _ratios(
     records: Sequence[Record], base: Sequence[Record], key: str, base_key: str
 ) -> list[float]:
     by_seed = {r["seed"]: r[base_key] for r in base}
-    return [r[key] / by_seed[r["seed"]] for r in records if r["seed"] in by_seed]
+    return [r[key] / by_seed[r["seed"]] for r in records if r["seed"] in by_seed and key in r]
 
 
 def _percent(values: Sequence[float], *, signed: bool) -> str:

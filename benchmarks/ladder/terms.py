@@ -18,7 +18,7 @@ from triptych.encoders.cross_modal.entrance import States
 from triptych.encoders.scorers.maxsim import maxsim
 from triptych.encoders.structure.word_graph import Link
 from triptych.training.alignment import contrast, token_loss
-from triptych.training.losses import cross_modal, joint
+from triptych.training.losses import attract, cross_modal, joint
 from triptych.training.objective import Terms, regularisation, sparsity
 
 JOINT = 0.3
@@ -58,6 +58,17 @@ def terms_of(
             emb_NM=all_NM,
         ),
     )
+
+
+def matching(model: Ladder, text: States, picture: States, *, owner_T: Tensor) -> Tensor:
+    """Among the batch a text finds its picture by its words, and back; learns nothing else.
+
+    `text` and `picture` are the towers' own states.
+    """
+    logits_TB = model.matcher(model.matcher.text(text), model.matcher.picture(picture)).float()
+    own_TB = owner_T[:, None] == torch.arange(logits_TB.shape[1])[None, :]
+    there = attract(logits_TB, positive_QN=own_TB)
+    return (there + attract(logits_TB.T, positive_QN=own_TB.T)) / 2
 
 
 def _interaction(

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from benchmarks.ladder.features import PLACES, Features
 from benchmarks.ladder.model import Both, Ladder, Rung, Side
-from benchmarks.ladder.terms import GRAPHS, terms_of
+from benchmarks.ladder.terms import GRAPHS, matching, terms_of
 from triptych.encoders.base import TokenStates
+from triptych.encoders.hubness import Hubness, HubnessConfig
 from triptych.encoders.structure.word_graph import Link, word_links
 from triptych.training.evaluate import ranks, recall
+from triptych.training.hubness import settled
 from triptych.training.objective import Objective, combine
 from triptych.training.schedule import make
 from triptych.training.sparsity import SparsityConfig, SparsityScheduler
@@ -41,9 +43,11 @@ class Run:
         self.optimizer = _optimizer(self.model)
         self.schedule = make("fixed")
         layers = list(self.model.layers().values())
+        spread = SparsityConfig(by_shape=not rung.alike)
         self.sparsity = (
-            SparsityScheduler(SparsityConfig(), layers=layers, steps=STEPS) if rung.sparse else None
+            SparsityScheduler(spread, layers=layers, steps=STEPS) if rung.sparse else None
         )
+        self.hubness: Hubness | None = None
         self.curve: list[tuple[int, float]] = []
         self.gradients: list[dict[str, float]] = []
 
@@ -55,6 +59,8 @@ class Run:
             if step % LOOK_EVERY == 0:
                 self._look(step)
         seconds = time.process_time() - started
+        if self.rung.hubs:
+            self.hubness = self._hubs()
         return {
             "rung": self.rung.name,
             "seed": self.seed,
@@ -91,17 +97,16 @@ class Run:
     ) -> tuple[Objective, Both]:
         drawn = [random.sample(self.train.captions(i), CAPTIONS) for i in pictures]
         views = [random.randrange(2) for _ in pictures]
+        owner_T = torch.arange(len(pictures)).repeat_interleave(CAPTIONS)
+        text = TokenStates(*self.train.texts([i for some in drawn for i in some]))
+        places_BPC = self.train.pictures(pictures, views=views)
         with torch.autocast("cpu", torch.bfloat16):
-            both = self.model.both(
-                *self.train.texts([i for some in drawn for i in some]),
-                self.train.pictures(pictures, views=views),
-            )
-            terms = terms_of(
-                self.model,
-                both,
-                owner_T=torch.arange(len(pictures)).repeat_interleave(CAPTIONS),
-                links=self._links([some[0] for some in drawn[:GRAPHS]]),
-            )
+            both = self.model.both(*text, places_BPC)
+            links = self._links([some[0] for some in drawn[:GRAPHS]])
+            terms = terms_of(self.model, both, owner_T=owner_T, links=links)
+            if self.rung.matched:
+                found = matching(self.model, text, _places(places_BPC), owner_T=owner_T)
+                terms = terms._replace(contrastive=terms.contrastive + found)
         return combine(terms, self.schedule.weights(step / STEPS)), both
 
     def _links(self, captions: Sequence[int]) -> list[list[Link]]:
@@ -134,6 +139,9 @@ class Run:
         figures |= {f"i2t@{k}": recall(back, at=k) for k in (1, 5, 10)}
         figures |= self._on_first_captions(scores_TN)
         figures["density"] = 1.0 if self.sparsity is None else self.sparsity.density()
+        if self.sparsity is not None:
+            masks = self.sparsity.masks.items()
+            figures["densities"] = {name: float(mask.float().mean()) for name, mask in masks}
         if self.rung.experts:
             figures["num_active"] = self._experts_in_use()
         return figures
@@ -144,12 +152,23 @@ class Run:
         own_N1 = torch.arange(len(first))[:, None]
         cosine_NK, top_NK = torch.from_numpy(scores_TN[first]).topk(FIRST, dim=1)
         hits = {"first_caption@1": top_NK[:, :1] == own_N1}
-        if self.rung.cross:
-            logits_NK = self._logits(first, top_NK)
+        if self.rung.cross or self.rung.matched:
+            logits = self._matched if self.rung.matched else self._logits
+            logits_NK = logits(first, top_NK)
             both_NK = logits_NK + float(self.model.scale()) * cosine_NK
             hits["scorer@1"] = top_NK.gather(1, logits_NK.argmax(dim=1, keepdim=True)) == own_N1
             hits["rerank@1"] = top_NK.gather(1, both_NK.argmax(dim=1, keepdim=True)) == own_N1
         return {name: round(100 * float(hit.float().mean()), 2) for name, hit in hits.items()}
+
+    def _matched(self, texts: Sequence[int], top_NK: Tensor) -> Tensor:
+        """logits_NK of the matcher for each text and its candidates."""
+        matcher, count = self.model.matcher.eval(), self.dev.places_VNPC.shape[1]
+        picture = matcher.picture(_places(self.dev.pictures(range(count)).float()))
+        scores = []
+        for start in range(0, len(texts), CHUNK):
+            text = matcher.text(TokenStates(*self.dev.texts(texts[start : start + CHUNK])))
+            scores.append(matcher(text, picture))
+        return torch.cat(scores).gather(1, top_NK)
 
     def _logits(self, texts: Sequence[int], top_NK: Tensor) -> Tensor:
         """logits_NK of the scorer for each text and its candidates."""
@@ -182,25 +201,41 @@ class Run:
             tokens += float(texts[1].sum()) + len(some) * PLACES
         return round(used / tokens, 3)
 
+    @torch.inference_mode()
+    def _hubs(self) -> Hubness:
+        """What measures hubs by a caption of each picture of training, and by the pictures."""
+        first = [self.train.captions(i)[0] for i in range(self.train.places_VNPC.shape[1])]
+        texts_NM = torch.cat([side.emb_BM for side in self._text_sides(first, of=self.train)])
+        pictures_NM = torch.cat([side.emb_BM for side in self._picture_sides(of=self.train)])
+        return settled(HubnessConfig(), texts_NM, pictures_NM)
+
     def _texts(self, indices: Sequence[int]) -> np.ndarray:
-        return torch.cat([side.emb_BM for side in self._text_sides(indices)]).numpy()
+        emb_NM = torch.cat([side.emb_BM for side in self._text_sides(indices)])
+        return (emb_NM if self.hubness is None else self.hubness.text(emb_NM)).numpy()
 
     def _pictures(self) -> np.ndarray:
-        return torch.cat([side.emb_BM for side in self._picture_sides()]).numpy()
+        emb_NM = torch.cat([side.emb_BM for side in self._picture_sides()])
+        return (emb_NM if self.hubness is None else self.hubness.picture(emb_NM)).numpy()
 
-    def _text_sides(self, indices: Sequence[int]) -> Iterator[Side]:
+    def _text_sides(self, indices: Sequence[int], *, of: Features | None = None) -> Iterator[Side]:
+        split = of or self.dev
         self.model.eval()
         for start in range(0, len(indices), CHUNK):
             with torch.autocast("cpu", torch.bfloat16):
-                yield self.model.text(*self.dev.texts(indices[start : start + CHUNK]))
+                yield self.model.text(*split.texts(indices[start : start + CHUNK]))
 
-    def _picture_sides(self) -> Iterator[Side]:
+    def _picture_sides(self, *, of: Features | None = None) -> Iterator[Side]:
+        split = of or self.dev
         self.model.eval()
-        num_pictures = self.dev.places_VNPC.shape[1]
+        num_pictures = split.places_VNPC.shape[1]
         for start in range(0, num_pictures, CHUNK):
             with torch.autocast("cpu", torch.bfloat16):
                 some = range(start, min(start + CHUNK, num_pictures))
-                yield self.model.picture(self.dev.pictures(some))
+                yield self.model.picture(split.pictures(some))
+
+
+def _places(places_BPC: Tensor) -> TokenStates[Tensor]:
+    return TokenStates(places_BPC, torch.ones(places_BPC.shape[:2], dtype=torch.bool))
 
 
 def _share(step: int) -> float:
