@@ -126,13 +126,21 @@ def _ways(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(params=[(0, 0), (64, 256), (64, 6)], ids=["filed", "fresh", "both"], autouse=True)
+def _places(request: pytest.FixtureRequest) -> Iterator[None]:
+    few, most = request.param
+    with mock.patch.object(facts, "_FEW", few), mock.patch.object(facts, "_MOST", most):
+        yield
+
+
 @given(items, st.lists(filters, min_size=1, max_size=4))
 def test_sql_agrees_with_the_definition(
     given: list[tuple[Modality, dict[str, Any]]], asked: list[Filter]
 ) -> None:
     stored = numbered(given)
     connection = database()
-    facts.insert(connection, stored)
+    for item in stored:
+        facts.insert(connection, [item])
     rows = np.array([row for row, _, _ in stored], dtype=np.int64)
     for filter in asked:
         wanted = oracle(filter, stored)
@@ -149,13 +157,17 @@ def test_what_is_dropped_leaves_nothing(
 ) -> None:
     stored = numbered(given)
     connection = database()
-    facts.insert(connection, stored)
+    for item in stored:
+        facts.insert(connection, [item])
     # the store drops by what it reads back
     dropped = [(row, kind, as_stored(m)) for row, kind, m in stored if row // 3 in gone]
     left = [item for item in stored if item[0] // 3 not in gone]
     facts.drop(connection, dropped)
     assert facts.check(connection, left) == ([], 0)
-    used = "SELECT count(*) FROM fields WHERE field NOT IN (SELECT field FROM facts)"
+    used = (
+        "SELECT count(*) FROM fields "
+        "WHERE field NOT IN (SELECT field FROM facts UNION ALL SELECT field FROM fresh)"
+    )
     assert connection.execute(used).get == 0
     filter = data.draw(filters)
     assert facts.rows_matching(connection, filter).tolist() == oracle(filter, left)
@@ -170,7 +182,8 @@ def test_facets_count_items(
 ) -> None:
     stored = numbered(given)
     connection = database()
-    facts.insert(connection, stored)
+    for item in stored:
+        facts.insert(connection, [item])
     rows = None if chosen is None else np.array(sorted(3 * at + 1 for at in chosen), dtype=np.int64)
     counts: Counter[Any] = Counter()
     for row, modality, metadata in stored:
@@ -285,12 +298,27 @@ def test_check_finds_what_is_lost_and_what_is_left() -> None:
     facts.insert(connection, stored)
     assert facts.check(connection, stored) == ([], 0)
     assert facts.check(connection, stored[1:]) == ([], 4)
-    connection.execute("DELETE FROM facts WHERE row IN (4, 7)")
+    for table in ("facts", "fresh"):
+        connection.execute(f"DELETE FROM {table} WHERE row IN (4, 7)")
     assert facts.check(connection, stored) == ([4, 7], 0)
     connection.execute("INSERT INTO facts VALUES (1, x'00', 99)")
     assert facts.check(connection, stored) == ([4, 7], 1)
     facts.rebuild(connection, stored)
     assert facts.check(connection, stored) == ([], 0)
+
+
+def test_few_facts_wait_in_one_table_and_many_go_to_the_other() -> None:
+    with mock.patch.object(facts, "_FEW", 64), mock.patch.object(facts, "_MOST", 256):
+        connection = database()
+        held = []
+        for row in range(200):
+            facts.insert(connection, [(row, "text", {"n": row})])
+            held.append(connection.execute("SELECT count(*) FROM fresh").get)
+        facts.insert(connection, [(row, "text", {"n": row}) for row in range(200, 300)])
+        assert held[:128] == [2 * (row + 1) for row in range(128)]
+        assert held[128] == 0
+        assert connection.execute("SELECT count(*) FROM fresh").get == held[-1]
+        assert facts.facets(connection, "n", None, 3) == [(0, 1), (1, 1), (2, 1)]
 
 
 def test_a_name_that_goes_leaves_no_trace() -> None:

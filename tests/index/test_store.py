@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from triptych.errors import (
     InvalidInput,
     NotAvailable,
 )
+from triptych.filters import parse_filter
 from triptych.index.sqlite.meta import peek
 from triptych.index.sqlite.pages import CHECKED
 from triptych.index.sqlite.records import Entry, FileState
@@ -180,9 +182,27 @@ def test_another_database_is_damage(path: Path) -> None:
 
 def test_a_newer_format_is_refused(path: Path) -> None:
     open_store(path).close()
-    edit(path, "UPDATE meta SET value = 3 WHERE key = 'format'")
-    with pytest.raises(NotAvailable, match=r"format 3.*up to 2.*upgrade"):
+    edit(path, "UPDATE meta SET value = 4 WHERE key = 'format'")
+    with pytest.raises(NotAvailable, match=r"format 4.*up to 3.*upgrade"):
         open_store(path)
+
+
+def test_the_first_write_brings_an_older_format_up(path: Path) -> None:
+    with closing(open_store(path)) as store:
+        store.write([entry(f"{n}", metadata={"n": n}) for n in range(40)], replace=False)
+    edit(path, "UPDATE meta SET value = 2 WHERE key = 'format'")
+    edit(path, "DROP TABLE fresh")
+    wanted = parse_filter("n >= 38")
+    assert wanted is not None
+    with closing(open_store(path)) as store:
+        assert store.meta.format == 2
+        assert store.where(wanted).tolist() == [39, 40]
+        assert store.facets(["n"], wanted) == {"n": [(38, 1), (39, 1)]}
+        assert store.check() == []
+        store.write([entry("more", metadata={"n": 99})], replace=False)
+        assert store.where(wanted).tolist() == [39, 40, 41]
+        assert store.read_meta().format == 3
+        assert store.check() == []
 
 
 @pytest.mark.parametrize("key", ["format", "space", "created", "count"])

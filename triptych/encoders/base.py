@@ -131,9 +131,10 @@ def unit_rows(emb_NM: np.ndarray[Any, Any]) -> Matrix:
     emb_NM = np.ascontiguousarray(emb_NM, dtype=np.float32)
     # float64 for the norm: a row of 1e38 would overflow its own square
     norm_N1 = np.sqrt(np.einsum("nm,nm->n", emb_NM, emb_NM, dtype=np.float64))[:, None]
-    if not np.isfinite(norm_N1).all():
+    # written so that NaN, which is the least and the greatest of all, passes neither
+    if not norm_N1.max(initial=0.0) < np.inf:
         raise InvalidInput("A vector holds NaN or infinity, expected finite numbers.")
-    if (norm_N1 < 1e-30).any():
+    if not norm_N1.min(initial=np.inf) >= 1e-30:
         raise InvalidInput("A vector is zero: it points nowhere, so it has no cosine.")
     unit_NM: Matrix = np.empty_like(emb_NM)
     np.divide(emb_NM, norm_N1, out=unit_NM, casting="same_kind")

@@ -63,6 +63,10 @@ class Base:
     ann: Ann | None = None
     knobs: Knobs = Knobs(effort=1, refine=1)
 
+    @property
+    def last_row(self) -> int:
+        return int(self.rows.rows_N[-1]) if len(self.rows) else -1
+
     def best(
         self, query_M: Vector, k: int, *, removed_N: Mask | None, allowed: Positions | None
     ) -> tuple[Rows, Vector]:
@@ -249,6 +253,8 @@ class SegmentedIndex:
         return ranked(rows_N[near], exact_scores(vectors_NM[near], query_M), k)
 
     def _mark_removed(self, rows_N: Rows) -> int:
+        if self._base is None or (len(rows_N) and rows_N.min() > self._base.last_row):
+            return 0  # as new rows are
         at = self._positions(_ascending(rows_N))
         if len(at):
             if self._removed_N is None:

@@ -89,7 +89,9 @@ def embed_items(model: EmbeddingModel, items: Sequence[Item]) -> Matrix:
     """
     for item in items:
         _check_origin(item, model)
-    return checked_vectors(model.embed(items), model.dim)
+    vectors_NM = model.embed(items)
+    # the caller's own were made unit rows just now; of a model that is to be seen
+    return vectors_NM if holds_own_vectors(model) else checked_vectors(vectors_NM, model.dim)
 
 
 def embed_asked(

@@ -3,7 +3,9 @@
 A fact is (field, value, row), kept in that order. A field here is a name together with a kind of
 value, so that all values of one field compare as SQLite compares them: text by its UTF-8 bytes,
 which is by code point; numbers exactly, whole or not. Everything is maintained inside the store's
-transaction and can be worked out again from the items alone, as `check` and `rebuild` do.
+transaction and can be worked out again from the items alone, as `check` and `rebuild` do. Those
+of a few new items wait in a small table by row, one page instead of one for each field, until
+there are enough of them to be worth a place in the large one.
 
 What a filter means is said by `filters.matches`; here it is answered with sets of rows, of which
 SQLite gives those of one field. Each function reads more than once: call it in a transaction.
@@ -16,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from enum import IntEnum
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import apsw
@@ -41,7 +43,14 @@ from triptych.index.sqlite.records import pack, unpack
 from triptych.index.sqlite.rowsets import ascending, common, union, without
 from triptych.types import Metadata, Modality, Rows
 
-SCHEMA = """
+FRESH: Final = """
+CREATE TABLE fresh(
+    row INTEGER NOT NULL, field INTEGER NOT NULL, value ANY NOT NULL,
+    PRIMARY KEY(row, field, value)
+) STRICT, WITHOUT ROWID;
+"""
+"""What format 2 lacks."""
+SCHEMA: Final = f"""
 CREATE TABLE fields(
     field INTEGER PRIMARY KEY, name ANY NOT NULL, kind INTEGER NOT NULL, UNIQUE(name, kind)
 ) STRICT;
@@ -49,7 +58,7 @@ CREATE TABLE facts(
     field INTEGER NOT NULL, value ANY NOT NULL, row INTEGER NOT NULL,
     PRIMARY KEY(field, value, row)
 ) STRICT, WITHOUT ROWID;
-"""
+{FRESH}"""
 
 Given: TypeAlias = tuple[int, Modality, Metadata]
 """Row, modality and metadata of an item."""
@@ -58,6 +67,8 @@ Test: TypeAlias = "Compare | In | Exists"
 
 _MIDDLE: Final = b"\x80"  # of all HUGE values: where int64 lies
 _BATCH: Final = 1_000
+_FEW: Final = 64  # facts at once that are worth waiting
+_MOST: Final = 256  # of those that wait: each test reads them all
 _PILE: Final = 1_000_000
 _PEEK: Final = 20_000
 _PROBE: Final = 16  # looking a row up costs as much as counting and reading so many
@@ -108,7 +119,16 @@ class _Term(NamedTuple):
 def insert(connection: apsw.Connection, items: Iterable[Given]) -> None:
     """Add the facts of new items."""
     facts = _numbered(connection, items, create=True)
-    connection.executemany("INSERT INTO facts VALUES (?, ?, ?)", facts)
+    first = list(islice(facts, _FEW))
+    if len(first) == _FEW:
+        every = chain(first, facts)
+        connection.executemany("INSERT INTO facts(field, value, row) VALUES (?, ?, ?)", every)
+        return
+    connection.executemany("INSERT INTO fresh(field, value, row) VALUES (?, ?, ?)", first)
+    if connection.execute("SELECT count(*) FROM fresh").get > _MOST:
+        order = "INSERT INTO facts SELECT field, value, row FROM fresh ORDER BY field, value, row"
+        connection.execute(order)
+        connection.execute("DELETE FROM fresh")
 
 
 def drop(connection: apsw.Connection, items: Sequence[Given]) -> None:
@@ -116,23 +136,36 @@ def drop(connection: apsw.Connection, items: Sequence[Given]) -> None:
     facts = list(_numbered(connection, items, create=False))
     gone = "DELETE FROM facts WHERE field = ? AND value = ? AND row = ?"
     connection.executemany(gone, facts)
+    connection.executemany("DELETE FROM fresh WHERE row = ?", [(row,) for row, _, _ in items])
     unused = (
         "DELETE FROM fields WHERE field = ?1 AND NOT EXISTS (SELECT 1 FROM facts WHERE field = ?1)"
+        " AND NOT EXISTS (SELECT 1 FROM fresh WHERE field = ?1)"
     )
     connection.executemany(unused, [(field,) for field in {field for field, _, _ in facts}])
 
 
+def drop_unread(connection: apsw.Connection, rows: Sequence[int]) -> None:
+    """Remove the facts of items that nobody can read; they are found by value, so all are read."""
+    for table in ("facts", "fresh"):
+        gone = f"DELETE FROM {table} WHERE row = ?"  # noqa: S608
+        connection.executemany(gone, [(row,) for row in rows])
+
+
 def rebuild(connection: apsw.Connection, items: Iterable[Given]) -> None:
     """Replace all facts by those of `items`, which are all that there are."""
-    connection.execute("DELETE FROM facts")
-    connection.execute("DELETE FROM fields")
+    for table in ("facts", "fresh", "fields"):
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608
     for batch in _batches(items):
         insert(connection, batch)
 
 
 def check(connection: apsw.Connection, items: Iterable[Given]) -> Disagreement:
     """Compare the facts with those of `items`, which are all that there are."""
-    probe = "SELECT 1 FROM facts WHERE field = ? AND value = ? AND row = ?"
+    tables = _tables(connection)
+    probe = " UNION ALL ".join(
+        f"SELECT 1 FROM {table} WHERE field = ?1 AND value = ?2 AND row = ?3"  # noqa: S608
+        for table in tables
+    )
     rows = set()
     present = 0
     for batch in _batches(items):
@@ -141,7 +174,8 @@ def check(connection: apsw.Connection, items: Iterable[Given]) -> Disagreement:
                 rows.add(fact[-1])
             else:
                 present += 1
-    held = int(connection.execute("SELECT count(*) FROM facts").get)
+    counts = (connection.execute(f"SELECT count(*) FROM {table}").get for table in tables)  # noqa: S608
+    held = sum(int(one) for one in counts)
     return Disagreement(sorted(rows), held - present)
 
 
@@ -175,9 +209,14 @@ def facets(
     if rows is not None and not len(rows):
         return []
     found: list[tuple[int, Kind, Stored]] = []
+    every = " UNION ALL ".join(
+        f"SELECT field, value, row FROM {table}"  # noqa: S608
+        for table in _tables(connection)
+    )
     for kind, number in _kinds(connection, field).items():
         if kind is not Kind.PRESENT:
-            query, values = _within("SELECT value, count(*) FROM facts WHERE field = ?", rows)
+            query = f"SELECT value, count(*) FROM ({every}) WHERE field = ?"  # noqa: S608
+            query, values = _within(query, rows)
             query += " GROUP BY value ORDER BY count(*) DESC, value LIMIT ?"
             counted = connection.execute(query, (number, *values, limit))
             found += [(-times, kind, value) for value, times in counted]
@@ -405,10 +444,22 @@ def _fetch(connection: apsw.Connection, term: _Term, within: Rows | None) -> Row
     """Return rows ascending; one long text of them is read faster than a result for each."""
     if within is not None and not len(within):
         return within
-    query = f"SELECT group_concat(row) FROM facts WHERE field = ? AND {term.condition}"  # noqa: S608
-    query, values = _within(query, within)
-    text = connection.execute(query, (term.field, term.operand, *values)).get
-    return ascending(np.fromstring(text or "", dtype=np.int64, sep=","))
+    texts = []
+    for table in _tables(connection):
+        query = f"SELECT group_concat(row) FROM {table} WHERE field = ? AND {term.condition}"  # noqa: S608
+        query, values = _within(query, within)
+        texts.append(connection.execute(query, (term.field, term.operand, *values)).get)
+    text = ",".join(filter(None, texts))
+    return ascending(np.fromstring(text, dtype=np.int64, sep=","))
+
+
+def _tables(connection: apsw.Connection) -> list[str]:
+    """Return where facts are: the small table comes with the first write to an older store."""
+    query = "SELECT name FROM sqlite_schema WHERE name IN ('facts', 'fresh') AND type = 'table'"
+    tables = [name for (name,) in connection.execute(query)]
+    if "fresh" in tables and not connection.execute("SELECT EXISTS (SELECT 1 FROM fresh)").get:
+        tables.remove("fresh")
+    return tables
 
 
 def _within(query: str, rows: Rows | None) -> tuple[str, tuple[Any, ...]]:

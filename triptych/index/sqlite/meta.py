@@ -16,7 +16,8 @@ from triptych.index.sqlite.database import Database, transaction, translated
 from triptych.index.sqlite.pages import mark_of
 from triptych.types import Precision
 
-FORMAT = 2
+FORMAT = 3  # 2 is without fresh facts: the first write brings it up to this
+_READ = (2, FORMAT)
 _MARK = 8  # hexadecimal digits
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
@@ -100,6 +101,13 @@ def create(connection: apsw.Connection, space: Space) -> None:
         connection.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
 
 
+def bring_up(connection: apsw.Connection) -> None:
+    """Make what a store of an older format lacks; inside of a transaction that writes."""
+    if connection.execute("SELECT value FROM meta WHERE key = 'format'").get != FORMAT:
+        connection.execute(facts.FRESH)
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'format'", (FORMAT,))
+
+
 def add_space(connection: apsw.Connection, space: Space) -> int:
     """Make tables for the vectors of a model, and its token states where it has a width.
 
@@ -143,19 +151,19 @@ def read_meta(connection: apsw.Connection, path: Path | None) -> Meta:
                 f"{path} has format {written}, this Triptych reads up to {FORMAT}.",
                 hint="Run: pip install --upgrade triptych",
             )
-        if isinstance(written, int) and 0 < written < FORMAT:
+        if isinstance(written, int) and 0 < written < _READ[0]:
             raise NotAvailable(
-                f"{path} has format {written}, this Triptych reads format {FORMAT}.",
+                f"{path} has format {written}, this Triptych reads from {_READ[0]} to {FORMAT}.",
                 hint="Index again, into a new collection.",
             )
-        if written != FORMAT or not isinstance(created, float):
+        if written not in _READ or not isinstance(created, float):
             raise CollectionDamaged(f"{path} does not say which model it belongs to.")
         space = current_space(connection)
         read_state(connection)
         collection = str(found.get("collection"))
         _check_mark(collection, path)
     return Meta(
-        format=FORMAT,
+        format=int(str(written)),
         collection=collection,
         model=space.model,
         fingerprint=space.fingerprint,

@@ -34,6 +34,7 @@ from triptych.index.sqlite.meta import (
     Space,
     State,
     add_space,
+    bring_up,
     create,
     current_space,
     is_blank,
@@ -338,6 +339,7 @@ class Store(Reader):
         epoch = self._epoch or uuid.uuid4().hex
         with self._database.writing() as connection:
             if epoch != self._epoch:
+                bring_up(connection)
                 values = (read_state(connection).sequence, epoch)
                 connection.execute("INSERT INTO epochs VALUES (?, ?)", values)
             yield connection

@@ -27,6 +27,7 @@ CREATE VIRTUAL TABLE words USING fts5(
     text, metadata, content = '', contentless_delete = 1,
     tokenize = "unicode61 remove_diacritics 2 categories 'L* M* N* Co'"
 );
+INSERT INTO words(words, rank) VALUES ('automerge', 16);
 """
 
 _SYLLABIC = (

@@ -74,10 +74,9 @@ def drop_items(connection: apsw.Connection, rows: Sequence[int]) -> None:
         try:
             old.append((row, modality, json.loads(metadata)))
         except (TypeError, ValueError, RecursionError):
-            unreadable.append((row,))
+            unreadable.append(row)  # what is damaged must be removable too
     facts.drop(connection, old)
-    # what is damaged must be removable too: facts are found by value, so this reads all of them
-    connection.executemany("DELETE FROM facts WHERE row = ?", unreadable)
+    facts.drop_unread(connection, unreadable)
     words.drop(connection, rows)
     spaces = read_spaces(connection)
     tables = [f"vectors_{space.space}" for space in spaces]
