@@ -266,8 +266,9 @@ def _numbered(
 ) -> Iterator[tuple[int, Stored, int]]:
     """Yield (field, value, row), each once, in the order of the table: neighbours share a page."""
     columns: defaultdict[int, list[tuple[Stored, int]]] = defaultdict(list)
-    for name, kind, values, rows in _by_kind(items):
-        field = _field(connection, name, kind, create=create)
+    found = list(_by_kind(items))
+    fields = _fields(connection, [(name, kind) for name, kind, _, _ in found], create=create)
+    for field, (_, _, values, rows) in zip(fields, found, strict=True):
         columns[field] += zip(values, rows, strict=True)
     for field in sorted(columns):
         for value, row in dict.fromkeys(sorted(columns[field])):  # most are in order by themselves
@@ -309,15 +310,18 @@ def _batches(items: Iterable[Given]) -> Iterator[list[Given]]:
         yield batch
 
 
-def _field(connection: apsw.Connection, name: str, kind: Kind, *, create: bool) -> int:
-    key = (pack(joined(name)), int(kind))
-    query = "SELECT field FROM fields WHERE name = ? AND kind = ?"
-    number = connection.execute(query, key).get
-    if number is None and create:
-        query = "INSERT INTO fields(name, kind) VALUES (?, ?) RETURNING field"
-        number = connection.execute(query, key).get
+def _fields(
+    connection: apsw.Connection, names: Sequence[tuple[str, Kind]], *, create: bool
+) -> list[int]:
+    keys = [(pack(joined(name)), int(kind)) for name, kind in names]
+    query = "SELECT name, kind, field FROM fields WHERE name = ? AND kind = ?"
+    known = {(name, kind): field for name, kind, field in connection.executemany(query, keys)}
+    for key in keys if create else ():
+        if key not in known:
+            insert = "INSERT INTO fields(name, kind) VALUES (?, ?) RETURNING field"
+            known[key] = connection.execute(insert, key).get
     # unknown ones apart by kind, whose values can be compared
-    return -1 - kind if number is None else int(number)
+    return [known.get(key, -1 - key[1]) for key in keys]
 
 
 def _kinds(connection: apsw.Connection, name: str) -> dict[Kind, int]:
