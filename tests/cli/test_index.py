@@ -68,6 +68,15 @@ def test_what_is_left_out_is_named_and_the_run_goes_on(run: Run, photos: Path) -
     assert "empty.png" in err
 
 
+def test_an_endless_id_is_cut_where_it_is_named(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"id": "x" * 10_001, "text": "words"}) + "\n")
+    code, _, err = run("index", str(path))
+    assert code == 0
+    assert f"line 1 (id '{'x' * 80}'...): An id is a string of 1 to 10,000 bytes" in err
+    assert max(map(len, err.splitlines())) < 250
+
+
 def test_of_many_failures_twenty_are_named_in_order(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     bad = '{"id": "x"}\n' + '{"id": "p%s", "image": "none.png"}\n'

@@ -160,7 +160,15 @@ def test_a_read_only_folder_is_read(path: Path, store: Store, mounted: Callable[
         open_store(copy / "new.sqlite")
 
 
-def test_a_full_disk_still_reads_and_deletes(
+def fill(folder: Path) -> None:
+    filler = os.open(folder / "filler", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    with pytest.raises(OSError):  # not even the rest of a page is left
+        while True:
+            os.write(filler, bytes(512))
+    os.close(filler)
+
+
+def test_a_full_disk_still_opens_reads_and_deletes(
     mounted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = mounted("-t", "tmpfs", "-o", "size=16m", "tmpfs")
@@ -173,11 +181,11 @@ def test_a_full_disk_still_reads_and_deletes(
             store.write(items, replace=False)
             written += len(items)
     assert len(store) == written > 300
-    filler = os.open(folder / "filler", os.O_WRONLY | os.O_CREAT)
-    with pytest.raises(OSError):  # not even the rest of a page is left
-        while True:
-            os.write(filler, bytes(512))
-    os.close(filler)
+    fill(folder)
+    store.close()  # which gives back what the log took
+    fill(folder)
+    store = open_store(folder / "store.sqlite")
+    assert len(store) == written and 0 < (folder / "reserve").stat().st_size < SIZE
     for at in range(0, written, 50):
         assert len(store.delete([f"i{n}" for n in range(at, at + 50)]).removed_N) == 50
     assert len(store) == 0 and store.check() == []

@@ -28,6 +28,7 @@ _COUNTED = {
     "left out": "failed",
 }
 _NAMED = 20  # on the screen; --report has them all
+_LONGEST = 80  # characters of an id, which may have 10,000
 _FIELDS = ("source", "place", "id", "code", "reason")
 
 
@@ -74,11 +75,15 @@ def _in_order(failure: Failure) -> list[tuple[int, str]]:
 def print_failures(failures: Sequence[Failure], *, count: int) -> None:
     """Name the first of `count` failures on standard error."""
     for failure in sorted(failures, key=_in_order)[:_NAMED]:
-        id = f" (id {failure.id!r})" if failure.id is not None else ""
+        id = f" (id {_short(failure.id)})" if failure.id is not None else ""
         print(f"  left out: {printable(failure.place)}{id}: {failure.reason}", file=sys.stderr)
     more = count - min(len(failures), _NAMED)
     if more:
         print(f"  ... and {more:,} more, all of them with --report FILE", file=sys.stderr)
+
+
+def _short(id: str) -> str:
+    return repr(id) if len(id) <= _LONGEST else f"{id[:_LONGEST]!r}..."
 
 
 def counted(report: IngestReport | DocumentReport) -> str:

@@ -10,6 +10,7 @@ import ctypes
 import logging
 import os
 import secrets
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from triptych.errors import CollectionBusy, CollectionDamaged, DiskFull, NotAvai
 from triptych.index.disk import sync_file, sync_folder
 from triptych.index.sqlite.lock import WriterLock
 from triptych.index.sqlite.pages import CHECKED, PAGE, has_sums, repair, reserve_sums
+from triptych.index.sqlite.reserve import Reserve
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,7 @@ _READING_KB, _WRITING_KB = 32_000, 64_000
 READERS = max(4, os.cpu_count() or 1)  # kept; any more are opened anew, and know no page yet
 _CHECKPOINT_PAGES = 2_000  # 16 MB: what is written often goes to its place once
 _PAGES_AHEAD = 128  # taken at once: each time costs as much as a sync
+_PLENTY = 16 * _PAGES_AHEAD * PAGE
 _LONG_LOG_PAGES = 32_000
 _DAMAGE = (
     *(apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.SchemaChangeError),
@@ -42,6 +45,7 @@ class Database:
     def __init__(self, path: Path | None, *, vfs: str = CHECKED) -> None:
         """Open the database, created where there is none; raises CollectionDamaged."""
         self.path = path
+        self.reserve = Reserve(path.with_name("reserve")) if path else None
         self._vfs = vfs
         self._mutex = threading.RLock()  # of the connection that writes
         self._local = threading.local()
@@ -211,7 +215,7 @@ class Database:
                 )
             assert self.path is not None
             self.check_there()
-            self._writer = _connect(self.path, "rw", self._vfs, _WRITING_KB)
+            self._writer = self._connect("rw", _WRITING_KB)
             self._writer.set_wal_hook(self._note_log)
             # without a unit SQLite takes no hint about the size of the file
             unit = ctypes.c_int(PAGE)
@@ -226,7 +230,9 @@ class Database:
         pages = connection.execute("PRAGMA page_count").get
         if pages <= self._pages:
             return
-        for wanted in (pages + _PAGES_AHEAD, pages):
+        # where it is short, what is taken ahead would be missing for the log
+        ahead = _PAGES_AHEAD if shutil.disk_usage(self.path).free > _PLENTY else 0
+        for wanted in (pages + ahead, pages):
             try:
                 size = ctypes.c_int64(wanted * PAGE)
                 pointer = ctypes.addressof(size)
@@ -247,8 +253,17 @@ class Database:
             raise apsw.ConnectionClosedError
         with suppress(IndexError):
             return self._idle.pop()
-        assert self.path is not None
-        return _connect(self.path, self._mode, self._vfs, _READING_KB)
+        return self._connect(self._mode, _READING_KB)
+
+    def _connect(self, mode: str, cache_kb: int) -> apsw.Connection:
+        """Return a new connection; on a full disk it takes of the room kept for deletions."""
+        assert self.path is not None and self.reserve is not None
+        try:
+            return _opened(self.path, mode, self._vfs, cache_kb)
+        except (apsw.FullError, apsw.IOError) as error:
+            if not is_full(error) or not self.reserve.lend():
+                raise
+        return _opened(self.path, mode, self._vfs, cache_kb)
 
     def _give(self, connection: apsw.Connection) -> None:
         if self._closed or len(self._idle) >= READERS:
@@ -378,7 +393,7 @@ def _uri(path: Path, mode: str = "rw") -> str:
     return path.absolute().as_uri() + ("?immutable=1" if mode == "immutable" else "")
 
 
-def _connect(path: Path, mode: str, vfs: str, cache_kb: int) -> apsw.Connection:
+def _opened(path: Path, mode: str, vfs: str, cache_kb: int) -> apsw.Connection:
     if not has_sums(path):
         vfs = ""  # an older format, or no store: `read_meta` says which
     return _settled(apsw.Connection(_uri(path, mode), _flags(mode), vfs or None), cache_kb)
@@ -394,6 +409,7 @@ def _settled(connection: apsw.Connection, cache_kb: int) -> apsw.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = ON").fetchall()
         connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA schema_version").fetchall()  # makes what goes with the log
     except BaseException:
         connection.close()
         raise

@@ -8,6 +8,7 @@ from pathlib import Path
 
 SIZE = 1 << 20
 """Bytes."""
+_LENT = 1 << 17
 
 
 class Reserve:
@@ -23,14 +24,24 @@ class Reserve:
             return
         with suppress(OSError):
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            held = os.fstat(file).st_size
             try:
                 os.posix_fallocate(file, 0, SIZE)
                 self._whole = True
             except OSError:
-                os.ftruncate(file, 0)
+                os.ftruncate(file, held)
                 raise
             finally:
                 os.close(file)
+
+    def lend(self) -> bool:
+        """Give up a little, to open with; return whether there was something."""
+        self._whole = False
+        with suppress(OSError):
+            held = os.stat(self.path).st_size
+            os.truncate(self.path, max(0, held - _LENT))
+            return held > 0
+        return False
 
     def free(self) -> None:
         """Give the room up."""

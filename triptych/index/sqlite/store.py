@@ -47,7 +47,6 @@ from triptych.index.sqlite.meta import (
 )
 from triptych.index.sqlite.reader import Change, Reader, as_rows
 from triptych.index.sqlite.records import Entry, FileState, Tokens, pack
-from triptych.index.sqlite.reserve import Reserve
 from triptych.index.sqlite.spaces import insert_vectors, missing_rows, rounded
 from triptych.index.sqlite.writes import drop_items, insert_items, rows_by_id, work_out_again
 from triptych.types import Matrix, Precision, Rows
@@ -62,7 +61,7 @@ class Store(Reader):
         super().__init__(database)
         path = database.path
         self._lock = WriterLock(path.with_name("lock")) if path else None
-        self._reserve = Reserve(path.with_name("reserve")) if path else None
+        self._reserve = database.reserve
         self._generation = path.with_name(GENERATION) if path else None
         self._counter = Counter(path.with_name(GENERATION), self.meta.collection) if path else None
         self._epoch: str | None = None

@@ -71,7 +71,8 @@ class Columns:
             raise InvalidInput(
                 f"{path} has neither pictures nor text that are known by name, "
                 f"it has: {_listed(names)}.",
-                hint="Say --image-column NAME or --text-column NAME.",
+                hint="Say --image-column NAME or --text-column NAME; vectors of your own go in "
+                "from Python, see docs/python.md.",
             )
         if chosen["id"] is None and chosen["image"] is None:
             raise InvalidInput(
