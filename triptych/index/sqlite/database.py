@@ -1,4 +1,4 @@
-"""SQLite as the store wants it; its errors as ours. The only file with its settings.
+"""SQLite as the store wants it. The only file with its settings.
 
 apsw, not the standard library: a SQLite before 3.51.3 may lose commits in WAL mode. One connection
 writes; others read, each from a state of its own, and never wait for a write.
@@ -18,10 +18,11 @@ from pathlib import Path
 
 import apsw
 
-from triptych.errors import CollectionBusy, CollectionDamaged, DiskFull, NotAvailable
+from triptych.errors import CollectionDamaged, NotAvailable
 from triptych.index.disk import sync_file, sync_folder
+from triptych.index.sqlite.errors import extended, is_full, translated, unusable
 from triptych.index.sqlite.lock import WriterLock
-from triptych.index.sqlite.pages import CHECKED, PAGE, has_sums, repair, reserve_sums
+from triptych.index.sqlite.pages import CHECKED, PAGE, has_sums, reserve_sums
 from triptych.index.sqlite.reserve import Reserve
 
 logger = logging.getLogger(__name__)
@@ -33,10 +34,6 @@ _CHECKPOINT_PAGES = 2_000  # 16 MB: what is written often goes to its place once
 _PAGES_AHEAD = 128  # taken at once: each time costs as much as a sync
 _PLENTY = 16 * _PAGES_AHEAD * PAGE
 _LONG_LOG_PAGES = 32_000
-_DAMAGE = (
-    *(apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.SchemaChangeError),
-    UnicodeDecodeError,  # of text whose page in the log is damaged
-)
 
 
 class Database:
@@ -65,7 +62,7 @@ class Database:
                 self._file = _identity(path)
                 self._mode = _mode(path)
             except OSError as error:
-                raise _unusable(str(path), error) from None
+                raise unusable(str(path), error) from None
 
     @property
     def read_only(self) -> bool:
@@ -118,7 +115,7 @@ class Database:
             except apsw.IOError as error:
                 # the system may have dropped what it could not sync, and says so only once
                 syncs = (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC)
-                self._failed |= _extended(error) in syncs
+                self._failed |= extended(error) in syncs
                 raise
             if self._log_pages >= _CHECKPOINT_PAGES:
                 self.checkpoint()
@@ -292,49 +289,6 @@ def transaction(connection: apsw.Connection, kind: str) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-
-
-@contextmanager
-def translated(path: Path | None) -> Iterator[None]:
-    """Raise our errors instead of SQLite's."""
-    where = "The collection in memory" if path is None else str(path)
-    try:
-        yield
-    except _DAMAGE:
-        raise CollectionDamaged(
-            f"{where} is damaged: SQLite cannot read it.", hint=repair(path) if path else None
-        ) from None
-    except (apsw.BusyError, apsw.LockedError, apsw.ProtocolError):
-        raise CollectionBusy(f"{where} is locked by another process.", hint="Try again.") from None
-    except apsw.ConnectionClosedError:
-        raise NotAvailable(f"{where} is closed.", hint="Open it again.") from None
-    except (apsw.FullError, apsw.IOError) as error:
-        if not is_full(error):
-            raise _unusable(where, error) from None
-        raise DiskFull(
-            f"The disk is full: nothing of this batch was stored in {where}.",
-            hint="Free some space and run the same again; what was stored before is kept.",
-        ) from None
-    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as error:
-        raise _unusable(where, error) from None
-
-
-def is_full(error: apsw.Error) -> bool:
-    """Whether the disk, a quota or a limit on the size of files left no room."""
-    # FULL is a full disk, IOERR_WRITE whatever else keeps SQLite from writing
-    no_room = (apsw.SQLITE_IOERR_WRITE, apsw.SQLITE_IOERR_SHMSIZE)
-    return isinstance(error, apsw.FullError) or _extended(error) in no_room
-
-
-def _extended(error: apsw.Error) -> int:
-    return int(getattr(error, "extendedresult", 0))
-
-
-def _unusable(where: str, error: Exception) -> NotAvailable:
-    return NotAvailable(
-        f"{where} cannot be used: {type(error).__name__.removesuffix('Error')}.",
-        hint="Check that the folder exists and that you may write to it.",
-    )
 
 
 def _identity(path: Path) -> tuple[int, int]:

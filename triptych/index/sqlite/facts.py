@@ -13,11 +13,8 @@ SQLite gives those of one field. Each function reads more than once: call it in 
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from enum import IntEnum
 from itertools import chain, islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -31,15 +28,14 @@ from triptych.filters import (
     Exists,
     Filter,
     In,
-    Leaf,
     Not,
     Or,
     Scalar,
     fields_of,
     joined,
-    whole,
 )
-from triptych.index.sqlite.records import pack, unpack
+from triptych.index.sqlite.leaves import Kind, Stored, bounds, restored, stored, stored_alike
+from triptych.index.sqlite.records import pack
 from triptych.index.sqlite.rowsets import ascending, common, union, without
 from triptych.types import Metadata, Modality, Rows
 
@@ -62,10 +58,8 @@ CREATE TABLE facts(
 
 Given: TypeAlias = tuple[int, Modality, Metadata]
 """Row, modality and metadata of an item."""
-Stored: TypeAlias = int | float | bytes
 Test: TypeAlias = "Compare | In | Exists"
 
-_MIDDLE: Final = b"\x80"  # of all HUGE values: where int64 lies
 _BATCH: Final = 1_000
 _FEW: Final = 64  # facts at once that are worth waiting
 _MOST: Final = 256  # of those that wait: each test reads them all
@@ -77,21 +71,6 @@ _HAS: Final = {
 }  # fmt: skip
 _HAS_ONE: Final = "value IN carray(?)"
 _HAS_ANY: Final = "? IS NULL"
-
-
-class Kind(IntEnum):
-    """What a value is; the order is that of facets that are equally frequent."""
-
-    NULL = 0
-    BOOL = 1
-    NUMBER = 2
-    HUGE = 3  # a number that int64 cannot hold
-    TEXT = 4
-    PRESENT = 5  # an object or an empty list: no value, but there
-
-
-# to ask an enum for a member takes longer than all else that is done with a value
-_NUMBER, _TEXT = Kind.NUMBER, Kind.TEXT
 
 
 class Disagreement(NamedTuple):
@@ -221,44 +200,7 @@ def facets(
             counted = connection.execute(query, (number, *values, limit))
             found += [(-times, kind, value) for value, times in counted]
     found.sort()
-    return [(_restored(kind, value), -times) for times, kind, value in found[:limit]]
-
-
-def stored(leaf: Leaf) -> tuple[Kind, Stored]:
-    """Return a value's kind and the form in which it compares rightly inside SQLite."""
-    if isinstance(leaf, str):
-        try:
-            return _TEXT, leaf.encode()
-        except UnicodeEncodeError:
-            return Kind.TEXT, joined(leaf).encode("utf-8", "surrogatepass")
-    if isinstance(leaf, bool):
-        return Kind.BOOL, int(leaf)
-    if isinstance(leaf, (int, float)):
-        if not -(2**63) <= leaf < 2**63:
-            return Kind.HUGE, _huge(int(leaf))
-        return _NUMBER, whole(leaf) if isinstance(leaf, float) else leaf
-    return (Kind.NULL, 0) if leaf is None else (Kind.PRESENT, 0)
-
-
-def _restored(kind: Kind, value: Any) -> Scalar:
-    if kind is Kind.HUGE:
-        sign, raw = (1, value[5:]) if value > _MIDDLE else (-1, _mirrored(value[5:]))
-        return sign * int.from_bytes(raw, "big")
-    if kind is Kind.TEXT:
-        return unpack(value)
-    restored: Scalar = {Kind.NULL: None, Kind.BOOL: bool(value)}.get(kind, value)
-    return restored
-
-
-def _huge(number: int) -> bytes:
-    """Return bytes in the order of the numbers."""
-    size = math.ceil(abs(number).bit_length() / 8)
-    raw = size.to_bytes(4, "big") + abs(number).to_bytes(size, "big")
-    return b"\x81" + raw if number > 0 else b"\x7f" + _mirrored(raw)
-
-
-def _mirrored(raw: bytes) -> bytes:
-    return bytes(255 - byte for byte in raw)
+    return [(restored(kind, value), -times) for times, kind, value in found[:limit]]
 
 
 def _numbered(
@@ -285,23 +227,13 @@ def _by_kind(items: Iterable[Given]) -> Iterator[tuple[str, Kind, list[Stored], 
             leaves.append(leaf)
             rows.append(row)
     for (name, form), (leaves, rows) in columns.items():
-        alike = _stored_alike(form, leaves)
+        alike = stored_alike(form, leaves)
         if alike is not None:
             yield name, *alike, rows
             continue
         for leaf, row in zip(leaves, rows, strict=True):
             kind, value = stored(leaf)
             yield name, kind, [value], [row]
-
-
-def _stored_alike(form: type, leaves: list[Any]) -> tuple[Kind, list[Stored]] | None:
-    """Return what `stored` says of each where it is seen at once that they are of one kind."""
-    if form is int and min(leaves) >= -(2**63) and max(leaves) < 2**63:
-        return _NUMBER, leaves
-    if form is str:
-        with suppress(UnicodeEncodeError):
-            return _TEXT, [leaf.encode() for leaf in leaves]
-    return None
 
 
 def _batches(items: Iterable[Given]) -> Iterator[list[Given]]:
@@ -417,7 +349,7 @@ def _terms(connection: apsw.Connection, test: Test) -> Iterator[_Term]:
             kind, operand = stored(value)
             wanted = [(kind, _HAS["="], operand)]
         case Compare(_, relation, value):
-            wanted = [(kind, _HAS[relation], operand) for kind, operand in _bounds(value)]
+            wanted = [(kind, _HAS[relation], operand) for kind, operand in bounds(value)]
     for kind, condition, operand in wanted:
         if kind in kinds:
             yield _Term(kinds[kind], condition, operand)
@@ -431,17 +363,6 @@ def _listed(test: In) -> Iterator[tuple[Kind, str, Any]]:
     for (kind, form), operands in groups.items():
         array = tuple(operands) if form is bytes else np.array(operands)
         yield kind, _HAS_ONE, apsw.carray(array)
-
-
-def _bounds(value: Scalar) -> list[tuple[Kind, Stored]]:
-    """Return what a range is bounded by in each kind that it may reach into."""
-    kind, operand = stored(value)
-    if kind is Kind.NUMBER:
-        return [(Kind.NUMBER, operand), (Kind.HUGE, _MIDDLE)]
-    if kind is Kind.HUGE:
-        edge = math.inf if isinstance(operand, bytes) and operand > _MIDDLE else -math.inf
-        return [(Kind.NUMBER, edge), (Kind.HUGE, operand)]
-    return [(kind, operand)]
 
 
 def _fetch(connection: apsw.Connection, term: _Term, within: Rows | None) -> Rows:

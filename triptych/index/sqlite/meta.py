@@ -12,7 +12,8 @@ import apsw
 
 from triptych.errors import CollectionDamaged, NotAvailable
 from triptych.index.sqlite import facts, tokens, words
-from triptych.index.sqlite.database import Database, transaction, translated
+from triptych.index.sqlite.database import Database, transaction
+from triptych.index.sqlite.errors import translated
 from triptych.index.sqlite.pages import mark_of
 from triptych.types import Precision
 

@@ -20,7 +20,8 @@ import numpy as np
 from triptych.errors import CollectionDamaged, InvalidInput, ModelMismatch, NotAvailable
 from triptych.index.sqlite import pictures, tokens, words
 from triptych.index.sqlite.counter import Counter
-from triptych.index.sqlite.database import Database, is_full, translated
+from triptych.index.sqlite.database import Database
+from triptych.index.sqlite.errors import is_full, translated
 from triptych.index.sqlite.generation import NAME as GENERATION
 from triptych.index.sqlite.generation import (
     Seen,
