@@ -224,7 +224,7 @@ class Asking:
 def _options(asked: SearchOptions) -> dict[str, Any]:
     """Return the options in the spelling of the log."""
     wanted = parse_filter(asked.filter)
-    said = asked.model_dump(include=set(OPTIONS))
+    said = {name: getattr(asked, name) for name in OPTIONS}
     share = 0.5 if asked.hybrid is True else float(asked.hybrid)
     return {**said, "filter": None if wanted is None else to_json(wanted), "hybrid": share}
 

@@ -139,12 +139,7 @@ def parse_json(data: bytes | str, *, depth: int) -> Any:
     except UnicodeDecodeError as error:
         raise _bad_json(f"it is not UTF-8 at byte {error.start}") from None
     try:
-        value = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_constant=_no_constant,
-            parse_int=_int,
-        )
+        value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise _bad_json(f"{error.msg} at character {error.pos + 1}") from None
     except RecursionError:
@@ -195,6 +190,12 @@ def _int(digits: str) -> int:
     if len(digits) > _LONGEST_NUMBER:
         raise InvalidInput(f"The JSON holds a number of over {_LONGEST_NUMBER} digits.")
     return int(digits)
+
+
+# made once: json.loads makes one for each body
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_int
+)
 
 
 def _is_deeper(value: Any, depth: int) -> bool:

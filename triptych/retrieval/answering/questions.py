@@ -24,6 +24,8 @@ OPTIONS = (
 )
 """The options of a search that are asked for, in this order; the filter as JSON."""
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
 
 def question_of(asked: Query, options: Mapping[str, Any]) -> str | None:
     """Return the question in its one spelling, None for one that holds a picture or a vector."""
@@ -31,7 +33,7 @@ def question_of(asked: Query, options: Mapping[str, Any]) -> str | None:
         return None
     parts = [[float(part.weight), part.text, part.id] for part in asked.parts]
     said = {"parts": parts, **{name: options[name] for name in OPTIONS}}
-    return json.dumps(said, sort_keys=True, separators=(",", ":"))
+    return _ENCODER.encode(said)
 
 
 def asked_of(question: str) -> tuple[Query, dict[str, Any]]:
