@@ -17,6 +17,7 @@ import httpx2
 import pytest
 
 from tests.api.conftest import png
+from tests.api.live import serving
 from triptych.api.catalog import Catalog
 from triptych.api.follower import FollowConfig, Follower
 from triptych.errors import InvalidInput
@@ -179,6 +180,47 @@ def test_no_search_fails_while_states_are_switched(tmp_path: Path, ports: tuple[
         assert len(seen) > 1, "no state was switched"
 
 
+def test_changes_are_fetched_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(tmp_path / "writer") as writer:
+        catalog = Catalog(Settings(data=tmp_path / "reader"), models=("hashing:64",))
+        follower = Follower(FollowConfig(url=writer.url), catalog=catalog)
+        replaced: list[str] = []
+        replace = catalog.replace
+        monkeypatch.setattr(
+            catalog, "replace", lambda *given: (replaced.append(given[1]), replace(*given))
+        )
+
+        def put(*ids: str) -> None:
+            items = [{"id": id, "text": f"a {id}"} for id in ids]
+            writer.json("PUT", "/v1/collections/c/items", {"items": items})
+
+        def followed(*ids: str, whole: int) -> None:
+            follower.look()
+            with catalog.using("default", "c") as copy:
+                assert {hit.id for hit in copy.search("a", limit=100)} == set(ids)
+            assert len(replaced) == whole
+
+        writer.json("POST", "/v1/collections", {"name": "c"})
+        put("1", "2", "3")
+        followed("1", "2", "3", whole=1)
+        put("3", "4")
+        writer.json("DELETE", "/v1/collections/c/items/1")
+        followed("2", "3", "4", whole=1)
+        followed("2", "3", "4", whole=1)
+        with catalog.using("default", "c") as copy:
+            copy.delete("2")  # it is no copy any more
+        put("5")
+        followed("2", "3", "4", "5", whole=2)
+        (tmp_path / "reader" / "default" / "c" / "followed.json").write_text("{")
+        put("6")
+        followed("2", "3", "4", "5", "6", whole=3)
+        writer.json("DELETE", "/v1/collections/c")
+        writer.json("POST", "/v1/collections", {"name": "c"})
+        put("1", "2", "3")
+        followed("1", "2", "3", whole=4)
+        catalog.close()
+
+
 def test_one_that_cannot_be_copied_keeps_back_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,14 +228,14 @@ def test_one_that_cannot_be_copied_keeps_back_no_other(
     follower = Follower(FollowConfig(url="http://127.0.0.1:1"), catalog=catalog)
     copied: list[str] = []
 
-    def copy(library: Any, tenant: str, name: str) -> None:
+    def follow(library: Any, tenant: str, name: str, noted: Any) -> None:
         if name == "b":
             raise InvalidInput("This archive is broken.")
         copied.append(name)
 
     said = {"tenant": "default", "generations": dict.fromkeys("abc", "1")}
     monkeypatch.setattr(follower, "_json", lambda path: said)
-    monkeypatch.setattr(follower, "_copy", copy)
+    monkeypatch.setattr(follower, "_follow", follow)
     with pytest.raises(InvalidInput, match="broken"):
         follower.look()
     assert copied == ["a", "c"]

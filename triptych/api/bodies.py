@@ -193,9 +193,7 @@ def _int(digits: str) -> int:
 
 
 # made once: json.loads makes one for each body
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_int
-)
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant, parse_int=_int)
 
 
 def _is_deeper(value: Any, depth: int) -> bool:

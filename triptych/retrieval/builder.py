@@ -38,6 +38,7 @@ _WAITED = 2  # times as long as it worked: beside endless writes a build takes t
 # nice: what is built in the background leaves the processor to searches; but only while Python's
 # lock is free, or who waits for it waits for whoever has the processor
 _POLITE = 15
+_REMEMBERED = 256  # changes before an index, whose removals copies of the collection may ask for
 
 
 class Builder:
@@ -178,7 +179,7 @@ class Builder:
                 opened = snapshots.open(self._live.identity)
                 if opened is not None:
                     self._live.adopt(*opened)
-                    self._store.forget(manifest.sequence)
+                    self._store.forget(max(manifest.sequence - _REMEMBERED, 0))
 
     def _staged(
         self, snapshots: Snapshots, wanted: Sequence[str], *, polite: bool

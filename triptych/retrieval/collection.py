@@ -32,6 +32,7 @@ from triptych.retrieval.builder import Builder
 from triptych.retrieval.display.explain import explained
 from triptych.retrieval.folder import STORE, check_not_gutted, make_folder
 from triptych.retrieval.live import LiveIndex
+from triptych.retrieval.maintenance.copying import Copying
 from triptych.retrieval.maintenance.originals import fill_the_rest
 from triptych.retrieval.maintenance.spaces import Spaces
 from triptych.retrieval.models import Models, embed_asked, embed_items, holds_own_vectors
@@ -93,6 +94,7 @@ class Collection:
             finish=partial(fill_the_rest, store, self._models),
         )
         self.spaces = Spaces(store, self._models, self._writer)
+        self.copying = Copying(store, self._writer)
 
     @classmethod
     def open(
@@ -129,14 +131,9 @@ class Collection:
         )
         try:
             return cls(
-                store,
-                embedder=embedder,
-                folder=folder,
-                kind=index,
-                budget=budget,
-                model_of=model_of,
-                threads=threads,
-            )
+                store, embedder=embedder, folder=folder, kind=index, budget=budget,
+                model_of=model_of, threads=threads,
+            )  # fmt: skip
         except BaseException:
             store.close()
             raise

@@ -90,6 +90,17 @@ class Writer:
 
         return self._do(here, lambda other: other.delete(ids))
 
+    def apply(self, entries: Sequence[Entry], gone: Sequence[int]) -> None:
+        """Store items, replacing by id, and take rows away besides, in one transaction.
+
+        Raises CollectionBusy where another process writes: it has no word for this.
+        """
+
+        def here() -> None:
+            self._live.follow(self._store.apply(entries, gone))
+
+        self._do(here, _refuse)
+
     def touch(self, states: Mapping[int, FileState]) -> None:
         """Note that these files look different while their content is the same."""
         self._do(lambda: self._store.touch(dict(states)), lambda other: other.touch(states))
@@ -267,3 +278,7 @@ class Writer:
         raise NotFound(
             f"The vectors with the number {number} are gone.", hint="Run the migration again."
         )
+
+
+def _refuse(other: RemoteWriter) -> None:
+    raise CollectionBusy("Another process writes to this copy of a collection.")

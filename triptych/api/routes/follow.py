@@ -1,15 +1,17 @@
-"""What other servers copy: which state each collection has, and a state whole."""
+"""What other servers copy: which state each collection has, all of it, and what is new."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from starlette.background import BackgroundTask
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, StreamingResponse
 
 from triptych.api.follower import GENERATION
 from triptych.api.jsons import dumps
@@ -17,7 +19,9 @@ from triptych.api.openapi import ERRORS
 from triptych.api.replies import Generations
 from triptych.api.rooms import Reader, Rooms, Server, working
 from triptych.api.routes.collections import CollectionName
+from triptych.index.sqlite.store import Store
 from triptych.retrieval.folder import open_store
+from triptych.retrieval.maintenance.increments import Increment, Mark, export_increment
 from triptych.retrieval.maintenance.portable import export_collection
 
 router = APIRouter(tags=["follow"], responses=ERRORS)
@@ -51,6 +55,41 @@ async def export(name: CollectionName, caller: Reader, server: Server) -> Respon
     )
 
 
+@router.get(
+    "/v1/collections/{name}/changes",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}}}},
+)
+async def changes(
+    name: CollectionName,
+    caller: Reader,
+    server: Server,
+    since: Annotated[str, Query(max_length=200)] = "",
+) -> Response:
+    """Return what is new since a state, for a copy of it: a line of JSON, and an archive.
+
+    `mark` names the state that the copy has then, `count` its items; `gone` are the places of
+    those that are gone, among all in the order of their writing, and null where the archive holds
+    everything: where no state was named, or too much has changed since, or it is not known.
+    """
+    deadline = time.monotonic() + _LONGEST
+    mark = Mark.of(since) if since else None
+    path, found = await server.pool.run(deadline, _changes, server, caller.tenant, name, mark)
+    head = {"mark": str(found.mark), "count": found.num_items, "gone": found.gone}
+    return StreamingResponse(
+        _sent(dumps(head) + b"\n", path),
+        media_type="application/octet-stream",
+        background=BackgroundTask(path.unlink),
+    )
+
+
+def _sent(head: bytes, path: Path) -> Iterator[bytes]:
+    yield head
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            yield chunk
+
+
 def _generations(server: Rooms, tenant: str) -> dict[str, str]:
     found = {}
     for name in server.catalog.names(tenant):
@@ -60,19 +99,30 @@ def _generations(server: Rooms, tenant: str) -> dict[str, str]:
 
 
 def _export(server: Rooms, tenant: str, name: str) -> tuple[Path, str]:
-    scratch = server.catalog.settings.data / _SCRATCH
-    scratch.mkdir(exist_ok=True)
-    _sweep(scratch)
-    path = scratch / f"{secrets.token_hex(8)}.tar"
+    with _scratch(server, tenant, name) as (store, path):
+        generation = store.generation  # before: what is exported is as new, or newer
+        export_collection(store, path)
+    return path, generation
+
+
+def _changes(server: Rooms, tenant: str, name: str, since: Mark | None) -> tuple[Path, Increment]:
+    with _scratch(server, tenant, name) as (store, path):
+        return path, export_increment(store, path, since)
+
+
+@contextmanager
+def _scratch(server: Rooms, tenant: str, name: str) -> Iterator[tuple[Store, Path]]:
+    """Yield the store of a collection, and where an archive of it may be written."""
+    folder = server.catalog.settings.data / _SCRATCH
+    folder.mkdir(exist_ok=True)
+    _sweep(folder)
     with server.catalog.using(tenant, name) as collection:
-        generation = collection.generation  # before: what is exported is as new, or newer
         assert collection.folder is not None, "a server's collections have folders"
         store = open_store(collection.folder)
         try:
-            export_collection(store, path)
+            yield store, folder / f"{secrets.token_hex(8)}.tar"
         finally:
             store.close()
-    return path, generation
 
 
 def _sweep(scratch: Path) -> None:

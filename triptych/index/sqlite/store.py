@@ -17,7 +17,7 @@ from typing import Self
 import apsw
 import numpy as np
 
-from triptych.errors import CollectionDamaged, InvalidInput, ModelMismatch, NotAvailable
+from triptych.errors import CollectionDamaged, InvalidInput, NotAvailable
 from triptych.index.sqlite import pictures, tokens, words
 from triptych.index.sqlite.counter import Counter
 from triptych.index.sqlite.database import Database
@@ -49,7 +49,13 @@ from triptych.index.sqlite.meta import (
 from triptych.index.sqlite.reader import Change, Reader, as_rows
 from triptych.index.sqlite.records import Entry, FileState, Tokens, pack
 from triptych.index.sqlite.spaces import insert_vectors, missing_rows, rounded
-from triptych.index.sqlite.writes import drop_items, insert_items, rows_by_id, work_out_again
+from triptych.index.sqlite.writes import (
+    check_belongs,
+    drop_items,
+    insert_items,
+    rows_by_id,
+    work_out_again,
+)
 from triptych.types import Matrix, Precision, Rows
 
 _WORTH_COMPACTING = 16_000_000  # bytes
@@ -167,7 +173,7 @@ class Store(Reader):
         with taking as gone, self._changing() as connection:
             space = current_space(connection)
             if fingerprint is not None:
-                _check_belongs(space, fingerprint, entries)
+                check_belongs(space, fingerprint, entries)
             known = rows_by_id(connection, batch)
             if known and not replace:
                 names = ", ".join(repr(id) for id in list(known)[:3])
@@ -175,6 +181,16 @@ class Store(Reader):
                 raise InvalidInput(f"{names}{more} exist already.", hint="upsert replaces items.")
             gone += pictures.hashes(connection, known.values())
             return _changed(connection, space, list(known.values()), list(batch.values()))
+
+    def apply(self, entries: Sequence[Entry], gone: Sequence[int]) -> Change:
+        """Store items, replacing by id, and take rows away besides, all of it or nothing."""
+        self.lock()
+        taking = pictures.taking(self._blobs, self._database, entries)
+        with taking as dropped, self._changing() as connection:
+            known = rows_by_id(connection, {entry.id: entry for entry in entries})
+            rows = sorted({*gone, *known.values()})
+            dropped += pictures.hashes(connection, rows)
+            return _changed(connection, current_space(connection), rows, entries)
 
     def delete(self, ids: Sequence[str]) -> Change:
         """Remove what is there of `ids`; the rest is no error. Works on a full disk as well."""
@@ -366,21 +382,6 @@ def _begin(database: Database, space: Space) -> None:
     finally:
         if lock is not None:
             lock.release()
-
-
-def _check_belongs(space: Space, fingerprint: str, entries: Sequence[Entry]) -> None:
-    # inside of the transaction: the model may have been switched since the vectors were made
-    is_whole = all((entry.tokens is None) is (not space.token_width) for entry in entries)
-    if space.fingerprint == fingerprint and not is_whole:
-        raise ModelMismatch(
-            "Token states are kept by now, or are not any more.", hint="Open the collection again."
-        )
-    if space.fingerprint != fingerprint:
-        raise ModelMismatch(
-            f"Got vectors of the model {fingerprint[:12]}, the collection holds those of "
-            f"{space.model} ({space.fingerprint[:12]}).",
-            hint="Open the collection again.",
-        )
 
 
 def _changed(

@@ -57,12 +57,12 @@ class View:
             yield part
             row = max([*part.rows_N[-1:].tolist(), *part.damaged])
 
-    def entries(self, size: int = 256) -> Iterator[list[Entry]]:
-        """Yield all items whole, rows ascending, at most `size` at a time.
+    def entries(self, size: int = 256, *, after: int = 0) -> Iterator[list[Entry]]:
+        """Yield all items of the rows after `after` whole, ascending, at most `size` at a time.
 
         Raises CollectionDamaged naming the first item of which a checksum is wrong.
         """
-        row = 0
+        row = after
         while True:
             query = self.connection.execute(_ITEM, (row, size))
             found: list[tuple[Any, ...]] = query.fetchall()

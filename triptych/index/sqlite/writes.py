@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 import numpy as np
 
-from triptych.errors import InvalidInput
+from triptych.errors import InvalidInput, ModelMismatch
 from triptych.index.sqlite import facts, pictures, tokens, words
 from triptych.index.sqlite.meta import Space, read_spaces, read_state, write_state
 from triptych.index.sqlite.records import (
@@ -122,3 +122,19 @@ def _stacked(space: Space, entries: Sequence[Entry]) -> Matrix:
             )
     # a third of what np.stack takes
     return np.concatenate([entry.vector for entry in entries]).reshape(-1, space.dim)
+
+
+def check_belongs(space: Space, fingerprint: str, entries: Sequence[Entry]) -> None:
+    """Raise ModelMismatch where vectors or token states are not those of the space."""
+    # inside of the transaction: the model may have been switched since the vectors were made
+    is_whole = all((entry.tokens is None) is (not space.token_width) for entry in entries)
+    if space.fingerprint == fingerprint and not is_whole:
+        raise ModelMismatch(
+            "Token states are kept by now, or are not any more.", hint="Open the collection again."
+        )
+    if space.fingerprint != fingerprint:
+        raise ModelMismatch(
+            f"Got vectors of the model {fingerprint[:12]}, the collection holds those of "
+            f"{space.model} ({space.fingerprint[:12]}).",
+            hint="Open the collection again.",
+        )

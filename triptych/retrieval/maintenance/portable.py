@@ -17,12 +17,18 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from triptych.errors import CollectionDamaged, InvalidInput, NotAvailable, NotFound
+from triptych.errors import (
+    CollectionDamaged,
+    InvalidInput,
+    ModelMismatch,
+    NotAvailable,
+    NotFound,
+)
 from triptych.index.disk import sync_folder
 from triptych.index.snapshot import Snapshots
 from triptych.index.sqlite import pictures
 from triptych.index.sqlite.lock import WriterLock
-from triptych.index.sqlite.meta import peek
+from triptych.index.sqlite.meta import Meta, peek
 from triptych.index.sqlite.records import Entry, Picture
 from triptych.index.sqlite.store import Store
 from triptych.index.sqlite.view import View
@@ -63,6 +69,13 @@ def export_collection(
     The model's own files are not in it. Raises InvalidInput where `path` exists, unless
     `replace`, CollectionDamaged naming a damaged item, NotAvailable where the disk is full.
     """
+    with store.view() as view, archiving(path, replace=replace) as tar:
+        return write_archive(store, view, tar, progress=progress)
+
+
+@contextmanager
+def archiving(path: Path, *, replace: bool = False) -> Iterator[tarfile.TarFile]:
+    """Yield a tar that is at `path` once it is whole; raises as `export_collection` does."""
     if path.exists() and (not replace or not path.is_file()):
         raise InvalidInput(f"{path} exists already.", hint="Name another file, or say --force.")
     if not path.parent.is_dir():
@@ -72,13 +85,12 @@ def export_collection(
         _sweep(path)
         with scratch.open("xb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # it is being written: nobody sweeps it
-            with store.view() as view, tarfile.open(fileobj=file, mode="w") as tar:
-                archive = _written(store, view, tar, progress)
+            with tarfile.open(fileobj=file, mode="w") as tar:
+                yield tar
             file.flush()
             os.fsync(file.fileno())
         scratch.rename(path)
         sync_folder(path.parent)
-        return archive
     except OSError as error:
         raise NotAvailable(f"{path} cannot be written: {error.strerror}.") from None
     finally:
@@ -108,11 +120,19 @@ def import_collection(path: Path, folder: Path, *, progress: Progress | None = N
         return reader.archive
 
 
-def _written(store: Store, view: View, tar: tarfile.TarFile, progress: Progress | None) -> Archive:
+def write_archive(
+    store: Store,
+    view: View,
+    tar: tarfile.TarFile,
+    *,
+    after: int = 0,
+    progress: Progress | None = None,
+) -> Archive:
+    """Write the items of the rows after `after` to the tar."""
     parts = []
     done = 0
     sent: set[str] = set()
-    for number, (raw, items, kept) in enumerate(_parts(view)):
+    for number, (raw, items, kept) in enumerate(_parts(view, after)):
         for picture in kept:
             if picture.sha256 not in sent:
                 _add(tar, f"{PICTURES}{picture.sha256}", _sent(store, picture))
@@ -151,7 +171,7 @@ def _sent(store: Store, picture: Picture) -> bytes:
     return data
 
 
-def _parts(view: View) -> Iterator[tuple[bytes, int, list[Picture]]]:
+def _parts(view: View, after: int) -> Iterator[tuple[bytes, int, list[Picture]]]:
     """Yield Parquet files, the number of items and the pictures of each, one in memory at most."""
     columns = schema(
         view.space.dim,
@@ -161,7 +181,7 @@ def _parts(view: View) -> Iterator[tuple[bytes, int, list[Picture]]]:
     )
     # float compression gains little, and codes of a dictionary nothing
     settings = {"compression": "zstd", "use_dictionary": ["modality", "root"]}
-    batches = view.entries()
+    batches = view.entries(after=after)
     entries = next(batches, None)
     while entries is not None:
         buffer, items, kept = BytesIO(), 0, []
@@ -178,6 +198,21 @@ def _add(tar: tarfile.TarFile, name: str, raw: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(raw)
     tar.addfile(member, BytesIO(raw))
+
+
+def entries_in(path: Path, *, of: Meta) -> list[Entry]:
+    """Return all items of an archive, with their pictures; its vectors are to be those of `of`.
+
+    Raises as `import_collection` does, and ModelMismatch.
+    """
+    with _reading(path) as reader:
+        found = reader.archive
+        if (found.fingerprint, found.dim, found.precision, found.token_width) != (
+            of.fingerprint, of.dim, of.precision, of.token_width,
+        ):  # fmt: skip
+            raise ModelMismatch(f"{path} holds vectors of {found.model}, not of {of.model}.")
+        reader.verify()
+        return [one for part in reader.entries() for one in _with_pictures(reader, part)]
 
 
 @contextmanager
