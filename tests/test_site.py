@@ -68,3 +68,19 @@ def test_a_technique_says_where_it_lives_and_what_it_measured(page: Path) -> Non
             continue
         assert found, f"{page.name} names {name}"
         room = found[0].parent
+
+
+@pytest.mark.parametrize("page", TECHNIQUES, ids=lambda page: page.name)
+def test_a_techniques_figures_are_those_of_the_benchmarks(page: Path) -> None:
+    measured = re.search(
+        r"\*\*Measured(.*?)(\*\*Not |\n## |\Z)", page.read_text("utf-8"), re.DOTALL
+    )
+    if page.name == "index.md":
+        return
+    assert measured is not None
+    benchmarks = (ROOT / "docs/benchmarks.md").read_text("utf-8")
+    figures = re.findall(r"\d+\.\d+", re.sub(r"`[^`]*`|\]\([^)]*\)", "", measured[1]))
+    other = [
+        one for one in figures if not re.search(rf"(?<![\d.]){re.escape(one)}(?!\d)", benchmarks)
+    ]
+    assert other == [], f"not in docs/benchmarks.md: {other}"
