@@ -120,9 +120,20 @@ def test_more_like_this(page: Page) -> None:
 
 
 def test_a_filter_out_of_the_collection(page: Page) -> None:
+    page.get_by_label("colour").select_option(label="red (3)")
+    expect(page.locator("#grid .tile")).to_have_count(3)  # without a word yet
+    expect(page.locator("#status")).to_have_text("3 items")
+    page.locator("#grid button").first.click()
+    expect(page.locator("#detail-title")).to_contain_text("red ")
+    page.keyboard.press("Escape")
+    page.click("#show-map")
+    expect(page.locator("#status")).to_have_text("3 on the map, alike beside alike")
     page.fill("#words", "a shape")
     page.get_by_label("colour").select_option(label="purple (3)")
+    expect(page.locator("#status")).to_have_text("3 found")
     expect(page.locator("#grid .tile")).to_have_count(3)
+    page.get_by_label("colour").select_option(label="any")
+    expect(page.locator("#status")).to_have_text("19 found")
 
 
 def test_an_error_is_a_sentence(page: Page) -> None:

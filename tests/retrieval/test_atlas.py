@@ -64,7 +64,9 @@ def test_a_chart_gives_each_item_a_cell_of_its_own_and_samples_evenly() -> None:
         notes = [{"id": str(at), "text": f"note {at}", "metadata": {"n": at}} for at in range(30)]
         collection.add(notes)
         whole, some = chart(collection, 100), chart(collection, 4)
+        few = chart(collection, 2, "n >= 20")
     assert whole["ids"] == [str(at) for at in range(30)] and whole["fields"] == ["n"]
     assert len({tuple(cell) for cell in whole["cells"]}) == 30
     assert max(max(cell) for cell in whole["cells"]) < whole["side"]
     assert (some["count"], some["ids"]) == (30, ["0", "10", "19", "29"])
+    assert (few["count"], few["ids"], len(few["cells"])) == (10, ["20", "29"], 2)

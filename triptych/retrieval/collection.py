@@ -286,9 +286,9 @@ class Collection:
         """Return the picture as it was sent, byte for byte, None where none was kept."""
         return self._store.picture(id)
 
-    def sample(self, limit: int) -> list[str]:
-        """Return at most `limit` ids, evenly out of all that was written, oldest first."""
-        return self._store.sample(whole("limit", limit, least=1))
+    def sample(self, limit: int, filter: AnyFilter | None = None) -> list[str]:
+        """Return at most `limit` ids, evenly out of all that match, oldest first."""
+        return self._store.sample(whole("limit", limit, least=1), parse_filter(filter))
 
     def info(self) -> dict[str, Any]:
         """Return what the collection is: model, counts, index and its measured recall, damage."""

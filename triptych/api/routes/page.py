@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from triptych.api.jsons import dumps
 from triptych.api.openapi import ERRORS
 from triptych.api.page.assets import POLICY, PREFIX, assets
+from triptych.api.reading import parsed
 from triptych.api.replies import Map, Root
 from triptych.api.rooms import Reader, Rooms, Server, working
 from triptych.api.routes.collections import CollectionName
@@ -20,6 +21,9 @@ router = APIRouter(tags=["page"])
 _ON_MAP = 2_000  # items; more would lie under one another on a screen
 
 Limit = Annotated[int, Query(ge=1, le=_ON_MAP, description="Items on the map, at most")]
+Narrowed = Annotated[
+    str | None, Query(max_length=20_000, description="A filter on metadata, as text or as JSON")
+]
 
 
 @router.get(
@@ -43,21 +47,28 @@ async def file(file: str, request: Request) -> Response:
 
 @router.get("/v1/collections/{name}/map", response_model=Map, responses=ERRORS)
 async def show_map(
-    name: CollectionName, request: Request, caller: Reader, server: Server, limit: Limit = _ON_MAP
+    name: CollectionName,
+    request: Request,
+    caller: Reader,
+    server: Server,
+    limit: Limit = _ON_MAP,
+    filter: Narrowed = None,
 ) -> Response:
     """Return where items lie on a map of the collection, alike beside alike."""
-    body = await working(request, _map, server, caller.tenant, name, limit)
+    body = await working(request, _map, server, caller.tenant, name, limit, filter)
     return Response(body, media_type="application/json")
 
 
-def _map(server: Rooms, tenant: str, name: str, limit: int) -> bytes:
+def _map(server: Rooms, tenant: str, name: str, limit: int, filter: str | None) -> bytes:
+    is_json = filter is not None and filter.lstrip().startswith("{")
+    wanted = parsed(filter, server.config.limits.json_depth) if filter and is_json else filter
     with server.catalog.answering(tenant, name) as answers:
 
         def drawn() -> bytes:
-            return dumps(chart(answers.collection, limit))
+            return dumps(chart(answers.collection, limit, wanted))
 
         # kept like an answer: until the next write
-        return answers.get_or_compute(answers.key("map", limit), drawn).body
+        return answers.get_or_compute(answers.key("map", [limit, filter]), drawn).body
 
 
 def _asset(request: Request, path: str) -> Response:

@@ -141,9 +141,9 @@ class Reader:
             found = connection.executemany(query, [(row,) for row in as_rows(rows).tolist()])
             return {row: str(unpack(id)) for row, id in found}
 
-    def sample(self, limit: int) -> list[str]:
-        """Return at most `limit` ids, evenly out of all rows, ascending by row."""
-        rows_N = self.rows()
+    def sample(self, limit: int, filter: Filter | None = None) -> list[str]:
+        """Return at most `limit` ids, evenly out of all rows that pass, ascending by row."""
+        rows_N = self.rows() if filter is None else self.where(filter)
         evenly = np.linspace(0, len(rows_N) - 1, min(limit, len(rows_N))).round().astype(int)
         return list(self.ids_of(rows_N[evenly].tolist()).values())
 

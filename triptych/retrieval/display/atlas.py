@@ -1,6 +1,6 @@
 """A map of a collection: what is alike lies together, and no picture covers another.
 
-Letters: N items, M embedding width, G cells of the grid.
+Letters: N items, M embedding width, G cells of the grid, B directions.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from triptych.errors import InvalidInput, NotFound
-from triptych.retrieval.collection import Collection
+from triptych.retrieval.collection import AnyFilter, Collection
 from triptych.types import Matrix
 
 _ROOM = 1.5  # cells per picture: below 1.2 clusters blur into one block, above 2 it is mostly paper
 _FIELDS = 12  # of metadata, that are named
 _SIDE = 3600  # pixels of the map's longer side, at most
+_BLOCK, _ROUNDS = 8, 24  # directions followed at once, and how often they are turned
 _NOTHING: Matrix = np.zeros((0, 2), dtype=np.float32)
 _PAPER, _NO_PICTURE = "#ffffff", "#dee2e6"
 
@@ -39,14 +40,14 @@ def atlas(emb_NM: Matrix, pictures: Sequence[Image.Image | None]) -> Image.Image
     return sheet
 
 
-def chart(collection: Collection, limit: int) -> dict[str, Any]:
+def chart(collection: Collection, limit: int, filter: AnyFilter | None = None) -> dict[str, Any]:
     """Return at most `limit` items' cells (column, row) on a grid of `side` by `side`, none twice.
 
-    With them their ids, texts and whether there is a picture, how many items there are in all, and
-    the metadata fields that were seen: what somebody needs who draws the map.
+    With them their ids, texts and whether there is a picture, how many items match in all, and the
+    metadata fields that were seen: what somebody needs who draws the map.
     """
     while True:
-        kept = [one for one in collection.get(collection.sample(limit)) if one is not None]
+        kept = [one for one in collection.get(collection.sample(limit, filter)) if one is not None]
         try:
             emb_NM = (
                 collection.vectors([one.id for one in kept])
@@ -59,7 +60,7 @@ def chart(collection: Collection, limit: int) -> dict[str, Any]:
     side = max(1, int(np.ceil(np.sqrt(_ROOM * len(kept)))))
     fields = {name for one in kept for name, value in one.metadata.items() if _is_plain(value)}
     return {
-        "count": collection.count(),
+        "count": collection.count(filter),
         "side": side,
         "ids": [one.id for one in kept],
         "texts": [one.text and one.text[:200] for one in kept],
@@ -81,9 +82,7 @@ def plane(emb_NM: Matrix) -> NDArray[np.float64]:
     if num_items < 2:
         return np.full((num_items, 2), 0.5)
     centred_NM = np.asarray(emb_NM, dtype=np.float64) - np.mean(emb_NM, axis=0)
-    # of M x M, so that it costs the same for a million items
-    _, axes_MM = np.linalg.eigh(centred_NM.T @ centred_NM)
-    axes_M2 = axes_MM[:, ::-1][:, :2]
+    axes_M2 = _main_directions(centred_NM)
     strongest_2 = np.abs(axes_M2).argmax(axis=0)
     axes_M2 = axes_M2 * np.sign(axes_M2[strongest_2, np.arange(axes_M2.shape[1])])
     xy_N2 = np.zeros((num_items, 2))
@@ -92,6 +91,21 @@ def plane(emb_NM: Matrix) -> NDArray[np.float64]:
     spread_N2 = (xy_N2 - low) / np.maximum(high - low, 1e-12)
     ranks_N2 = xy_N2.argsort(axis=0, kind="stable").argsort(axis=0) / (num_items - 1)
     return np.asarray((spread_N2 + ranks_N2) / 2)
+
+
+def _main_directions(centred_NM: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the two directions in which the rows differ most, by subspace iteration.
+
+    All M eigenvectors of M x M would be exact, but their threads wait for one another: seconds
+    where other programs are busy, for two directions of hundreds.
+    """
+    width = min(_BLOCK, *centred_NM.shape)
+    basis_MB = np.random.default_rng(0).standard_normal((centred_NM.shape[1], width))
+    for _ in range(_ROUNDS):
+        basis_MB = np.linalg.qr(centred_NM.T @ (centred_NM @ basis_MB))[0]
+    spread_NB = centred_NM @ basis_MB
+    turn_BB = np.linalg.eigh(spread_NB.T @ spread_NB)[1]
+    return np.asarray(basis_MB @ turn_BB[:, ::-1][:, :2])
 
 
 def grid_cells(xy_N2: NDArray[np.float64], *, num_side: int) -> NDArray[np.int64]:

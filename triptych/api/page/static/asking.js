@@ -1,7 +1,7 @@
 // Searches on their way: the newest wins, an older one is called off.
 import { ask, within } from "/page/api.js";
 
-const MOST = 10000;
+export const MOST = 10000;
 const STARTS = [50, 250, MOST]; // of pages: what comes at once, what most never go beyond, the rest
 const FIRST = STARTS[0];
 const AT_ONCE = 2; // pages on their way; those asked for last come first
@@ -12,7 +12,8 @@ export class Asking {
   #wanted = [];
   #running = 0;
 
-  async search(name, query, count) {
+  /** Return the first hits, and whether they are all. */
+  async search(name, query) {
     this.stop();
     this.#turn = new AbortController();
     this.#pages.clear();
@@ -21,9 +22,8 @@ export class Asking {
     const start = performance.now();
     const reply = await this.#fetch({ limit: FIRST, offset: 0 });
     const { hits } = await reply.json();
-    const total = hits.length < FIRST ? hits.length : Math.min(count, MOST);
     const shown = { tier: reply.headers.get("X-Triptych-Tier"), timing: reply.headers.get("Server-Timing") };
-    return { hits, total, ms: performance.now() - start, ...shown };
+    return { hits, isAll: hits.length < FIRST, ms: performance.now() - start, ...shown };
   }
 
   /** Hand `take` the hits of every page that the ranges touch and that has not come yet. */

@@ -1,6 +1,6 @@
 // The page put together.
 import { ask, collections, imagePath, onSignIn, record, within } from "/page/api.js";
-import { Asking } from "/page/asking.js";
+import { Asking, MOST } from "/page/asking.js";
 import { Atlas } from "/page/atlas.js";
 import { drawChips } from "/page/chips.js";
 import { Detail } from "/page/detail.js";
@@ -18,7 +18,9 @@ const WARM = 1000; // milliseconds after the first search
 const query = new Query();
 const asking = new Asking();
 let name = "";
-let chart = null;
+let whole = null; // the map of the collection
+let chart = null; // ... of what the filters leave of it
+let narrowing = Promise.resolve(); // until the chart is of these filters
 let timer = 0;
 let warmed = false;
 
@@ -67,15 +69,19 @@ function browse() {
 async function search() {
   clearTimeout(timer);
   trouble(null);
-  if (!chart?.count) return;
+  if (!whole?.count) return;
   $("empty").hidden = true;
-  if (query.isEmpty && !query.filters.size) { browse(); return; }
-  if (query.isEmpty) { $("status").textContent = "Say what to look for among these."; return; }
+  if (query.isEmpty) {
+    await guarded(async () => { await narrowing; if (query.isEmpty) browse(); });
+    return;
+  }
   await guarded(async () => {
-    const found = await asking.search(name, query, chart.count);
+    const found = await asking.search(name, query);
+    await narrowing;
+    const total = found.isAll ? found.hits.length : Math.min(chart.count, MOST);
     scrollTo(0, 0);
-    grid.show(name, found.hits, found.total, true);
-    $("status").textContent = found.total > found.hits.length ? `The best of ${chart.count.toLocaleString("en")} items` : `${found.total} found`;
+    grid.show(name, found.hits, total, true);
+    $("status").textContent = found.isAll ? `${total} found` : `The best of ${chart.count.toLocaleString("en")} items`;
     if (!found.hits.length) nothing("Nothing was found", query.filters.size ? "Nothing has all that the filters ask for: set one to “any”." : "Nothing is in this collection yet.");
     const stages = (found.timing ?? "").split(", ").filter(Boolean).map((one) => one.split(";dur="))
       .filter(([, ms]) => ms >= 0.1).map(([stage, ms]) => `${stage} ${Number(ms).toFixed(1)}`);
@@ -85,6 +91,19 @@ async function search() {
     warm(found.hits[0]);
     view("grid");
   });
+}
+
+/** Ask for the map of what the filters leave, and search in that. */
+function narrow() {
+  const before = narrowing;
+  const filter = encodeURIComponent(JSON.stringify(Object.fromEntries(query.filters)));
+  const found = query.filters.size ? ask(`${within(name)}/map?filter=${filter}`).then((reply) => reply.json()) : whole;
+  narrowing = (async () => {
+    await before.catch(() => {}); // the newest wins
+    chart = await found;
+    if (!$("map").hidden) atlas.show(name, chart);
+  })();
+  search();
 }
 
 /** Have the first hit explained while nobody waits: the first time the server loads what it needs. */
@@ -152,10 +171,11 @@ async function choose(chosen) {
   grid.name = ""; // its pictures may be others by now
   query.filters.clear();
   $("status").textContent = "Opening …";
-  chart = await (await ask(`${within(name)}/map`)).json();
-  await drawFilters($("filters"), name, chart, query, search);
-  $("empty").hidden = chart.count > 0;
-  if (chart.count) await search();
+  narrowing = Promise.resolve();
+  whole = chart = await (await ask(`${within(name)}/map`)).json();
+  await drawFilters($("filters"), name, whole, query, narrow);
+  $("empty").hidden = whole.count > 0;
+  if (whole.count) await search();
   else {
     grid.show(name, [], 0, false);
     $("status").textContent = "";
