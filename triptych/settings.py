@@ -132,8 +132,10 @@ class Settings:
             embedder = self.open_model(model, threads=threads)
         else:
             embedder = self.model_of(known, threads=threads)
+        if known is None and str(path) != ":memory:":
+            self.keep(embedder)  # first: no collection is made whose model is not here
         cached = partial(self.cached, cache=cache, tenant=tenant)
-        collection = Collection.open(
+        return Collection.open(
             path,
             embedder=cached(embedder),
             index=index,
@@ -143,9 +145,6 @@ class Settings:
             model_of=lambda known: cached(self.model_of(known, threads=threads)),
             threads=threads,
         )
-        if known is None and collection.folder is not None:
-            self.keep(embedder)
-        return collection
 
     def answers(
         self,

@@ -10,6 +10,8 @@ import pytest
 
 from tests.api.conftest import png
 from tests.api.live import Live, serving
+from triptych.errors import DiskFull
+from triptych.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +159,17 @@ def test_a_collection_of_another_process_is_found(data: Path) -> None:
         path = "/v1/collections/fresh/items"
         assert live.json("PUT", path, {"items": [{"id": "b", "text": "x"}]})["written"] == 1
         assert collection.count() == 2
+
+
+def test_no_room_for_the_model_makes_no_collection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise DiskFull("The disk is full.")
+
+    with serving(tmp_path / "data") as live:
+        with monkeypatch.context() as patched:
+            patched.setattr(Settings, "keep", full)
+            assert live.error("POST", "/v1/collections", {"name": "c"}) == (507, "disk_full")
+        assert live.json("GET", "/v1/collections")["collections"] == []
+        live.json("POST", "/v1/collections", {"name": "c"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,4 +106,19 @@ def test_a_fingerprint_is_no_path(tmp_path: Path, fingerprint: str) -> None:
 def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         keep_model(tmp_path / "nowhere", tmp_path / "data", "abc")
+    assert list((tmp_path / "data" / "models").iterdir()) == []
+
+
+def test_no_room_for_a_model_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    """The limit on the size of files stands for the disk's: Python gets an error of either."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.onnx").write_bytes(bytes(10_000))
+    script = (
+        "import resource, sys; from triptych.retrieval.library import keep_model;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000));"
+        "keep_model(sys.argv[1], sys.argv[2], 'abc')"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "model"), str(tmp_path / "data")]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert "DiskFull: The disk is full: the model was not copied" in ran.stderr
     assert list((tmp_path / "data" / "models").iterdir()) == []

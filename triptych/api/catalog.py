@@ -130,6 +130,7 @@ class Catalog:
         library = self._library(tenant)
         embedder = self.model_for(model)
         with self._loading:
+            self.settings.keep(embedder)  # first: no collection is made whose model is not here
             try:
                 path = library.create(name)
             except InvalidInput:
@@ -138,8 +139,7 @@ class Catalog:
                 raise ApiError(
                     409, "already_exists", f"The collection {name!r} exists already."
                 ) from None
-            with Collection.open(path, embedder=embedder, precision=precision, tokens=tokens):
-                self.settings.keep(embedder)
+            Collection.open(path, embedder=embedder, precision=precision, tokens=tokens).close()
 
     def drop(self, tenant: str, name: str) -> None:
         """Delete the collection once nobody uses it; raises NotFound, CollectionBusy."""

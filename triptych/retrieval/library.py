@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import shutil
+from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import Any
 
 from triptych.encoders.base import EmbeddingModel
-from triptych.errors import InvalidInput, NotFound
+from triptych.errors import DiskFull, InvalidInput, NotFound
 from triptych.index.disk import sync_folder
 from triptych.index.sqlite.lock import WriterLock
 from triptych.retrieval.collection import Collection
@@ -95,7 +97,7 @@ def keep_model(folder: str | Path, root: str | Path, fingerprint: str) -> Path:
     """Return `<root>/models/<fingerprint>`, a copy of the model in `folder`, made once.
 
     So an upgrade of the package strands no collection. A true copy: a link would change with what
-    it points to.
+    it points to. Raises DiskFull, and OSError for a model that cannot be read.
     """
     kept = model_folder(root, fingerprint)
     if kept.is_dir():
@@ -105,13 +107,24 @@ def keep_model(folder: str | Path, root: str | Path, fingerprint: str) -> Path:
     try:
         shutil.copytree(folder, scratch)
         scratch.rename(kept)
-    except OSError:
+    except OSError as error:
         # another process may have been faster; anything else is an error
         if not kept.is_dir():
+            if _is_full(error):
+                raise DiskFull(
+                    f"The disk is full: the model was not copied to {kept.parent}.",
+                    hint="Free some space and run the same again.",
+                ) from None
             raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return kept
+
+
+def _is_full(error: OSError) -> bool:
+    # shutil gathers what went wrong, as text
+    said = str(error.args) if isinstance(error, shutil.Error) else os.strerror(error.errno or 0)
+    return any(os.strerror(code) in said for code in (ENOSPC, EDQUOT, EFBIG))
 
 
 def _is_kept(store: Path) -> bool:
