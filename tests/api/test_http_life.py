@@ -91,6 +91,30 @@ def test_a_job_of_a_collection_that_goes_away_fails(live: Live) -> None:
     assert live.error("GET", "/v1/jobs/..%2f..%2fx") == (404, "not_found")
 
 
+def test_a_job_writes_to_no_other_collection_of_the_name(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, first = live.rooms.jobs._write, threading.Event()
+
+    def slow(*args: Any) -> Any:
+        outcome = write(*args)
+        first.set()
+        time.sleep(1.0)
+        return outcome
+
+    live.json("POST", "/v1/collections", {"name": "again"})
+    items = {"items": [{"id": str(at), "text": "old"} for at in range(600)]}
+    with monkeypatch.context() as patched:
+        patched.setattr(live.rooms.jobs, "_write", slow)
+        id = live.json("POST", "/v1/collections/again/jobs", items)["id"]
+        assert first.wait(10)
+        live.json("DELETE", "/v1/collections/again")
+        live.json("POST", "/v1/collections", {"name": "again"})
+        over = finished(live, id)
+    assert (over["status"], over["error"]["code"]) == ("failed", "not_found")
+    assert live.json("POST", "/v1/collections/again/items/count", {}) == {"count": 0}
+
+
 def test_a_job_goes_on_after_a_restart(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     items = {"items": [{"id": str(at), "text": f"t{at}"} for at in range(300)]}
     with serving(data) as live:

@@ -29,7 +29,7 @@ from triptych.api.experts import ExpertCollector
 from triptych.api.fetch import FetchConfig, Fetcher
 from triptych.api.follower import FollowConfig, Follower
 from triptych.api.health import Health
-from triptych.api.jobs import Jobs
+from triptych.api.jobs import Job, Jobs
 from triptych.api.logs import AccessLog
 from triptych.api.metrics import Metrics
 from triptych.api.origin import OriginCheck
@@ -48,8 +48,8 @@ from triptych.api.routes import (
     search,
 )
 from triptych.api.shortcut import Shortcut
-from triptych.api.writing import Mode, Outcome, Writing, parsed_lines
-from triptych.errors import TriptychError
+from triptych.api.writing import Outcome, Writing, parsed_lines
+from triptych.errors import NotFound, TriptychError
 from triptych.settings import Settings
 
 _LOOK = 0.2  # seconds between two looks at what other workers want
@@ -122,9 +122,13 @@ def build_rooms(settings: Settings, config: ServerConfig) -> Rooms:
     asking = Asking(**parts, near=config.near)
     catalog.again = asking.again
 
-    def write(tenant: str, name: str, lines: Sequence[bytes], mode: Mode, first: int) -> Outcome:
-        given = parsed_lines(lines, first=first, limits=config.limits)
-        return writing.write(tenant, name, given, mode=mode)
+    def write(job: Job, lines: Sequence[bytes]) -> Outcome:
+        given = parsed_lines(lines, first=job.done, limits=config.limits)
+        # held meanwhile: it cannot be dropped, and another made in its place
+        with catalog.using(job.tenant, job.collection) as collection:
+            if job.into not in ("", collection.copying.meta.collection):
+                raise NotFound(f"The collection {job.collection!r} that the job was for is gone.")
+            return writing.write(job.tenant, job.collection, given, mode=job.mode)
 
     rooms = Rooms(
         config=config,

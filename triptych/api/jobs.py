@@ -38,8 +38,8 @@ _KEPT = 100  # jobs of a tenant that are over
 _TRIES = 30  # a second apart, while another process holds the collection
 _LOOK = 0.2  # seconds between two looks at what other processes have taken in
 
-Write = Callable[[str, str, Sequence[bytes], Mode, int], Outcome]
-"""Tenant, collection, lines, mode and the index of the first line to what became of them."""
+Write = Callable[["Job", Sequence[bytes]], Outcome]
+"""A job and its next lines to what became of them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +61,7 @@ class Job:
     finished: float | None = None
     error: dict[str, Any] | None = None
     tries: int = 0
+    into: str = ""  # what the collection calls itself: another may get its name
 
     @property
     def is_over(self) -> bool:
@@ -68,7 +69,7 @@ class Job:
 
     def json(self) -> dict[str, Any]:
         """Return it as a reply shows it."""
-        hidden = {"tenant", "offset", "tries"}
+        hidden = {"tenant", "offset", "tries", "into"}
         said = {name: value for name, value in asdict(self).items() if name not in hidden}
         return said if self.error is not None else {k: v for k, v in said.items() if k != "error"}
 
@@ -116,9 +117,11 @@ class Jobs:
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{secrets.token_hex(16)}.part"
 
-    def submit(self, scratch: Path, tenant: str, collection: str, mode: Mode, total: int) -> Job:
+    def submit(
+        self, scratch: Path, tenant: str, collection: str, mode: Mode, total: int, into: str
+    ) -> Job:
         """Take over a body that was written; the job is on the disk when this returns."""
-        job = Job(scratch.stem, tenant, collection, mode, total, created=time.time())
+        job = Job(scratch.stem, tenant, collection, mode, total, created=time.time(), into=into)
         with scratch.open("rb") as file:
             os.fsync(file.fileno())
         scratch.rename(scratch.with_suffix(".ndjson"))
@@ -233,7 +236,7 @@ class Jobs:
             self._end(job, "done")
             return
         outcome = Outcome(self._limits.errors_listed, job.written, job.num_errors, job.errors)
-        outcome.add(self._write(job.tenant, job.collection, lines, job.mode, job.done))
+        outcome.add(self._write(job, lines))
         job.written, job.num_errors = outcome.written, outcome.num_errors
         job.offset, job.done, job.tries = offset, job.done + len(lines), 0
         self._save(job)

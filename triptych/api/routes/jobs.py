@@ -45,12 +45,13 @@ async def start_job(
 ) -> Response:
     """Take in many items; they are stored after the reply, and are on the disk before it."""
     expect_type(request, JSON, LINES)
-    await working(request, _check, server, caller.tenant, name)
+    into = await working(request, _check, server, caller.tenant, name)
     scratch = server.jobs.scratch(caller.tenant)
     try:
         total = await _spool(request, scratch)
         caller.spend(total)
-        job = await working(request, server.jobs.submit, scratch, caller.tenant, name, mode, total)
+        given = (scratch, caller.tenant, name, mode, total, into)
+        job = await working(request, server.jobs.submit, *given)
     finally:
         scratch.unlink(missing_ok=True)
     return _json(job, status=202, headers={"Location": f"/v1/jobs/{job.id}"})
@@ -86,10 +87,11 @@ async def cancel_job(id: str, caller: Writer, server: Server) -> Response:
     return _json(server.jobs.cancel(caller.tenant, id))
 
 
-def _check(server: Rooms, tenant: str, name: str) -> None:
+def _check(server: Rooms, tenant: str, name: str) -> str:
+    """Return what the collection calls itself; raises NotFound, Overloaded."""
     server.jobs.check_room(tenant)
-    with server.catalog.using(tenant, name):
-        pass
+    with server.catalog.using(tenant, name) as collection:
+        return collection.copying.meta.collection
 
 
 async def _spool(request: Request, scratch: FilePath) -> int:

@@ -187,8 +187,7 @@ class Store(Reader):
         self.lock()
         taking = pictures.taking(self._blobs, self._database, entries)
         with taking as dropped, self._changing() as connection:
-            known = rows_by_id(connection, {entry.id: entry for entry in entries})
-            rows = sorted({*gone, *known.values()})
+            rows = sorted({*gone, *rows_by_id(connection, [one.id for one in entries]).values()})
             dropped += pictures.hashes(connection, rows)
             return _changed(connection, current_space(connection), rows, entries)
 
