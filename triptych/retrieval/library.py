@@ -63,12 +63,8 @@ class Library:
         It is gone with one rename; what a crash leaves of it is swept away by the next drop.
         """
         path = self.existing(name)
-        lock = WriterLock(path / "lock")
-        lock.acquire()
-        try:
+        with WriterLock(path / "lock"):
             path.rename(self.folder / f"{_TRASH}{name}-{secrets.token_hex(8)}")
-        finally:
-            lock.release()
         for trash in self.folder.glob(f"{_TRASH}*"):
             shutil.rmtree(trash, ignore_errors=True)
 

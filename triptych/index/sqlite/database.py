@@ -310,9 +310,7 @@ def _create(path: Path) -> None:
 
     Raises CollectionBusy while another process does the same.
     """
-    lock = WriterLock(path.with_name("lock"))
-    lock.acquire()
-    try:
+    with WriterLock(path.with_name("lock")):
         if path.exists() and path.stat().st_size:
             return
         log = path.with_name(f"{path.name}-wal")
@@ -334,8 +332,6 @@ def _create(path: Path) -> None:
         sync_file(scratch)
         scratch.rename(path)
         sync_folder(path.parent)
-    finally:
-        lock.release()
 
 
 def _flags(mode: str) -> int:

@@ -6,16 +6,27 @@ import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from triptych.errors import CollectionBusy, NotAvailable
 
 
 class WriterLock:
-    """`flock` on a file that is never removed: no clean-up after a crash, no race on its name."""
+    """`flock` on a file that is never removed: no clean-up after a crash, no race on its name.
+
+    `with` takes it, as `acquire` does, and gives it back.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: int | None = None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     @property
     def held(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -372,15 +372,9 @@ class Store(Reader):
 
 
 def _begin(database: Database, space: Space) -> None:
-    lock = WriterLock(database.path.with_name("lock")) if database.path else None
-    if lock is not None:
-        lock.acquire()
-    try:
-        with database.creating() as connection:
-            create(connection, space)
-    finally:
-        if lock is not None:
-            lock.release()
+    lock = WriterLock(database.path.with_name("lock")) if database.path else nullcontext()
+    with lock, database.creating() as connection:
+        create(connection, space)
 
 
 def _changed(

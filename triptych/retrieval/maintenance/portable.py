@@ -296,9 +296,7 @@ def _publish(scratch: Path, folder: Path) -> None:
         scratch.rename(folder)
         sync_folder(folder.parent)
         return
-    lock = WriterLock(folder / "lock")
-    lock.acquire()
-    try:
+    with WriterLock(folder / "lock"):
         _check_empty(folder)
         if (scratch / PICTURES).is_dir():  # no item without its picture
             shutil.rmtree(folder / PICTURES, ignore_errors=True)
@@ -306,5 +304,3 @@ def _publish(scratch: Path, folder: Path) -> None:
         put_store(scratch / STORE, folder)
         (scratch / INDEX).rename(folder / INDEX)
         sync_folder(folder)
-    finally:
-        lock.release()

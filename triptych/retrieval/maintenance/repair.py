@@ -76,18 +76,14 @@ def repair(found: Verification, *, threads: int = 1) -> Repair:
 
 def _sweep(folder: Path) -> None:
     """Remove what a repair that was killed has left."""
-    lock = WriterLock(folder / "lock")
-    lock.acquire()
-    shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
-    lock.release()
+    with WriterLock(folder / "lock"):
+        shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
 
 
 def _mend(folder: Path, following: set[str], done: Repair) -> None:
     if done.lost_writes:
-        lock = WriterLock(folder / "lock")
-        lock.acquire()
-        (folder / GENERATION).unlink(missing_ok=True)
-        lock.release()
+        with WriterLock(folder / "lock"):
+            (folder / GENERATION).unlink(missing_ok=True)
         done.done.append("went on from the last write that is there")
     if following:
         store = open_store(folder)
