@@ -2,6 +2,8 @@
 
 Adding, searching, filtering, opening again, deleting, and what is left on disk. Every search
 fetches the metadata of its hits; every peer has the first knob that reaches recall@10 >= 0.95.
+
+python -m benchmarks.stores [--adds] [CONTESTANT ...]    with --adds nothing but adding
 """
 
 from __future__ import annotations
@@ -119,13 +121,17 @@ class Comparison:
         self.figures.setdefault(what, {})[one.name] = value
 
 
-def main(names: Sequence[str] = NAMES, count: int = COUNT, rounds: int = ROUNDS) -> None:
+def main(
+    names: Sequence[str] = NAMES, count: int = COUNT, rounds: int = ROUNDS, *, adds: bool = False
+) -> None:
+    """Measure all, or with `adds` only what comes in."""
     if not installed():
         sys.exit("The peers are not installed. Run: make peers")
     with ExitStack() as stack:
         contestants = [stack.enter_context(Contestant(name, count)) for name in names]
         run = Comparison(contestants, count=count, rounds=rounds)
-        for step in (run.load, run.search, run.add_singles, run.reopen):
+        rest = (run.search, run.add_singles, run.reopen)
+        for step in (run.load, *((run.add_singles,) if adds else rest)):
             step()
             (WORK / "stores.json").write_text(json.dumps(run.figures, indent=1))
     show(run.figures, names)
@@ -157,4 +163,5 @@ def megabytes(path: Path) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or NAMES)
+    asked = [name for name in sys.argv[1:] if name != "--adds"]
+    main(asked or NAMES, adds="--adds" in sys.argv)

@@ -160,6 +160,11 @@ def test_a_read_only_folder_is_read(path: Path, store: Store, mounted: Callable[
         open_store(copy / "new.sqlite")
 
 
+def test_this_sqlite_loses_no_commits_when_its_log_begins_anew() -> None:
+    version = tuple(map(int, apsw.sqlitelibversion().split(".")))
+    assert version >= (3, 51, 3)
+
+
 def fill(folder: Path) -> None:
     filler = os.open(folder / "filler", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with pytest.raises(OSError):  # not even the rest of a page is left

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,27 @@ def test_finds_what_was_added(collection: Collection) -> None:
     assert [hit.id for hit in hits] == ["red shoe", "red car"]
     assert hits[0].score == pytest.approx(1.0, abs=1e-6)
     assert (hits[0].text, hits[0].modality, hits[0].found) == ("red shoe", "text", "flat")
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = itertools.count(1_700_000_000, -3_600)  # an hour back at each look
+    monkeypatch.setattr(time, "time", lambda: float(next(seconds)))
+    monkeypatch.setattr(time, "time_ns", lambda: next(seconds) * 10**9)
+    for turn in range(3):
+        with open_own(tmp_path / "c") as collection:
+            names = [collection.generation]
+            collection.upsert(with_vectors(40, seed=turn))
+            names.append(collection.generation)
+            collection.delete(f"{turn:05}")
+            names.append(collection.generation)
+            collection.compact()
+            assert len(set(names)) == 3 and len(collection) == 39
+            hits = collection.search(vector=unit_vectors(40, seed=turn)[20], limit=1)
+            assert [hit.id for hit in hits] == ["00020"]
+    with open_own(tmp_path / "c") as collection:
+        assert len(collection) == 39 and collection.info()["damaged"] == []
 
 
 def test_an_empty_collection_finds_nothing(collection: Collection) -> None:
