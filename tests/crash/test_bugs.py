@@ -15,7 +15,7 @@ from tests.crash.server import ForkServer
 from tests.crash.shim import Mode
 
 KIND = "flat"
-MOST_KILLS = 150
+MOST_KILLS = 600  # the search ends with the first find, mostly within 50
 MOST_DAMAGED = 300
 
 # which part of the harness finds it: kills at random (mostly during one call), a fault at each call
