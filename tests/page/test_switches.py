@@ -122,6 +122,20 @@ def test_a_filter_that_leaves_nothing_says_what_to_do(browser: Browser, stocked:
     page.context.close()
 
 
+def test_filters_are_those_that_somebody_can_choose_by(browser: Browser, live: Live) -> None:
+    live.json("POST", "/v1/collections", {"name": "facts"})
+    facts = [
+        {"all": "same", "hash": f"{n % 4:064x}", "kind": f"kind {n % 3}", "number": n}
+        for n in range(40)
+    ]
+    rows = [{"id": str(n), "text": f"note {n}", "metadata": one} for n, one in enumerate(facts)]
+    live.json("PUT", "/v1/collections/facts/items", {"items": rows})
+    page = at(live, browser, "facts")
+    expect(page.locator("#filters label")).to_have_count(1)
+    expect(page.locator("#filters span")).to_have_text("kind")
+    page.context.close()
+
+
 @pytest.mark.parametrize("width", [390, 1200])
 def test_long_and_foreign_texts_are_whole_and_stay_in_their_place(
     browser: Browser, stocked: Live, width: int
@@ -146,8 +160,8 @@ def test_everything_is_there_at_twice_the_size(browser: Browser, stocked: Live) 
     page = at(stocked, browser, "shapes", viewport=half, device_scale_factor=2)
     page.fill("#words", "-blue")
     page.press("#words", "Enter")
-    page.fill("#words", "a red shape")
     page.wait_for_selector(".score")
+    searched(page, lambda: page.fill("#words", "a red shape"))
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.screenshot(path=SHOTS / "twice.png")
     page.evaluate("scrollTo(0, 600)")

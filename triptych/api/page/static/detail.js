@@ -95,7 +95,7 @@ export class Detail {
   }
 
   #facts(hit, title) {
-    const pairs = Object.entries(hit.metadata ?? {}).slice(0, 20);
+    const pairs = Object.entries(hit.metadata ?? {}).filter(([, value]) => value !== null).slice(0, 20);
     // a short text is the title, and one without a picture stands in the picture's place
     const words = hit.text && hit.has_image && !isShort(hit) ? make("p", { class: "words", dir: "auto", tabindex: "0" }, hit.text) : null;
     const list = make("dl", {}, ...pairs.flatMap(([key, value]) => [

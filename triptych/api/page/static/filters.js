@@ -2,13 +2,24 @@
 import { ask, within } from "/page/api.js";
 import { make } from "/page/dom.js";
 
+const SHOWN = 6; // filters, at most
+const VALUES = 30; // of one
+const LONGEST = 60; // characters of a value that a person reads: a hash has 64
+
+/** Whether somebody can choose by this: not where all are the same, numbers that differ, or hashes. */
+function isChoice(values, all) {
+  if (!values.length || values[0].count === all) return false;
+  const isCut = values.length === VALUES;
+  return !values.some(({ value }) => (isCut && typeof value === "number") || String(value).length > LONGEST);
+}
+
 export async function drawFilters(place, name, { fields, count: all }, query, changed) {
   place.replaceChildren();
   if (!fields.length) return;
-  const body = { fields: fields.slice(0, 6), limit: 30 };
+  const body = { fields, limit: VALUES };
   const { facets } = await (await ask(`${within(name)}/facets`, { method: "POST", json: body })).json();
-  for (const [field, values] of Object.entries(facets)) {
-    if (!values.length || values[0].count === all) continue; // no choice
+  const choices = Object.entries(facets).filter(([, values]) => isChoice(values, all));
+  for (const [field, values] of choices.slice(0, SHOWN)) {
     const select = make("select", { onchange: () => {
       if (select.value === "") query.filters.delete(field);
       else query.filters.set(field, values[Number(select.value)].value);
