@@ -496,6 +496,14 @@ def test_a_process_that_does_not_write_migrates_through_the_one_that_does(tmp_pa
         same_as_fresh(collection, Turned())
 
 
+def time_of_migration(path: Path) -> float:
+    """Return the seconds that it takes in a process of its own, on the machine as it is now."""
+    child, began = PROCESSES.Process(target=migrate_there, args=(path, 0.005)), time.monotonic()
+    child.start()
+    child.join()
+    return time.monotonic() - began
+
+
 @pytest.mark.slow
 def test_killed_at_any_point_it_goes_on(tmp_path: Path) -> None:
     rng = random.Random(0)
@@ -506,13 +514,14 @@ def test_killed_at_any_point_it_goes_on(tmp_path: Path) -> None:
     with Collection.open(":memory:", embedder=Turned()) as fresh:
         fresh.add(words(300))
         new = answers(fresh)
+    whole = time_of_migration(shutil.copytree(path, tmp_path / "timed"))
     for kill in range(40):
         copy = tmp_path / f"c{kill}"
         shutil.copytree(path, copy)
         for _ in range(rng.randrange(1, 4)):
             child = PROCESSES.Process(target=migrate_there, args=(copy, 0.005))
             child.start()
-            time.sleep(rng.uniform(0.0, 0.25))
+            time.sleep(rng.uniform(0.0, 1.2 * whole))
             with suppress(ProcessLookupError):
                 os.kill(child.pid or 0, signal.SIGKILL)
             child.join()

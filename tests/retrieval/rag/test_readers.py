@@ -77,7 +77,7 @@ def test_html_in_any_encoding(data: bytes) -> None:
     assert the_page(read_html, data).text == "Größe\n"
 
 
-@pytest.mark.parametrize("data", [b"", b"<", b"\x00\x01\xff" * 99, b"<div>" * 5_000 + b"deep"])
+@pytest.mark.parametrize("data", [b"", b"<", b"<div>" * 5_000 + b"deep"])
 def test_html_that_is_broken_or_deep_is_read(data: bytes) -> None:
     the_page(read_html, data)
 
@@ -120,6 +120,25 @@ def test_a_pdf_has_pages_with_text_and_pictures_with_captions() -> None:
     assert figure.picture is not None and figure.picture.getpixel((5, 5)) == (255, 0, 0)
     assert [page.number for page in read_pdf(data, LIMITS, pytest.fail, only=2)] == [2]
     assert list(read_pdf(data, LIMITS, pytest.fail, only=3)) == []
+
+
+@pytest.mark.parametrize("read", [read_markdown, read_html])
+def test_what_is_no_text_is_refused_whatever_its_name(read: Reader) -> None:
+    binary = bytes(range(256)) * 40
+    for data in (
+        binary,
+        b"\x00\x01\xff" * 99,
+        b"# Words\n\n" + binary,
+        "words".encode("utf-16-le") * 40,
+    ):
+        with pytest.raises(DocumentError, match="no text") as error:
+            list(read(data, LIMITS, pytest.fail))
+        assert error.value.code == "document_not_text"
+    (page,) = read(
+        b"# Words\n\n\x1b[1mbold\x1b[0m\x0c and a stray \0" + b"." * 300, LIMITS, pytest.fail
+    )
+    assert "bold" in page.text
+    assert "\0" not in page.text
 
 
 def test_a_pdf_of_scans_is_pictures_and_says_so() -> None:

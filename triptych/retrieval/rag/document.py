@@ -5,6 +5,7 @@ All places are character offsets into the text of their page, counted from 0.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,6 +13,10 @@ from typing import Protocol
 from PIL import Image
 
 from triptych.errors import InvalidInput
+
+# tabs, line ends, form feeds and escapes stand in texts of terminals
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_MOST_CONTROL = 0.01  # of the characters
 
 
 class DocumentError(InvalidInput):
@@ -105,11 +110,13 @@ def decoded(data: bytes, limits: DocumentLimits, *, declared: str | None = None)
     """Return the text of a file: UTF-16 by its mark, UTF-8, else `declared` or Windows-1252.
 
     Line ends become a line feed, so that offsets are the same whoever wrote the file. Raises
-    DocumentError for more than `max_characters`.
+    DocumentError for more than `max_characters`, and for what is no text.
     """
-    text = _decoded(data, declared).replace("\r\n", "\n").replace("\r", "\n").replace("\0", " ")
+    text = _decoded(data, declared).replace("\r\n", "\n").replace("\r", "\n")
     check_length(len(text), limits)
-    return text
+    if len(_CONTROL.findall(text)) > len(text) * _MOST_CONTROL:
+        raise DocumentError("document_not_text", "It holds bytes that are no text.")
+    return text.replace("\0", " ")
 
 
 def check_length(length: int, limits: DocumentLimits) -> None:
