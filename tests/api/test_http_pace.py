@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 from triptych.api.app import _ROUTERS
 from triptych.encoders.hashing import HashingEncoder
 from triptych.index.sqlite import database
+from triptych.index.sqlite.database import Database
 from triptych.retrieval.collection import Collection
 
 
@@ -38,11 +39,11 @@ def test_searches_at_once_share_the_readers_that_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Any] = []
-    connect = database._connect
+    connect = Database._connect
     monkeypatch.setattr(database, "READERS", 2)
     monkeypatch.setattr("triptych.retrieval.collection.READERS", 2)
     monkeypatch.setattr(
-        database, "_connect", lambda *given: opened.append(given) or connect(*given)
+        Database, "_connect", lambda *given: opened.append(given) or connect(*given)
     )
     with Collection.open(tmp_path / "c", embedder=HashingEncoder(dim=16)) as collection:
         collection.add({"id": str(at), "text": f"thing {at}"} for at in range(50))
