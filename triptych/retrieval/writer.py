@@ -186,8 +186,16 @@ class Writer:
             yield
 
     def optimize(self) -> None:
-        """Build the index now if it has fallen behind; nothing where another process writes."""
-        if self._do(lambda: True, lambda other: False):
+        """Do now what would come later: build the index, if it has fallen behind, and move the log.
+
+        Nothing where another process writes.
+        """
+
+        def here() -> bool:
+            self._store.move_log()
+            return True
+
+        if self._do(here, lambda other: False):
             self._builder.build_if_due()
 
     def claim(self) -> None:

@@ -309,6 +309,10 @@ class Store(Reader):
         size = self.path.stat().st_size if self.path is not None else 0
         return size > _WORTH_COMPACTING and 2 * self._database.used() < size
 
+    def move_log(self) -> None:
+        """Move what was written to its place now, else a write to come would have to."""
+        self._database.checkpoint()
+
     def compact(self) -> None:
         """Give the space of deleted items back, and overwrite what they left in the log.
 
