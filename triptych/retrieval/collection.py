@@ -329,7 +329,7 @@ class Collection:
         self._writer.touch(states)
 
     def optimize(self) -> None:
-        """Do now what would come later: build the index, move the log to its place; never needed."""
+        """Do now what would come later: build the index, move the log; never needed."""
         self._writer.optimize()
 
     def compact(self) -> None:
