@@ -110,8 +110,10 @@ class Database:
             self.check_there()
             try:
                 with transaction(connection, "IMMEDIATE"):
+                    before = connection.total_changes()
                     yield connection
-                    self._make_room(connection)
+                    if connection.total_changes() != before:  # else nothing would cut it off again
+                        self._make_room(connection)
             except apsw.IOError as error:
                 # the system may have dropped what it could not sync, and says so only once
                 syncs = (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_DIR_FSYNC)
