@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.retrieval.fakes import DIM, RED, encoded, unit_vectors
+from triptych.encoders.hashing import HashingEncoder
 from triptych.encoders.vectors import CallerVectors
 from triptych.errors import CollectionDamaged, InvalidInput, ModelMismatch
 from triptych.retrieval.collection import Collection
@@ -118,6 +119,25 @@ def test_pictures_come_along_and_go(tmp_path: Path) -> None:
             found = changed(tmp_path / "origin", archive, found.mark)
             apply_increment(copy, archive, found.gone or [], found.num_items)
             assert list((tmp_path / "copy" / "pictures").rglob("*.*")) == []
+
+
+def test_a_copy_reranks_as_the_collection_does(tmp_path: Path) -> None:
+    archive, model = tmp_path / "a.tar", HashingEncoder(dim=DIM)
+
+    def found(collection: Collection) -> list[tuple[str, float, str]]:
+        hits = collection.search("red boat at night", rerank=10)
+        return [(hit.id, hit.score, hit.found) for hit in hits]
+
+    with Collection.open(tmp_path / "origin", embedder=model, tokens=True) as origin:
+        origin.add({"id": str(id), "text": f"boat {id} at night"} for id in range(5))
+        mark = changed(tmp_path / "origin", archive).mark
+        import_collection(archive, tmp_path / "copy")
+        with Collection.open(tmp_path / "copy", embedder=model) as copy:
+            assert found(copy) == found(origin)
+            origin.upsert([{"id": "3", "text": "red boat"}, {"id": "9", "text": "a red night"}])
+            told = changed(tmp_path / "origin", archive, mark)
+            apply_increment(copy, archive, told.gone or [], told.num_items)
+            assert found(copy) == found(origin)
 
 
 def test_a_restored_backup_is_another_history(tmp_path: Path) -> None:
