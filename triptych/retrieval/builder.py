@@ -179,7 +179,9 @@ class Builder:
                 opened = snapshots.open(self._live.identity)
                 if opened is not None:
                     self._live.adopt(*opened)
-                    self._store.forget(max(manifest.sequence - _REMEMBERED, 0))
+                    # a transaction for nothing would take room ahead of it
+                    if manifest.sequence > _REMEMBERED:
+                        self._store.forget(manifest.sequence - _REMEMBERED)
 
     def _staged(
         self, snapshots: Snapshots, wanted: Sequence[str], *, polite: bool
