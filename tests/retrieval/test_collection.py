@@ -76,6 +76,16 @@ def test_a_clock_that_goes_backwards_changes_nothing(
         assert len(collection) == 39 and collection.info()["damaged"] == []
 
 
+def test_who_writes_sweeps_what_a_killed_repair_left(tmp_path: Path) -> None:
+    left = tmp_path / "repair.tmp" / "store.sqlite"
+    left.parent.mkdir()
+    left.write_bytes(b"half a store")
+    with open_own(tmp_path) as collection:
+        assert left.exists()  # who only searches changes nothing
+        collection.add(with_vectors(3))
+        assert not left.parent.exists()
+
+
 def test_an_empty_collection_finds_nothing(collection: Collection) -> None:
     assert collection.search("anything") == [] and collection.count() == 0
     assert collection.search(like="nobody") == []

@@ -19,6 +19,7 @@ from triptych.index.sqlite.meta import Meta, peek
 from triptych.index.sqlite.store import Store
 
 STORE = "store.sqlite"
+REPAIRING = "repair.tmp"  # where a store is repaired, under the lock
 INDEX = "index"
 
 

@@ -6,6 +6,7 @@ writes of the others over a local socket.
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ from triptych.index.sqlite.meta import Space
 from triptych.index.sqlite.records import Entry, FileState, Tokens
 from triptych.index.sqlite.store import Store
 from triptych.retrieval.builder import Builder
+from triptych.retrieval.folder import REPAIRING
 from triptych.retrieval.live import LiveIndex
 from triptych.types import Matrix, Rows
 
@@ -238,6 +240,8 @@ class Writer:
         if self._ready:
             return
         self._store.lock()
+        if self._folder is not None:  # what a repair left that was killed
+            shutil.rmtree(self._folder / REPAIRING, ignore_errors=True)
         # until now another process may have written, or given the collection a model
         self._store.refreshed_meta()
         self._check()

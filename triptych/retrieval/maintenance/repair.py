@@ -23,11 +23,10 @@ from triptych.index.sqlite.generation import NAME as GENERATION
 from triptych.index.sqlite.lock import WriterLock
 from triptych.index.sqlite.salvage import Lost, Salvage, salvaging
 from triptych.retrieval.builder import build_index
-from triptych.retrieval.folder import INDEX, STORE, new_store, open_store, put_store
+from triptych.retrieval.folder import INDEX, REPAIRING, STORE, new_store, open_store, put_store
 from triptych.retrieval.maintenance.verify import BEYOND_REPAIR, Verification
 from triptych.types import Vector
 
-_SCRATCH = "repair.tmp"
 _FOLLOWING = {"counts", "facts", "words"}
 
 
@@ -61,7 +60,7 @@ def repair(found: Verification, *, threads: int = 1) -> Repair:
     for finding in found.findings:
         if finding.part in BEYOND_REPAIR:
             raise CollectionDamaged(finding.message, hint=BEYOND_REPAIR[finding.part])
-    if (folder / _SCRATCH).exists():
+    if (folder / REPAIRING).exists():
         _sweep(folder)
     kinds = _kinds(folder)
     done.lost_writes = "log" in wrong
@@ -77,7 +76,7 @@ def repair(found: Verification, *, threads: int = 1) -> Repair:
 def _sweep(folder: Path) -> None:
     """Remove what a repair that was killed has left."""
     with WriterLock(folder / "lock"):
-        shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
+        shutil.rmtree(folder / REPAIRING, ignore_errors=True)
 
 
 def _mend(folder: Path, following: set[str], done: Repair) -> None:
@@ -95,7 +94,7 @@ def _mend(folder: Path, following: set[str], done: Repair) -> None:
 
 
 def _salvage(folder: Path, done: Repair) -> None:
-    path, scratch = folder / STORE, folder / _SCRATCH
+    path, scratch = folder / STORE, folder / REPAIRING
     lock = WriterLock(folder / "lock")
     lock.acquire()
     try:
