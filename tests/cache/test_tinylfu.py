@@ -55,6 +55,17 @@ def test_a_scan_takes_no_room_from_what_is_asked_for() -> None:
     assert sum(ours.get(key) is not None for key in wanted) > 80
 
 
+def test_of_what_is_wanted_as_often_the_lighter_stays() -> None:
+    ours: TinyLfu[int] = TinyLfu(100_000, lambda value: value)
+    rng = np.random.default_rng(0)
+    for at in rng.integers(0, 200, 20_000).tolist():  # the even ones weigh three times as much
+        if ours.get(b"%d" % at) is None:
+            ours.put(b"%d" % at, 500 if at % 2 else 1_500)
+    held = [int(key) % 2 for key in ours]
+    assert sum(held) > 0.9 * 100
+    assert ours.weight > 90_000
+
+
 def test_what_was_wanted_once_makes_room_for_what_is_wanted_now() -> None:
     old = zipf(15_000, distinct=2_000, seed=1)
     new = zipf(60_000, distinct=2_000, seed=2, first=10_000)
