@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,31 @@ def test_recall_with_a_delta_and_replaced_rows(base: Base) -> None:
 
 @pytest.mark.parametrize("kind", ["hnsw", "hnsw_sq8", "ivf_sq8", "ivf_fp16"])
 def test_full_effort_finds_the_best_of_all(kind: str) -> None:
-    base = based(ROWS, MATRIX, kind, "fp32", Knobs(effort=NUM, refine=4))
-    assert base.ann is not None
-    assert reached(SegmentedIndex(DIM, base), (ROWS, MATRIX)) == 1
+    ann = based(ROWS, MATRIX, kind, "fp32", Knobs(1, 1)).ann
+    assert ann is not None
+    for query in QUERIES:  # asked itself: of the base it would be a scan
+        found = ann.search(query, 4 * LIMIT, effort=NUM)
+        best = found[np.argsort(-(MATRIX[found] @ query))[:LIMIT]]
+        assert set(best.tolist()) == set(truth(MATRIX, query, LIMIT).tolist())
+
+
+class NeverAsked:
+    """Stands where an Ann would take longer than a scan."""
+
+    def search(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("it was asked")
+
+
+def test_what_takes_more_effort_than_a_scan_is_scanned(base: Base) -> None:
+    """For so many neighbours: few enough as candidates, but not as what is kept in mind."""
+    wanted = NUM // 16
+    beside = replace(base, ann=NeverAsked(), knobs=Knobs(effort=48, refine=1))
+    ids_QK, _ = SegmentedIndex(DIM, beside).search(QUERIES, wanted)
+    assert [set(ids.tolist()) for ids in ids_QK] == [
+        set(ROWS[truth(MATRIX, query, wanted)].tolist()) for query in QUERIES
+    ]
+    with pytest.raises(AssertionError, match="it was asked"):
+        SegmentedIndex(DIM, beside).search(QUERIES, LIMIT)
 
 
 def test_without_an_ann_the_base_is_scanned() -> None:

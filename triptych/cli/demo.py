@@ -60,7 +60,7 @@ class Demo:
         with settings.open_collection(folder, threads=settings.num_threads) as collection:
             index_with_bar(collection, photos)
             _search(collection, _searches(collection, photos, own=own is not None), args.into)
-        print(f'\nNow you:  triptych search -c ./{shlex.quote(str(folder))} "a house"')
+        print(f'\nNow you:  triptych search -c ./{shlex.quote(str(folder))} "a tree"')
         return 0
 
 

@@ -36,7 +36,8 @@ Mask: TypeAlias = NDArray[np.bool_]
 # m rows gathered cost about 0.4 us each, a filtered graph search about 65 us x N / m: the first
 # is cheaper while m squared is below this many times N
 _GATHER = 170
-# beyond a candidate in eight the scan of everything is cheaper, and exact
+# beyond a candidate in eight, asked for or kept in mind on the way, the scan of everything is
+# cheaper, and exact
 _SCAN = 8
 _TUNED = 10  # neighbours that the knobs are tuned for; more of them take more effort
 _DEEPER = 4
@@ -99,7 +100,7 @@ class Base:
         wanted = candidates
         if removed_N is not None and allowed is None:
             wanted = int(_MARGIN * candidates * share) + _SPARE
-        while _SCAN * wanted <= left:
+        while _SCAN * max(wanted, effort) <= left:
             found = ann.search(query_M, wanted, effort=effort, allowed=allowed)
             if removed_N is not None:
                 found = found[~removed_N[found]]
