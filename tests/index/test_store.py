@@ -56,6 +56,16 @@ def edit(path: Path, statement: str, *values: Any) -> None:
     connection.close()
 
 
+def test_a_folder_may_lie_behind_a_symbolic_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for given in ("a", "b"):
+        with closing(open_store(tmp_path / "link" / "store.sqlite")) as store:
+            store.write([entry(given)], replace=False)
+    with closing(open_store(tmp_path / "real" / "store.sqlite")) as store:
+        assert set(store.records_of(["a", "b"])) == {"a", "b"}
+
+
 def test_what_goes_in_comes_out(store: Store) -> None:
     state = FileState(root="/r", size=3, mtime_ns=2**62)
     given = entry("a", metadata={"n": [1, None, "é"]}, uri="u", content="c", thumbnail=b"j")

@@ -342,7 +342,8 @@ def _flags(mode: str) -> int:
 
 
 def _uri(path: Path, mode: str = "rw") -> str:
-    return path.absolute().as_uri() + ("?immutable=1" if mode == "immutable" else "")
+    # resolved: for a path with a symbolic link in it apsw's file systems raise "not an error"
+    return path.resolve().as_uri() + ("?immutable=1" if mode == "immutable" else "")
 
 
 def _opened(path: Path, mode: str, vfs: str, cache_kb: int) -> apsw.Connection:
