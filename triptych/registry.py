@@ -7,6 +7,7 @@ This is the only lazy import of the house: a model or a command costs nothing un
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -37,7 +38,11 @@ class Registry:
         # plug-ins come last: to read their metadata takes as long as to open a collection
         target = self._targets.get(name) or self._all().get(name)
         if target is None:
-            raise NotFound(f"Unknown {self.kind} {name!r}, known: {', '.join(self.names())}.")
+            near = get_close_matches(name, self.names(), n=1)
+            meant = f" (did you mean {near[0]!r}?)" if near else ""
+            raise NotFound(
+                f"Unknown {self.kind} {name!r}{meant}, known: {', '.join(self.names())}."
+            )
         module, _, attribute = target.partition(":")
         try:
             return getattr(import_module(module), attribute)

@@ -125,9 +125,7 @@ class Settings:
         known = None if str(path) == ":memory:" else Collection.peek(path)
         if known is None and must_exist:
             check_not_gutted(Path(path))
-            raise NotFound(
-                f"There is no collection in {path}.", hint="Make one: triptych index ~/Pictures"
-            )
+            raise self._missing(Path(path))
         if known is None or model is not None:
             embedder = self.open_model(model, threads=threads)
         else:
@@ -144,6 +142,19 @@ class Settings:
             tokens=tokens,
             model_of=lambda known: cached(self.model_of(known, threads=threads)),
             threads=threads,
+        )
+
+    def _missing(self, path: Path) -> NotFound:
+        library = self.library()
+        example = "triptych index ~/Pictures"
+        if path.parent != library.folder:
+            return NotFound(
+                f"There is no collection in {path}.", hint=f"Make one: {example} -c {path}"
+            )
+        known = ", ".join(library.list()) or "none yet"
+        return NotFound(
+            f"There is no collection {path.name!r} in {library.folder}, known: {known}.",
+            hint=f"Make one: {example}" + f" -c {path.name}" * (path.name != "default"),
         )
 
     def answers(

@@ -1,11 +1,16 @@
 """The command line as a person meets it: what is printed, what is said, what is returned."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from triptych.cli.main import main
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -19,8 +24,8 @@ def test_without_arguments_it_shows_how(run: Run) -> None:
 def test_an_unknown_command_lists_the_known(run: Run) -> None:
     code, _, err = run("serach", "dog")
     assert code == 2
-    assert "Unknown command 'serach'" in err
-    assert "search" in err
+    assert "Unknown command 'serach' (did you mean 'search'?)" in err
+    assert "collections, context" in err
     assert "Traceback" not in err
 
 
@@ -120,6 +125,57 @@ def test_bad_input_gets_one_clear_sentence(
     assert err.startswith("triptych: ")
     assert len(err.splitlines()) == 1
     assert out == ""
+
+
+def test_a_mistyped_folder_makes_no_collection(run: Run) -> None:
+    code, _, err = run("index", "./Picturez", "-c", "new")
+    assert code == 2
+    assert "There is no folder './Picturez'" in err
+    assert "new" not in run("collections")[1]
+
+
+def test_a_missing_collection_names_those_there_are_and_how_to_make_it(
+    run: Run, photos: Path
+) -> None:
+    run("index", str(photos), "-c", "photos")
+    _, _, err = run("search", "red", "-c", "photo")
+    assert "known: photos." in err
+    assert "triptych index ~/Pictures -c photo" in err
+
+
+def test_what_the_system_refuses_is_a_sentence(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIPTYCH_DATA", "/proc/nowhere")
+    monkeypatch.setenv("TRIPTYCH_MODEL", "default")
+    code, _, err = run("index", str(photos))
+    assert code == 1
+    assert err.startswith("triptych: The system refused /proc/nowhere")
+    assert len(err.splitlines()) == 1
+
+
+def test_the_name_of_a_picture_without_a_dot_is_words_and_that_is_said(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("index", str(photos))
+    monkeypatch.chdir(photos)
+    _, _, err = run("search", "red.png", "-f")
+    assert "'red.png' was searched as words; for the picture write ./red.png" in err
+
+
+def test_paths_in_a_pipe_are_those_on_the_disk_byte_for_byte(photos: Path, data: Path) -> None:
+    odd = os.fsdecode(b"not-utf8-\xff.png")
+    (photos / "red.png").rename(photos / odd)
+    main(["index", str(photos)])
+    command = [sys.executable, "-m", "triptych.cli.main", "search", "red", "-f", "-n", "1"]
+    piped = subprocess.run(command, capture_output=True, check=True).stdout
+    assert Path(os.fsdecode(piped.removesuffix(b"\n"))).exists()
+
+
+def test_a_folder_without_documents_is_said_to_have_none(run: Run, photos: Path) -> None:
+    (photos / "link").symlink_to("/etc")
+    _, out, _ = run("index", "--documents", str(photos))
+    assert "no documents (.md .html .pdf), 1 left out" in out
 
 
 def test_collections_by_name(run: Run, photos: Path) -> None:

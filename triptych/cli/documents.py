@@ -43,4 +43,7 @@ def _summary(report: DocumentReport) -> str:
     made = (
         f": {report.passages:,} passages, {report.pictures:,} pictures" if report.passages else ""
     )
-    return f"{counted(report) or 'no documents'} in {report.seconds:.1f} s{made}"
+    found = report.added + report.updated + report.unchanged
+    nothing = "" if found or report.removed else "no documents (.md .html .pdf)"
+    said = ", ".join(filter(None, (nothing, counted(report))))
+    return f"{said} in {report.seconds:.1f} s{made}"

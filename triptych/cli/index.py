@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,9 +16,10 @@ from triptych.cli.documents import index_documents_with_bar
 from triptych.cli.failures import counted, failure_log, print_failures
 from triptych.cli.search import printable
 from triptych.encoders.pictures.picture import PictureLimits
-from triptych.errors import InvalidInput
+from triptych.errors import InvalidInput, NotFound
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.ingest.columns import Wanted
+from triptych.retrieval.ingest.globs import is_pattern
 from triptych.retrieval.ingest.run import IngestOptions, IngestReport, index_source
 from triptych.retrieval.ingest.sources import Folder, Source, sources_of
 from triptych.retrieval.rag.intake import IntakeOptions
@@ -86,6 +88,8 @@ class Index:
             raise InvalidInput(
                 "Got nothing to index.", hint="For example: triptych index ~/Pictures"
             )
+        if Collection.peek(folder) is None:
+            _check_there(args.sources)
         with failure_log(args.report) as log:
             if args.documents:
                 intake = IntakeOptions(prune=args.prune, on_failure=log)
@@ -102,6 +106,13 @@ class Index:
             )
             failed = _index(settings, folder, sources, options, model=args.model)
         return 1 if failed and args.strict else 0
+
+
+def _check_there(names: Sequence[str]) -> None:
+    """Refuse a name that is mistyped before a collection is made for it."""
+    for name in names:
+        if not is_pattern(name) and not os.path.exists(os.path.expanduser(name)):
+            raise NotFound(f"There is no folder {name!r}.")
 
 
 def _index(

@@ -89,6 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `triptych search ... | head` closed the pipe: not our error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a folder that cannot be made, a full or read-only disk
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        named = f" {os.fsdecode(error.filename)}" if error.filename is not None else ""
+        print(f"triptych: The system refused{named}: {reason}.", file=sys.stderr)
+        return 1
 
 
 def _run(name: str, arguments: list[str]) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from textwrap import shorten
 
@@ -25,6 +27,7 @@ a query is terms joined by + and - (whole arguments):
   id:/photos/1.jpg        a stored item
   2:snow                  any term with a weight
   text:+                  escapes: what follows text: is words
+  animal - dog            take away; the sign stands alone, -dog is an option
 """
 
 _EXCERPT = 80
@@ -77,6 +80,7 @@ class Search:
         folder = collection_folder(args, settings)
         with settings.open_collection(folder, model=args.model, must_exist=True) as collection:
             _warn_of_unserved(query, collection.embedder.languages)
+            _warn_of_file_names(query)
             hits = collection.search(
                 query,
                 limit=args.limit,
@@ -107,11 +111,28 @@ def _warn_of_unserved(query: Query, languages: Sequence[str]) -> None:
             )
 
 
+def _warn_of_file_names(query: Query) -> None:
+    """What words mean must not hang on what lies about, so a name stays words; but say so."""
+    for part in query.parts:
+        if part.text and "\0" not in part.text and os.path.isfile(part.text):
+            print(
+                f"triptych: {printable(part.text)!r} was searched as words; "
+                f"for the picture write ./{printable(part.text)}",
+                file=sys.stderr,
+            )
+
+
 def print_hits(hits: Sequence[Hit], *, as_json: bool = False, paths_only: bool = False) -> None:
     """Print hits the way a person, a pipe or a program reads them."""
     if as_json:
         json.dump([asdict(hit) for hit in hits], sys.stdout, ensure_ascii=False, indent=1)
         print()
+        return
+    if paths_only and not sys.stdout.isatty():
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")  # names are bytes: on as they are
+        for hit in hits:
+            print((hit.uri or hit.id).replace("\n", "\\n"))
         return
     for hit in hits:
         where = printable(hit.uri or hit.id)
