@@ -30,7 +30,7 @@ QUERIES = ["a dog on a beach", "red shoe", "two children playing football in the
 def main() -> None:
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})  # one core for both
     paths = photos(BATCH)
-    ours = Settings.from_env().open_model("default", threads=1)
+    ours = Settings.from_env().open_model(threads=1)
     session = _vit_b_32()
 
     def embed_ours() -> None:

@@ -16,7 +16,7 @@ from triptych.types import Item
 
 def main() -> None:
     settings = Settings.from_env()
-    model = settings.open_model("default", threads=settings.num_threads)
+    model = settings.open_model(threads=settings.num_threads)
     pictures = read_pictures(DATA / "flickr8k.parquet", split="dev")
     photos = model.embed([Item(id=p.id, image=p.image) for p in pictures])
     notes = model.embed([Item(id=p.id, text=p.texts[0]) for p in pictures])

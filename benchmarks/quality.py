@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--plain", action="store_true", help="leave out what tells of hubs")
     settings = Settings.from_env()
-    model = settings.open_model("default", threads=settings.num_threads)
+    model = settings.open_model(threads=settings.num_threads)
     if parser.parse_args().plain:
         model = Plain(model)
     print(f"{model.name}, dev split, percent")

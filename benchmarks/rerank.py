@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import DATA, alternate
-from triptych.encoders.onnx import OnnxModel
 from triptych.encoders.pictures.picture import load_picture
 from triptych.index.sqlite.tokens import from_bytes, in_bytes
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.evaluate import read_pictures
 from triptych.retrieval.late import max_similarities
+from triptych.settings import Settings
 
 CANDIDATES = 50
 
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def gain(captions: int) -> None:
-    model = OnnxModel.load(threads=1)
+    model = Settings.from_env().open_model(threads=1)
     photos = read_pictures(DATA / "flickr8k.parquet", split="dev")
     opened = [load_picture(photo.image, size_hint=model.picture_size) for photo in photos]
     seen_NM = model.embed_pictures(opened)
@@ -62,7 +62,7 @@ def gain(captions: int) -> None:
 def cost() -> None:
     photos = read_pictures(DATA / "flickr8k.parquet", split="dev", limit=300)
     with tempfile.TemporaryDirectory() as folder:
-        path, model = Path(folder) / "photos", OnnxModel.load(threads=1)
+        path, model = Path(folder) / "photos", Settings.from_env().open_model(threads=1)
         with Collection.open(path, embedder=model, tokens=True) as collection:
             collection.add({"id": str(at), "image": one.image} for at, one in enumerate(photos))
             info = collection.info()

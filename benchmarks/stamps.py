@@ -21,7 +21,7 @@ LANGUAGES = ("en", "de", "fr", "es", "ru", "zh_CN", "ja", "hi", "vi", "el")
 
 def main() -> None:
     settings = Settings.from_env()
-    model = settings.open_model("default", threads=settings.num_threads)
+    model = settings.open_model(threads=settings.num_threads)
     folder = fetch_samples(STAMPS, say=print)
     pictures = [path for path in sorted(folder.rglob("*.png")) if _is_measured(folder, path)]
     sentences = [_sentences(path.with_suffix(".txt")) for path in pictures]

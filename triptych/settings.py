@@ -52,6 +52,7 @@ MODELS = Registry(
     "model",
     {
         "default": "triptych.encoders.onnx:OnnxModel",
+        "fine": "triptych.encoders.fine:FineModel",
         "hashing": "triptych.encoders.hashing:HashingEncoder",
         "open_clip": "triptych.encoders.open_clip.encoder:OpenClipModel",
         "vectors": "triptych.encoders.vectors:CallerVectors",
@@ -187,9 +188,11 @@ class Settings:
         kept = model_folder(self.data, known.fingerprint)
         if kept.is_dir():
             return self.open_model(f"default:{kept}", threads=threads)
-        family = known.model.partition(":")[0]
-        name = known.model if family in MODELS.names() else "default"
-        return self.open_model(name, threads=threads)
+        if known.model.partition(":")[0] in MODELS.names():
+            return self.open_model(known.model, threads=threads)
+        # the package's own are named after their training
+        family = "fine" if known.model.endswith("-fine") else "default"
+        return self.open_model(family, threads=threads)
 
     def cached(self, model: EmbeddingModel, *, cache: Cache | None, tenant: str) -> EmbeddingModel:
         """Return the model with a memory for what the tenant embedded, where there is a cache."""
@@ -199,9 +202,9 @@ class Settings:
 
     def keep(self, model: EmbeddingModel) -> None:
         """Copy a model that is files beside the collections, so an upgrade never strands them."""
-        folder = getattr(model, "folder", None)
-        if folder is not None:
-            keep_model(folder, self.data, model.fingerprint)
+        save = getattr(model, "save", None)
+        if save is not None:
+            keep_model(save, self.data, model.fingerprint)
 
 
 def _count(key: str, value: str) -> int:

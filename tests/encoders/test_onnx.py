@@ -10,6 +10,7 @@ from PIL import Image
 
 from triptych.encoders.base import EmbeddingModel
 from triptych.encoders.onnx import DEFAULT_FOLDER, OnnxModel, fingerprint
+from triptych.encoders.pictures.look import WHOLE
 from triptych.errors import NotAvailable, NotFound
 from triptych.types import Item, Matrix
 
@@ -176,7 +177,7 @@ def test_words_alone_do_not_load_the_picture_tower() -> None:
 
 
 def test_all_places_together_are_the_picture(model: OnnxModel) -> None:
-    squares = next(model._squares(made_up_pictures(3)))
+    _, squares = next(model._squares(made_up_pictures(3), WHOLE))
     outputs = model._outputs("image", ["read", "patches", "vectors"], pictures=squares)
     together_NM = model._run("places", read=outputs[0], patches=outputs[1])
     np.testing.assert_allclose(together_NM, outputs[2], atol=1e-6)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -88,11 +90,12 @@ def test_a_model_is_kept_once(tmp_path: Path) -> None:
     model, root = tmp_path / "model", tmp_path / "data"
     model.mkdir()
     (model / "model.onnx").write_bytes(b"1")
-    kept = keep_model(model, root, "abc123")
+    save = partial(shutil.copytree, model)
+    kept = keep_model(save, root, "abc123")
     assert kept == model_folder(root, "abc123")
     (model / "model.onnx").unlink()
     (model / "model.onnx").write_bytes(b"2")  # an upgrade puts a new file in its place
-    assert keep_model(model, root, "abc123") == kept
+    assert keep_model(save, root, "abc123") == kept
     assert (kept / "model.onnx").read_bytes() == b"1"
     assert [path.name for path in (root / "models").iterdir()] == ["abc123"]
 
@@ -100,12 +103,12 @@ def test_a_model_is_kept_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fingerprint", ["", "../x", "a/b", "."])
 def test_a_fingerprint_is_no_path(tmp_path: Path, fingerprint: str) -> None:
     with pytest.raises(InvalidInput, match="fingerprint"):
-        keep_model(tmp_path, tmp_path, fingerprint)
+        keep_model(Path.mkdir, tmp_path, fingerprint)
 
 
 def test_a_copy_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        keep_model(tmp_path / "nowhere", tmp_path / "data", "abc")
+        keep_model(partial(shutil.copytree, tmp_path / "nowhere"), tmp_path / "data", "abc")
     assert list((tmp_path / "data" / "models").iterdir()) == []
 
 
@@ -114,9 +117,9 @@ def test_no_room_for_a_model_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.onnx").write_bytes(bytes(10_000))
     script = (
-        "import resource, sys; from triptych.retrieval.library import keep_model;"
+        "import functools, resource, shutil, sys; from triptych.retrieval.library import keep_model;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000));"
-        "keep_model(sys.argv[1], sys.argv[2], 'abc')"
+        "keep_model(functools.partial(shutil.copytree, sys.argv[1]), sys.argv[2], 'abc')"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "model"), str(tmp_path / "data")]
     ran = subprocess.run(command, capture_output=True, text=True)

@@ -8,6 +8,7 @@ from triptych.settings import MODELS, Settings
 
 _DESCRIPTIONS = {
     "default": "trained by this project, shipped in the package; offline, no torch",
+    "fine": "the same, looking at every picture twice: better hits, half as many pictures a second",
     "hashing": "no weights: colours and letters, for tests",
     "open_clip": "open_clip:<architecture>:<tag or weights file>; needs the extra [torch]",
     "vectors": "vectors:<name>:<dim>: your own vectors, embedded elsewhere",

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +29,7 @@ from triptych.encoders.base import unit_rows
 from triptych.encoders.dual import DualEncoder
 from triptych.encoders.expert_load import ExpertLoad
 from triptych.encoders.late import DualStates
+from triptych.encoders.pictures.look import Look
 from triptych.encoders.places import left_over
 from triptych.errors import NotAvailable, NotFound
 from triptych.types import Cube, Matrix, Vector
@@ -54,6 +57,7 @@ class OnnxModel(DualEncoder, DualStates):
         self.dim = int(description["dim"])
         self.languages = tuple(description["languages"])
         self.picture_size = int(description["image"]["size"])
+        self._looks = [Look(**look) for look in description["image"].get("looks", [{}])]
         self._patches = int(description.get("patches", 0))
         self._place_states = str(description.get("place_states", "states"))
         self.fingerprint = fingerprint(description)
@@ -86,6 +90,18 @@ class OnnxModel(DualEncoder, DualStates):
                 )
         return cls(folder=folder, description=description, threads=threads)
 
+    def looking(self, looks: Sequence[Look]) -> OnnxModel:
+        """Return the model that sees every picture so many times, with a name of its own."""
+        image = self._description["image"] | {"looks": [asdict(look) for look in looks]}
+        described = {**self._description, "name": f"{self.name}-fine", "image": image}
+        return OnnxModel(folder=self.folder, description=described, threads=self._threads)
+
+    def save(self, folder: Path) -> None:
+        """Write all that `load` needs into `folder`, which does not exist yet; raises OSError."""
+        shutil.copytree(self.folder, folder)
+        described = json.dumps(self._description, indent=1) + "\n"
+        (folder / "model.json").write_text(described, encoding="utf-8")
+
     def verify(self) -> None:
         """Raise NotAvailable if a file's bytes are not those that the fingerprint was made of."""
         for name, expected in _files(self._description).items():
@@ -109,12 +125,17 @@ class OnnxModel(DualEncoder, DualStates):
         return _mean_of_segments(vectors_SM, owners, len(texts))
 
     def embed_pictures(self, pictures: Sequence[Image.Image]) -> Matrix:
-        """Return emb_NM; the whole picture is squashed to the square that the tower sees."""
-        parts = [
-            self._vectors("image", pictures=some, num_tokens=len(some) * self._patches)
-            for some in self._squares(pictures)
-        ]
-        return unit_rows(np.concatenate([np.empty((0, self.dim), dtype=np.float32), *parts]))
+        """Return emb_NM; what is looked at is squashed to the square that the tower sees.
+
+        Of more than one look it is the mean.
+        """
+        sums_NM = np.zeros((len(pictures), self.dim), dtype=np.float32)
+        for look in self._looks:
+            for start, some in self._squares(pictures, look):
+                num_tokens = len(some) * self._patches
+                seen_BM = self._vectors("image", pictures=some, num_tokens=num_tokens)
+                sums_NM[start : start + len(some)] += seen_BM
+        return unit_rows(sums_NM)
 
     def embed_both(self, texts: Sequence[str], pictures: Sequence[Image.Image]) -> Matrix:
         """Return emb_NM of texts that look at their pictures, and back (cross-modal attention).
@@ -125,23 +146,23 @@ class OnnxModel(DualEncoder, DualStates):
         if "both.onnx" not in self._description["files"]:
             return super().embed_both(texts, pictures)
         segments, owners = self._segments(texts)
-        seen = [self._run("image", "read", pictures=some) for some in self._squares(pictures)]
-        seen_NPC = np.concatenate(seen)
-        vectors_SM = np.empty((len(segments), self.dim), dtype=np.float32)
+        looks_LNPC = [self._read_pictures(pictures, look) for look in self._looks]
+        vectors_SM = np.zeros((len(segments), self.dim), dtype=np.float32)
         # words and patches look at all that is there, so nothing is padded
         for chosen, ids_BT in self._alike(segments, step=1):
             read_BTD = self._run("text", "read", ids=ids_BT)
-            picture_BPC = seen_NPC[[owners[at] for at in chosen]]
             num_tokens = len(chosen) * (read_BTD.shape[1] + self._patches)
-            vectors_SM[chosen] = self._vectors(
-                "both", text=read_BTD, picture=picture_BPC, num_tokens=num_tokens
-            )
+            for seen_NPC in looks_LNPC:
+                picture_BPC = seen_NPC[[owners[at] for at in chosen]]
+                vectors_SM[chosen] += self._vectors(
+                    "both", text=read_BTD, picture=picture_BPC, num_tokens=num_tokens
+                )
         return _mean_of_segments(vectors_SM, owners, len(texts))
 
     def num_tokens(self, texts: Sequence[str], num_pictures: int) -> int:
         """Return the tokens of all segments, and the patches of so many pictures."""
         segments, _ = self._segments(texts) if texts else ([], [])
-        return sum(map(len, segments)) + num_pictures * self._patches
+        return sum(map(len, segments)) + num_pictures * self._patches * len(self._looks)
 
     @property
     def expert_tokens(self) -> NDArray[np.int64] | None:
@@ -177,10 +198,10 @@ class OnnxModel(DualEncoder, DualStates):
         return [np.concatenate(some) for some in parts]
 
     def picture_states(self, pictures: Sequence[Image.Image]) -> list[Matrix]:
-        """Return states_PW of each picture, float32 unit rows of its 49 places."""
+        """Return states_PW of each picture, float32 unit rows of its 49 places at first look."""
         return [
             unit_rows(patches_PW)
-            for squares in self._squares(pictures)
+            for _, squares in self._squares(pictures, self._looks[0])
             for patches_PW in self._run("image", "states", pictures=squares)
         ]
 
@@ -221,12 +242,12 @@ class OnnxModel(DualEncoder, DualStates):
     def hidden_places(self, pictures: Sequence[Image.Image]) -> list[Cube]:
         """Return lost_RCM of each picture: its vector less that without the 3 x 3 around a place.
 
-        Raises NotAvailable for a model that does not tell.
+        At first look, where there are more. Raises NotAvailable for a model that does not tell.
         """
         if not self.has_places:
             raise NotAvailable(f"The model {self.name!r} does not tell places apart.")
         found = []
-        for squares in self._squares(pictures):
+        for _, squares in self._squares(pictures, self._looks[0]):
             outputs = ["read", self._place_states, "vectors"]
             looked = zip(*self._outputs("image", outputs, pictures=squares), strict=True)
             found += [self._lost(*of_one) for of_one in looked]
@@ -240,15 +261,17 @@ class OnnxModel(DualEncoder, DualStates):
             lost_PM[hidden_N] = vector_M - self._run("places", **inputs)
         return lost_PM.reshape(rows, columns, -1)
 
-    def _squares(self, pictures: Sequence[Image.Image]) -> Iterator[NDArray[np.uint8]]:
-        side = (self.picture_size, self.picture_size)
+    def _read_pictures(self, pictures: Sequence[Image.Image], look: Look) -> Cube:
+        squares = self._squares(pictures, look)
+        return np.concatenate([self._run("image", "read", pictures=some) for _, some in squares])
+
+    def _squares(
+        self, pictures: Sequence[Image.Image], look: Look
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield batches: where in `pictures` they begin, and what the tower sees of them."""
         for start in range(0, len(pictures), _BATCH):
-            yield np.stack(
-                [
-                    np.asarray(picture.resize(side, Image.Resampling.BILINEAR))
-                    for picture in pictures[start : start + _BATCH]
-                ]
-            )
+            some = pictures[start : start + _BATCH]
+            yield start, np.stack([look.square(picture, self.picture_size) for picture in some])
 
     def _alike(
         self, segments: Sequence[Sequence[int]], *, step: int = _STEP

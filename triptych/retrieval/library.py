@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Callable
 from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,8 @@ def model_folder(root: str | Path, fingerprint: str) -> Path:
     return Path(root) / "models" / fingerprint
 
 
-def keep_model(folder: str | Path, root: str | Path, fingerprint: str) -> Path:
-    """Return `<root>/models/<fingerprint>`, a copy of the model in `folder`, made once.
+def keep_model(save: Callable[[Path], object], root: str | Path, fingerprint: str) -> Path:
+    """Return `<root>/models/<fingerprint>`, a copy of the model that `save` writes, made once.
 
     So an upgrade of the package strands no collection. A true copy: a link would change with what
     it points to. Raises DiskFull, and OSError for a model that cannot be read.
@@ -101,7 +102,7 @@ def keep_model(folder: str | Path, root: str | Path, fingerprint: str) -> Path:
     kept.parent.mkdir(parents=True, exist_ok=True)
     scratch = kept.with_name(f".{fingerprint}-{secrets.token_hex(8)}")
     try:
-        shutil.copytree(folder, scratch)
+        save(scratch)
         scratch.rename(kept)
     except OSError as error:
         # another process may have been faster; anything else is an error
