@@ -163,3 +163,64 @@ def test_says_nothing_while_it_builds(kind: str, capfd: pytest.CaptureFixture[st
 def test_equal_vectors_are_no_trouble(kind: str) -> None:
     ann = build(kind, np.tile(MATRIX[:1], (600, 1)))
     assert len(ann.search(MATRIX[0], 10, effort=ann.efforts()[-1])) == 10
+
+
+@pytest.fixture(scope="module", params=["hnsw", "hnsw_sq8"])
+def graph(request: pytest.FixtureRequest) -> tuple[Ann, Matrix, Any]:
+    """Return one of vectors a tenth of which are the same, these vectors, and which those are."""
+    same = np.sort(np.random.default_rng(5).choice(NUM, NUM // 10, replace=False))
+    matrix = MATRIX.copy()
+    matrix[same] = matrix[same[0]]
+    return build(request.param, matrix), matrix, same
+
+
+def test_copies_do_not_hide_the_rest(graph: Any) -> None:
+    """A search that came upon one of hundreds of equal vectors found nothing but those."""
+    ann, matrix, _ = graph
+    others = [q for q in clustered(200, seed=6) if matrix[truth(matrix, q, 1)[0]] @ q < 1]
+    found = [ann.search(q, 20, effort=48) for q in others]
+    scores = [np.sort(matrix[f] @ q)[::-1][:10] for f, q in zip(found, others, strict=True)]
+    best = [np.sort(matrix @ q)[::-1][:10] for q in others]
+    hits = [np.mean(s >= b[-1] - 1e-6) for s, b in zip(scores, best, strict=True)]
+    assert min(hits) >= 0.5 and np.mean(hits) > 0.97
+    assert len(ann.search(others[0], NUM, effort=NUM)) == NUM
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_all_copies_are_found_and_none_that_is_not_allowed(
+    graph: Any, tmp_path: Path, mapped: bool
+) -> None:
+    ann, matrix, same = graph
+    ann.save(tmp_path / "ann")
+    loaded = type(ann).load(ann.kind, tmp_path / "ann", mapped=mapped)
+    assert len(loaded) == NUM
+    for one in (ann, loaded):
+        found = one.search(matrix[same[0]], len(same), effort=48)
+        assert sorted(found.tolist()) == same.tolist()
+        assert len(one.search(matrix[same[0]], 10, effort=48)) == 10
+        few = np.concatenate([same[-3:], np.setdiff1d(np.arange(50), same)])
+        found = one.search(matrix[same[0]], 5, effort=48, allowed=few)
+        assert set(found[:3].tolist()) == set(same[-3:].tolist())
+        assert len(set(found.tolist())) == 5 and set(found.tolist()) <= set(few.tolist())
+
+
+def test_copies_that_are_held_back_come_when_it_is_completed() -> None:
+    matrix = np.tile(MATRIX[:1], (300, 1))
+    held = Holdout(300).positions_H
+    young: Ann = ANNS.resolve("hnsw").build(
+        "hnsw", Held(matrix), threads=1, cancelled=lambda: False, whole=False
+    )
+    found = young.search(matrix[0], 300, effort=48)
+    assert sorted(found.tolist()) == np.setdiff1d(np.arange(300), held).tolist()
+    young.complete(Held(matrix))
+    assert sorted(young.search(matrix[0], 300, effort=48).tolist()) == list(range(300))
+
+
+def test_damaged_copies_are_refused(graph: Any, tmp_path: Path) -> None:
+    ann, _, _ = graph
+    ann.save(tmp_path / "ann")
+    whole = (tmp_path / "ann").read_bytes()
+    for end in (b"TRICOPYS" + b"\xff" * 8, b"\xff" * 16 + b"TRICOPYS" + bytes([1] + [0] * 7)):
+        (tmp_path / "ann").write_bytes(whole[: -len(end)] + end)
+        with pytest.raises(CollectionDamaged, match="ann"):
+            type(ann).load(ann.kind, tmp_path / "ann")

@@ -16,8 +16,9 @@ import numpy as np
 
 from triptych.errors import CollectionDamaged
 from triptych.index.base import NOTHING, Cancelled, Positions, Source
+from triptych.index.copies import Copies
 from triptych.index.holdout import Holdout
-from triptych.types import Vector
+from triptych.types import Matrix, Vector
 
 _SAMPLE = 39  # vectors that k-means wants for each list
 _FEWEST_SAMPLES = 4096
@@ -60,10 +61,11 @@ _loading = threading.Lock()  # FAISS's limits for reading are the process's
 class FaissAnn:
     """Positions 0..N-1 by approximate inner product of unit vectors; obeys `Ann`."""
 
-    def __init__(self, kind: str, index: Any, count: int) -> None:
+    def __init__(self, kind: str, index: Any, count: int, copies: Copies) -> None:
         self.kind = kind
         self._index = index
         self._holdout = Holdout(count)
+        self._copies = copies
         self._most = max(1, count if _KINDS[kind].graph else int(index.nlist))
 
     @classmethod
@@ -87,7 +89,9 @@ class FaissAnn:
         else:
             for trained in (index, getattr(index, "pq", index)):
                 trained.cp.min_points_per_centroid = 1  # else it warns on the standard error
-        built = cls(kind, index, count)
+        graph = _KINDS[kind].graph
+        copies = Copies.among(source, Holdout(count)) if graph else Copies.none()
+        built = cls(kind, index, count, copies)
         with num_threads(threads):
             if cancelled():
                 raise Cancelled
@@ -120,12 +124,16 @@ class FaissAnn:
         with num_threads(1):
             _, found_1K = self._index.search(query_M[None], min(k, len(self)), params=params)
         found_K = found_1K[0]
-        return self._holdout.positions_of(found_K[found_K != NOTHING])
+        found_K = found_K[found_K != NOTHING]
+        if not len(self._copies):
+            return self._holdout.positions_of(found_K)
+        return self._with_copies(found_K, k, allowed)
 
     def save(self, path: Path) -> None:
         with path.open("wb") as file:
             # through Python's file: FAISS's own writer takes no path that is not UTF-8
             faiss.write_index(self._index, _api.PyCallbackIOWriter(file.write, 1 << 20))
+            file.write(self._copies.appended())
 
     @classmethod
     def load(cls, kind: str, path: Path, *, mapped: bool = False) -> Self:
@@ -139,7 +147,8 @@ class FaissAnn:
         got = (type(index).__name__, codec, index.metric_type)
         if got != (_KINDS[kind].type, _KINDS[kind].codec, faiss.METRIC_INNER_PRODUCT):
             raise CollectionDamaged(f"The index's {path.name} is a FAISS index of another kind.")
-        return cls(kind, index, int(index.ntotal))
+        count = int(index.ntotal)
+        return cls(kind, index, count, Copies.read(path, count))
 
     def _fill(self, source: Source, end: int, cancelled: Callable[[], bool]) -> None:
         """Add, in the order of its numbers, all that is missing before `end`."""
@@ -148,14 +157,34 @@ class FaissAnn:
             if cancelled():
                 raise Cancelled
             numbers = np.arange(start, min(start + size, end))
-            self._index.add(source.gather(self._holdout.positions_of(numbers)))
+            self._add(source.gather(self._holdout.positions_of(numbers)))
+
+    def _add(self, vectors_NM: Matrix) -> None:
+        linked_N = self._copies.linked(len(self), len(self) + len(vectors_NM))
+        turns = np.flatnonzero(np.diff(linked_N)) + 1
+        for some_NM, linked in zip(
+            np.split(vectors_NM, turns), linked_N[[0, *turns]].tolist(), strict=True
+        ):
+            if linked:
+                self._index.add(some_NM)
+            else:
+                self._index.storage.add(some_NM)
+                self._index.hnsw.prepare_level_tab(len(some_NM))
+                self._index.ntotal = self._index.storage.ntotal
+
+    def _with_copies(self, found_K: Positions, k: int, allowed: Positions | None) -> Positions:
+        numbers_K = self._copies.expanded(found_K)
+        positions_K = self._holdout.positions_of(numbers_K[numbers_K < len(self)])
+        if allowed is not None:
+            positions_K = positions_K[np.isin(positions_K, allowed)]
+        return positions_K[:k]
 
     def _parameters(self, effort: int, allowed: Positions | None) -> Any:
         """Return the knobs for one call: other threads' searches have their own."""
         graph, effort = _KINDS[self.kind].graph, min(effort, self._most)
         if allowed is None:
             return _knobs(graph, effort)
-        inside_N = self._holdout.chosen(allowed)
+        inside_N = self._copies.with_firsts(self._holdout.chosen(allowed))
         selector = _api.IDSelectorBitmap(np.packbits(inside_N, bitorder="little"))
         # as a keyword, or FAISS does not keep the selector alive
         return _knobs.__wrapped__(graph, effort, sel=selector)
