@@ -221,11 +221,13 @@ class IndexMachine(RuleBasedStateMachine):
     """Any order of add, remove, search, save and load equals a dict."""
 
     make: Any
+    at_first: int
 
     @initialize()
     def start(self) -> None:
         self.index: VectorIndex = self.make(DIM)
         self.stored: dict[int, Any] = {}
+        self.add(list(range(self.at_first)), seed=6)
 
     # a small pool makes exact ties and replaced rows frequent
     @rule(rows=st.lists(st.integers(0, 30), max_size=8), seed=st.integers(0, 5))
@@ -260,8 +262,9 @@ class IndexMachine(RuleBasedStateMachine):
             assert self.index.rows().tolist() == sorted(self.stored)
 
 
-def run_machine(make: Any) -> None:
-    machine = type("Machine", (IndexMachine,), {"make": staticmethod(make)})
+def run_machine(make: Any, *, at_first: int = 0) -> None:
+    fields = {"make": staticmethod(make), "at_first": at_first}
+    machine = type("Machine", (IndexMachine,), fields)
     run_state_machine_as_test(
         machine, settings=settings(max_examples=40, stateful_step_count=25, deadline=None)
     )

@@ -14,9 +14,23 @@ from triptych.index.rowfile import RowFile
 from triptych.index.segments import Base, Knobs, SegmentedIndex
 from triptych.types import Precision
 
-EXHAUSTIVE = 1_000_000
+MOST = 1_000_000
+"""An effort that leaves nothing out; what is asked for so much is not scanned instead."""
+
 FEWEST = 64  # below, nothing can be trained
 SHAPES = ("base", "delta", "both")
+
+
+class Unscanned(RowFile):
+    """Rows that only an Ann finds."""
+
+    def best(self, query_M: Any, k: int, positions_N: Any) -> Any:
+        assert not k, "they were scanned: no Ann was asked, or it did not find enough"
+        return super().best(query_M, k, positions_N)
+
+    def best_of_all(self, query_M: Any, k: int, *, without: Any = None) -> Any:
+        assert not k, "they were scanned: no Ann was asked, or it did not find enough"
+        return super().best_of_all(query_M, k, without=without)
 
 
 def based(rows: Any, matrix: Any, kind: str, precision: Precision, knobs: Knobs) -> Base:
@@ -27,9 +41,9 @@ def based(rows: Any, matrix: Any, kind: str, precision: Precision, knobs: Knobs)
         RowFile.write(
             path, [(rows[order], matrix[order])], dim=matrix.shape[1], precision=precision
         )
-        file = RowFile.open(path)
-    if kind == "flat" or len(rows) < FEWEST:
-        return Base(kind, file, None, knobs)
+        if kind == "flat" or len(rows) < FEWEST:
+            return Base(kind, RowFile.open(path), None, knobs)
+        file = (Unscanned if knobs.effort == MOST else RowFile).open(path)
     ann = ANNS.resolve(kind).build(kind, file, threads=1, cancelled=lambda: False)
     return Base(kind, file, ann, knobs)
 
@@ -40,6 +54,7 @@ class Composed(SegmentedIndex):
     ann = "flat"
     shape = "both"
     precision: Precision = "fp32"
+    refine = MOST
 
     def __init__(self, dim: int, base: Base | None = None) -> None:
         super().__init__(dim, base)
@@ -66,7 +81,7 @@ class Composed(SegmentedIndex):
             np.concatenate([matrix[inside], matrix[:1]]),
             self.ann,
             self.precision,
-            Knobs(effort=EXHAUSTIVE, refine=EXHAUSTIVE),
+            Knobs(effort=MOST, refine=self.refine),
         )
         SegmentedIndex.__init__(self, self.dim, base)
         self.remove(np.array([dead]))
@@ -74,7 +89,9 @@ class Composed(SegmentedIndex):
         super().add(new, matrix[np.searchsorted(rows, new)])
 
 
-def composed(ann: str, shape: str, precision: str = "fp32") -> type[Composed]:
+def composed(
+    ann: str, shape: str, precision: str = "fp32", *, refine: int = MOST
+) -> type[Composed]:
     """Return the class of one composition."""
-    fields = {"ann": ann, "shape": shape, "precision": precision}
+    fields = {"ann": ann, "shape": shape, "precision": precision, "refine": refine}
     return type("Composed", (Composed,), fields)

@@ -94,7 +94,7 @@ class Base:
         allowed: Positions | None,
     ) -> tuple[Rows, Vector] | None:
         """Return None where the k best cannot be had for less than a scan."""
-        candidates = self.knobs.refine * k
+        candidates = min(self.knobs.refine * k, left)
         share = len(self.rows) / left
         effort = int(self.knobs.effort * share * max(1.0, k / _TUNED))
         wanted = candidates
