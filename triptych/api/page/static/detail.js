@@ -11,13 +11,30 @@ const BLOWN_UP = 2; // times its own size, and no more: beyond that it is a blur
 export class Detail {
   #shown = 0; // counts, so that a late explanation finds its hit gone
 
-  constructor({ explain, search }) {
+  #turns = {}; // to the hits before and after, by -1 and 1
+  #turned = null; // the hit that was turned to
+
+  constructor({ explain, search, turn }) {
     this.dialog = $("detail");
-    this.explain = explain;
-    this.search = search;
+    Object.assign(this, { explain, search, turn });
     this.dialog.addEventListener("click", (event) => {
       if (event.target === this.dialog) this.dialog.close();
     });
+    this.dialog.addEventListener("keydown", (event) => {
+      const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      if (by && !event.target.closest(".canvas")) this.#turns[by].click();
+    });
+    this.dialog.addEventListener("close", () => {
+      const turned = this.#turned;
+      this.#turned = null;
+      if (turned !== null) this.turn.done(turned);
+    });
+  }
+
+  /** Close it, to show what is found now from its top. */
+  close() {
+    this.#turned = null;
+    this.dialog.close();
   }
 
   /** Show a hit; `whole` is its record on its way, where the hit knows less. */
@@ -29,24 +46,26 @@ export class Detail {
     const similar = make("button", { type: "button", class: "strong", onclick: () => this.#go({ kind: "id", value: hit.id, label: title, preview: picture?.dataset.preview }) }, "More like this");
     const picture = hit.has_image ? make("img", { alt: title, draggable: "false" }) : null;
     const region = make("button", { type: "button", disabled: true }, "Search with the region");
-    const facts = this.#facts(hit, title);
+    const facts = this.#facts(hit);
     const stage = picture ? this.#stage(name, hit, picture, overlay, region) : make("p", { class: "stage text", dir: "auto", tabindex: "0" }, hit.text ?? "");
+    this.#turns = { [-1]: this.#turner(index, -1, "Previous", "‹"), 1: this.#turner(index, 1, "Next", "›") };
     this.dialog.replaceChildren(
       make("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => this.dialog.close() }, "×"),
-      stage,
-      make("div", { class: "side" }, make("h2", { id: "detail-title", dir: "auto" }, title), facts,
+      this.#turns[-1], this.#turns[1], stage,
+      make("div", { class: "side" }, make("h2", { id: "detail-title", dir: "auto" }, title),
+        hit.id === title ? null : make("p", { class: "id" }, hit.id),
         make("div", { class: "actions" }, similar, picture ? region : null),
         picture ? make("p", { class: "tip" },
           make("span", { class: "mouse" }, "Drag a rectangle on the picture, or focus it and use the arrow keys (with Shift: its size)."),
           make("span", { class: "touch" }, "Draw a rectangle on the picture to search with a part of it.")) : null,
-        why));
-    this.dialog.showModal();
+        facts, why));
+    if (!this.dialog.open) this.dialog.showModal();
     this.dialog.scrollTop = 0;
     similar.focus({ preventScroll: true });
     if (whole) {
       const all = { ...hit, ...await whole };
       if (shown !== this.#shown) return;
-      facts.replaceWith(this.#facts(all, title));
+      facts.replaceWith(this.#facts(all));
       if (!picture) stage.textContent = all.text;
     }
     if (hit.score === undefined) return;
@@ -59,6 +78,16 @@ export class Detail {
     const heats = picture ? heatsOf(said.hit, overlay) : null;
     if (heats) why.append(heats);
     why.append(stagesOf(said.explain));
+  }
+
+  #turner(index, by, label, sign) {
+    const to = index + by;
+    return make("button", { type: "button", class: `turn ${label.toLowerCase()}`, "aria-label": label, title: label, disabled: !this.turn.has(to), onclick: () => {
+      this.#turned = to;
+      this.turn.to(to);
+      const again = this.#turns[by];
+      if (!again.disabled) again.focus({ preventScroll: true });
+    } }, sign);
   }
 
   #stage(name, hit, picture, overlay, button) {
@@ -94,18 +123,18 @@ export class Detail {
     bound();
   }
 
-  #facts(hit, title) {
+  #facts(hit) {
     const pairs = Object.entries(hit.metadata ?? {}).filter(([, value]) => value !== null).slice(0, 20);
     // a short text is the title, and one without a picture stands in the picture's place
     const words = hit.text && hit.has_image && !isShort(hit) ? make("p", { class: "words", dir: "auto", tabindex: "0" }, hit.text) : null;
     const list = make("dl", {}, ...pairs.flatMap(([key, value]) => [
       make("dt", {}, key), make("dd", { dir: "auto" }, typeof value === "object" ? JSON.stringify(value) : String(value)),
     ]));
-    return make("div", {}, words, pairs.length ? list : null, hit.id === title ? null : make("p", { class: "id" }, hit.id));
+    return make("div", {}, words, pairs.length ? list : null);
   }
 
   #go(term) {
-    this.dialog.close();
+    this.close();
     this.search(term);
   }
 }

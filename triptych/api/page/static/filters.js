@@ -15,7 +15,7 @@ function isChoice(values, all) {
 
 export async function drawFilters(place, name, { fields, count: all }, query, changed) {
   place.replaceChildren();
-  if (!fields.length) return;
+  if (!fields.length) { query.filters = new Map(); return; }
   const body = { fields, limit: VALUES };
   const { facets } = await (await ask(`${within(name)}/facets`, { method: "POST", json: body })).json();
   const choices = Object.entries(facets).filter(([, values]) => isChoice(values, all));
@@ -26,6 +26,19 @@ export async function drawFilters(place, name, { fields, count: all }, query, ch
       changed();
     } }, make("option", { value: "" }, "any"),
     ...values.map(({ value, count }, at) => make("option", { value: at }, `${value} (${count})`)));
+    Object.assign(select, { field, values });
     place.append(make("label", {}, make("span", { title: field }, field), select));
   }
+  showFilters(place, query);
+}
+
+/** Let the choices say what the query filters by; what none of them offers is no filter. */
+export function showFilters(place, query) {
+  const offered = new Map();
+  for (const select of place.querySelectorAll("select")) {
+    const at = select.values.findIndex(({ value }) => value === query.filters.get(select.field));
+    select.value = at < 0 ? "" : at;
+    if (at >= 0) offered.set(select.field, select.values[at].value);
+  }
+  query.filters = offered;
 }

@@ -1,11 +1,12 @@
 // The page put together.
+import { forget, recall, remember } from "/page/address.js";
 import { ask, collections, imagePath, onSignIn, record, within } from "/page/api.js";
 import { Asking, MOST } from "/page/asking.js";
 import { Atlas } from "/page/atlas.js";
 import { drawChips } from "/page/chips.js";
 import { Detail } from "/page/detail.js";
 import { $, make } from "/page/dom.js";
-import { drawFilters } from "/page/filters.js";
+import { drawFilters, showFilters } from "/page/filters.js";
 import { Grid } from "/page/grid.js";
 import { toSend } from "/page/picture.js";
 import { Query } from "/page/query.js";
@@ -24,8 +25,8 @@ let narrowing = Promise.resolve(); // until the chart is of these filters
 let timer = 0;
 let warmed = false;
 
-const detail = new Detail({ explain, search: add });
-const grid = new Grid($("grid"), { open: (index) => (grid.showScore ? detail.open(name, grid.hits[index], index) : openCharted(index)), more });
+const detail = new Detail({ explain, search: add, turn: { to: open, has: (index) => $("map").hidden && Boolean(grid.hits[index]), done: (index) => grid.focus(index) } });
+const grid = new Grid($("grid"), { open, more });
 const atlas = new Atlas($("canvas"), { open: openCharted });
 
 onSignIn(() => new Promise((done) => {
@@ -40,6 +41,10 @@ onSignIn(() => new Promise((done) => {
 
 function charted(index) {
   return { id: chart.ids[index], text: chart.texts[index], has_image: chart.has_image[index], metadata: {} };
+}
+
+function open(index) {
+  return grid.showScore ? detail.open(name, grid.hits[index], index) : openCharted(index);
 }
 
 /** Open an item of the map, of which the map knows the beginning of the text only. */
@@ -69,6 +74,7 @@ function browse() {
 async function search() {
   clearTimeout(timer);
   trouble(null);
+  remember(name, query);
   if (!whole?.count) return;
   $("empty").hidden = true;
   if (query.isEmpty) {
@@ -103,7 +109,7 @@ function narrow() {
     chart = await found;
     if (!$("map").hidden) atlas.show(name, chart);
   })();
-  search();
+  return search();
 }
 
 /** Have the first hit explained while nobody waits: the first time the server loads what it needs. */
@@ -128,10 +134,14 @@ async function explain(hit, index) {
 }
 
 function changed() {
+  drawTerms();
+  search();
+}
+
+function drawTerms() {
   for (const term of query.terms) term.preview ??= term.kind === "id" ? imagePath(name, term.value) : "";
   drawChips($("chips"), query, changed);
   $("words").placeholder = query.terms.length ? "Add words" : ASK;
-  search();
 }
 
 function add(term) {
@@ -164,19 +174,19 @@ function nothing(title, more, ...also) {
   $("empty").replaceChildren(make("h2", {}, title), make("p", {}, more), ...also);
 }
 
-async function choose(chosen) {
-  if (chosen !== name) query.terms = query.terms.filter(({ kind }) => kind !== "id"); // unknown there
-  drawChips($("chips"), query, changed);
+async function choose(chosen, filters = new Map()) {
   name = chosen;
+  drawTerms();
   grid.name = ""; // its pictures may be others by now
-  query.filters.clear();
+  query.filters = filters;
   $("status").textContent = "Opening …";
   narrowing = Promise.resolve();
   whole = chart = await (await ask(`${within(name)}/map`)).json();
   await drawFilters($("filters"), name, whole, query, narrow);
   $("empty").hidden = whole.count > 0;
-  if (whole.count) await search();
+  if (whole.count) await (query.filters.size ? narrow() : search());
   else {
+    remember(name, query);
     grid.show(name, [], 0, false);
     $("status").textContent = "";
     nothing("Nothing is in this collection yet", `Or index a folder of this machine: triptych index ~/Pictures -c ${name}`,
@@ -193,9 +203,26 @@ async function start() {
     return;
   }
   $("collection").replaceChildren(...known.map((one) => make("option", {}, one)));
-  const asked = decodeURIComponent(location.hash.slice(1));
+  await restore();
+}
+
+/** Put the search of the address back, as it was. */
+async function restore() {
+  const { name: asked, filters, ...rest } = recall();
+  const known = [...$("collection").options].map(({ value }) => value);
+  if (!known.length) return;
+  forget();
+  detail.close();
+  Object.assign(query, rest);
+  $("words").value = query.words;
+  $("hybrid").checked = query.hybrid;
+  $("diversity").value = query.diversity;
   $("collection").value = known.includes(asked) ? asked : known.includes("default") ? "default" : known[0];
-  await choose($("collection").value);
+  if ($("collection").value !== name || !whole) { await choose($("collection").value, filters); return; }
+  query.filters = filters;
+  showFilters($("filters"), query);
+  drawTerms();
+  await narrow();
 }
 
 function listen() {
@@ -207,7 +234,12 @@ function listen() {
   });
   $("hybrid").addEventListener("change", () => { query.hybrid = $("hybrid").checked; search(); });
   $("diversity").addEventListener("change", () => { query.diversity = Number($("diversity").value); search(); });
-  $("collection").addEventListener("change", () => guarded(() => choose($("collection").value)));
+  $("collection").addEventListener("change", () => guarded(async () => {
+    query.terms = query.terms.filter(({ kind }) => kind !== "id"); // unknown there
+    await choose($("collection").value);
+  }));
+  addEventListener("popstate", () => guarded(restore));
+  document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); $("results").focus(); });
   $("show-grid").addEventListener("click", () => view("grid"));
   $("show-map").addEventListener("click", () => view("map"));
   $("nearer").addEventListener("click", () => atlas.zoom(1.5));
