@@ -24,8 +24,7 @@ def test_what_is_asked_for_stays() -> None:
     cache.put_many([(b"3", b"x" * 100)])  # nobody has asked for it more often than for any
     assert cache.get_many([b"0", b"2"]) == [b"x" * 100] * 2
     for _ in range(9):
-        cache.near(b"4")
-    cache.put_many([(b"4", b"x" * 100)])
+        cache.put_many([(b"4", b"x" * 100)])
     assert cache.near(b"4") and cache.near(b"0") and cache.near(b"2")
     stats = cache.stats()["memory"]
     assert (stats.items, stats.num_bytes) == (3, 3 * 750)

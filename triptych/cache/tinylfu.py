@@ -20,7 +20,8 @@ Value = TypeVar("Value")
 
 _WINDOW = 0.01  # of the weight
 _MOST = 15
-_SAMPLE = 60  # questions for each value that is held, between two halvings
+_SAMPLE = 60  # counted for each value that is held, between two halvings
+_COUNTERS = 32  # for each value that is held: many more are asked for, three counters each
 _TYPICAL = 2_000  # bytes of a value, to choose the size of the sketch
 _PLACE = 20  # bits of a key's hash that name a counter: three of them in 64
 
@@ -33,7 +34,7 @@ class TinyLfu(Generic[Value]):
         self._weigh = weigh
         self._window: LRUCache[bytes, Value] = LRUCache(_WINDOW * most, getsizeof=weigh)
         self._main: LRUCache[bytes, Value] = LRUCache(most - _WINDOW * most, getsizeof=weigh)
-        self._asked = _Sketch(most // _TYPICAL)
+        self._asked = _Sketch(_COUNTERS * most // _TYPICAL)
 
     def __len__(self) -> int:
         return len(self._window) + len(self._main)
@@ -48,13 +49,18 @@ class TinyLfu(Generic[Value]):
         return int(self._window.currsize + self._main.currsize)
 
     def get(self, key: bytes) -> Value | None:
-        """Return the value and count the question, also where there is none."""
-        self._asked.count(key, held=len(self))
+        """Return the value, and count that it was asked for where there is one: else it is put."""
         found = self._main.get(key)
-        return self._window.get(key) if found is None else found
+        if found is None:
+            found = self._window.get(key)
+        if found is not None:
+            self._asked.count(key, held=len(self))
+        return found
 
     def put(self, key: bytes, value: Value) -> None:
-        """Hold a value, unless it is too heavy or others are asked for more."""
+        """Count that it was asked for, and hold it unless it is too heavy or others are asked for
+        more."""
+        self._asked.count(key, held=len(self))
         self.pop(key)
         weight = self._weigh(value)
         if weight > self._window.maxsize:
@@ -90,8 +96,8 @@ class TinyLfu(Generic[Value]):
 class _Sketch:
     """About how often each key was counted lately; never less than it was, up to 15."""
 
-    def __init__(self, expected: int) -> None:
-        bits = min(max(12, (8 * expected).bit_length()), _PLACE)
+    def __init__(self, wanted: int) -> None:
+        bits = min(max(12, wanted.bit_length()), _PLACE)
         self._counters = bytearray(1 << bits)
         self._mask = (1 << bits) - 1
         self._since = 0
