@@ -13,14 +13,14 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeAlias
 
 from redis import ConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as NoConnection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as TooLate
 from redis.retry import Retry
 
@@ -29,13 +29,16 @@ Reply: TypeAlias = Any
 
 CONNECT = 2.0  # seconds for a connection, in the thread of its own
 _TIMELY = 1e-4  # seconds left from which on nothing is begun
+_CLOSING = 0.05  # seconds for what is still to be read
 _IDLE = 30.0  # seconds without work after which the thread ends
 
 
 class Link(Protocol):
-    """What is used of a connection of redis-py, and the deadline that ours has."""
+    """What is used of a connection of redis-py, the deadline that ours has, and how many replies
+    are still to come."""
 
     until: float
+    owed: int
 
     def connect(self) -> None: ...
     def disconnect(self) -> None: ...
@@ -48,7 +51,10 @@ class Link(Protocol):
 class Connections:
     """At most `most` connections, kept open. Threads and forks may share it."""
 
-    def __init__(self, url: str, *, most: int = 16) -> None:
+    def __init__(
+        self, url: str, *, most: int = 16, late: Callable[[list[Reply]], None] | None = None
+    ) -> None:
+        """`late` is told the replies to what was only sent."""
         pool = ConnectionPool.from_url(
             url,
             protocol=2,
@@ -62,6 +68,7 @@ class Connections:
         self._make: Callable[..., Link] = type(f"Timed{base.__name__}", (_Timed, base), {})
         self._arguments = pool.connection_kwargs
         self._most = most
+        self._late = late
         self._closed = False
         self._reset()
         _all.add(self)
@@ -71,22 +78,16 @@ class Connections:
 
         Raises RedisError or OSError where not all came in `timeout` seconds.
         """
-        until = time.monotonic() + timeout
-        connection = self._take(until)
-        try:
-            connection.until = until
-            connection.send_packed_command(connection.pack_commands(commands))
-            replies = [_reply(connection) for _ in commands]
-        except BaseException:
-            self._drop(connection)
-            raise
-        with self._changed:
-            if not self._closed:
-                self._idle.append(connection)
-                self._changed.notify_all()  # not one: the thread that connects waits there too
-                return replies
-        connection.disconnect()
-        return replies
+        with self._sent(commands, timeout) as connection:
+            return [_reply(connection) for _ in commands]
+
+    def send(self, commands: Sequence[Command], *, timeout: float) -> None:
+        """Send commands; who takes the connection next reads the replies, before his own.
+
+        Raises RedisError or OSError where they could not be sent in `timeout` seconds.
+        """
+        with self._sent(commands, timeout) as connection:
+            connection.owed = len(commands)
 
     def close(self) -> None:
         """Close what is idle now, and the rest when it comes back."""
@@ -95,8 +96,28 @@ class Connections:
             idle = list(self._idle)
             self._idle.clear()
             self._changed.notify_all()
+        until = time.monotonic() + _CLOSING
         for connection in idle:
+            self._is_settled(connection, until)  # else what was sent could be lost
             connection.disconnect()
+
+    @contextmanager
+    def _sent(self, commands: Sequence[Command], timeout: float) -> Iterator[Link]:
+        until = time.monotonic() + timeout
+        connection = self._take(until)
+        try:
+            connection.until = until
+            connection.send_packed_command(connection.pack_commands(commands))
+            yield connection
+        except BaseException:
+            self._drop(connection)
+            raise
+        with self._changed:
+            if not self._closed:
+                self._idle.append(connection)
+                self._changed.notify_all()  # not one: the thread that connects waits there too
+                return
+        connection.disconnect()
 
     def _reset(self) -> None:
         self._changed = threading.Condition()
@@ -107,6 +128,28 @@ class Connections:
         self._thread: threading.Thread | None = None
 
     def _take(self, until: float) -> Link:
+        while True:
+            connection = self._first_idle(until)
+            if self._is_settled(connection, until):
+                return connection
+            self._drop(connection)
+
+    def _is_settled(self, connection: Link, until: float) -> bool:
+        """Read what is owed; return whether nothing else waits to be read: no end, and no late
+        answer to somebody else."""
+        connection.until = until
+        try:
+            if connection.owed:
+                replies = [_reply(connection) for _ in range(connection.owed)]
+                connection.owed = 0
+                if self._late is not None:
+                    self._late(replies)
+            return not connection.can_read(0)
+        # as in _connect
+        except Exception:
+            return False
+
+    def _first_idle(self, until: float) -> Link:
         with self._changed:
             refused = self._refused[0]
             has_asked = False
@@ -114,12 +157,7 @@ class Connections:
                 if self._closed:
                     raise NoConnection("It is closed.")
                 if self._idle:
-                    connection = self._idle.pop()
-                    if _is_quiet(connection):
-                        return connection
-                    self._open -= 1
-                    connection.disconnect()
-                    continue
+                    return self._idle.pop()
                 if self._refused[0] != refused:
                     raise NoConnection(str(self._refused[1]))
                 if not has_asked and self._open < self._most:
@@ -174,6 +212,7 @@ class _Timed:
     """A connection with one deadline for all that is read and written until it is set anew."""
 
     until: float = 0.0
+    owed: int = 0
 
     def _connect(self) -> _TimedSocket:
         return _TimedSocket(super()._connect(), self)  # type: ignore[misc]
@@ -210,14 +249,6 @@ def _reply(connection: Link) -> Reply:
         return connection.read_response(disconnect_on_error=False)
     except ResponseError as refusal:
         return refusal
-
-
-def _is_quiet(connection: Link) -> bool:
-    """Whether nothing waits to be read: no end, and no late answer to somebody else."""
-    try:
-        return not connection.can_read(0)
-    except (RedisError, OSError):
-        return False
 
 
 _all: weakref.WeakSet[Connections] = weakref.WeakSet()

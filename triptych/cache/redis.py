@@ -57,7 +57,7 @@ class RedisCache:
     """Values under `url` (redis://, rediss://, unix://), sealed with `secret`."""
 
     def __init__(self, url: str, *, secret: bytes = b"", config: RedisConfig = DEFAULT) -> None:
-        self._connections = Connections(url, most=config.connections)
+        self._connections = Connections(url, most=config.connections, late=self._put)
         self._url = url
         self._loop: asyncio.AbstractEventLoop | None = None
         self._line: Line
@@ -113,12 +113,9 @@ class RedisCache:
         fitting = [pair for pair in items if len(pair[1]) <= self._config.most_bytes]
         with span("cache redis put"):
             for part in _batches(fitting):
-                replies = self._asked(
-                    [("SET", key, self._seal.close(key, at), "PX", ttl_ms) for key, at in part],
-                    len(part),
+                self._told(
+                    [("SET", key, self._seal.close(key, at), "PX", ttl_ms) for key, at in part]
                 )
-                refused = sum(isinstance(reply, ResponseError) for reply in replies or ())
-                self._count(puts=len(replies or ()) - refused, errors=refused)
 
     def delete_many(self, keys: Sequence[bytes]) -> None:
         for part in _batches(keys):
@@ -198,6 +195,23 @@ class RedisCache:
         if timeout is None and self._breaker.succeeded(slow_for):
             self._give_up(TimeoutError(f"its last answers took {1000 * took:.0f} ms and the like"))
         return replies
+
+    def _told(self, commands: list[Command]) -> None:
+        """Send what nobody waits for; where that fails it is no miss of anybody."""
+        if self._is_left_aside():
+            return
+        start = time.perf_counter()
+        try:
+            allowed = self._config.timeout + len(commands) * self._config.per_key
+            self._connections.send(commands, timeout=allowed)
+        # as in _asked
+        except Exception as error:
+            self._failed(error)
+        self._count(seconds=time.perf_counter() - start)
+
+    def _put(self, replies: list[Reply]) -> None:
+        refused = sum(isinstance(reply, ResponseError) for reply in replies)
+        self._count(puts=len(replies) - refused, errors=refused)
 
     def _is_left_aside(self) -> bool:
         return self._breaker.is_open or self._closed.is_set()
