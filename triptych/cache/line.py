@@ -2,19 +2,18 @@
 the next question is sent.
 
 The deadline is for a question and its answer, connecting included, as it is in `connections`.
+redis-py reads the address; what is said over the wire is hiredis's, and the protocol asyncio's.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import hiredis
-from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import ConnectionPool, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as TooLate
@@ -23,54 +22,115 @@ from triptych.cache.connections import CONNECT, Reply
 
 _TURNS = 4  # of a loop, in which it reads what came while it was held up
 
-
-class _Asked(NamedTuple):
-    until: float  # by the loop's clock
-    answer: asyncio.Future[Reply]
+Failed: TypeAlias = Callable[[Exception], None]
 
 
-class Line(asyncio.Protocol):
+class Line:
     """At most one connection to `url`, made when it is first wanted. For one event loop.
 
     `failed` is told of each time that questions were left without an answer, and why.
     """
 
-    def __init__(self, url: str, *, timeout: float, failed: Callable[[Exception], None]) -> None:
-        pool = ConnectionPool.from_url(
-            url,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=CONNECT,
-            socket_timeout=CONNECT,  # for the handshake; afterwards deadlines are here
-            health_check_interval=0,
-            decode_responses=False,
-        )
-        self._make: Callable[[], Any] = lambda: pool.connection_class(**pool.connection_kwargs)
+    def __init__(self, url: str, *, timeout: float, failed: Failed) -> None:
+        pool = ConnectionPool.from_url(url)
+        self._address: Any = pool.connection_class(**pool.connection_kwargs)
         self._timeout, self._failed = timeout, failed
-        self._loop = asyncio.get_running_loop()
-        self._writer: Any = None  # of redis-py's connection: it would close what is ours if it went
+        self._wire: _Wire | None = None
         self._connecting: asyncio.Task[None] | None = None
+
+    async def ask(self, *command: bytes) -> Reply:
+        """Return the reply, None where it cannot be had; a refusal replies with a ResponseError."""
+        if self._wire is None or self._wire.is_lost:
+            await self._connected()
+        if self._wire is None or self._wire.is_lost:
+            return None
+        return await self._wire.ask(command, self._timeout)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._wire is not None:
+            self._wire.give_up(None)
+        if self._connecting is not None:
+            self._connecting.cancel()
+
+    async def _connected(self) -> None:
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._connect())
+        # it may take longer than who waits for it now may
+        await asyncio.wait([self._connecting], timeout=self._timeout)
+        if self._wire is None or self._wire.is_lost:
+            self._failed(TooLate("No connection in time."))
+
+    async def _connect(self) -> None:
+        wire = _Wire()
+        try:
+            async with asyncio.timeout(CONNECT):
+                await self._open(wire)
+                for command in _greeting(self._address):
+                    reply = await wire.ask(command, CONNECT)
+                    if reply != b"OK":
+                        raise NoConnection(f"It says {reply!r} to {command[0].decode()}.")
+            wire.failed = self._failed
+            self._wire = wire
+        # a loop raises what it likes for an address that leads nowhere
+        except Exception as error:
+            self._failed(error)
+        finally:
+            if self._wire is not wire:
+                wire.give_up(None)
+            self._connecting = None
+
+    async def _open(self, wire: _Wire) -> None:
+        loop, address = asyncio.get_running_loop(), self._address
+        if isinstance(address, UnixDomainSocketConnection):
+            await loop.create_unix_connection(lambda: wire, address.path)
+        else:
+            tls = address.ssl_context.get() if isinstance(address, SSLConnection) else None
+            await loop.create_connection(lambda: wire, address.host, address.port, ssl=tls)
+
+
+class _Wire(asyncio.Protocol):
+    """A connection from its making to its end: answers come in the order of the questions."""
+
+    def __init__(self) -> None:
+        self.is_lost = False
+        self.failed: Failed | None = None
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader(replyError=ResponseError)
         self._transport: asyncio.Transport | None = None
         self._asked: deque[_Asked] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def ask(self, *command: bytes) -> Reply:
-        """Return the reply, None where it cannot be had; a refusal replies with a ResponseError."""
-        transport = self._transport or await self._connected()
-        if transport is None:
-            return None
-        asked = _Asked(self._loop.time() + self._timeout, self._loop.create_future())
+    def ask(self, command: Sequence[bytes], timeout: float) -> asyncio.Future[Reply]:
+        """Send a command; the reply is None where it does not come in `timeout` seconds."""
+        asked = _Asked(self._loop.time() + timeout, self._loop.create_future())
+        if self.is_lost or self._transport is None:
+            asked.answer.set_result(None)
+            return asked.answer
         self._asked.append(asked)
-        transport.write(hiredis.pack_command(command))  # type: ignore[arg-type]
+        self._transport.write(hiredis.pack_command(tuple(command)))  # type: ignore[arg-type]
         if self._timer is None:
             self._timer = self._loop.call_at(asked.until, self._look)
-        return await asked.answer
+        return asked.answer
 
-    def close(self) -> None:
-        """Let go of the connection."""
-        self._give_up(None)
-        if self._connecting is not None:
-            self._connecting.cancel()
+    def give_up(self, error: Exception | None) -> None:
+        """Drop the connection, and answer nothing to who waits."""
+        self.is_lost = True
+        if self._transport is not None:
+            self._transport.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+        asked, self._asked = self._asked, deque()
+        for one in asked:
+            if not one.answer.done():
+                one.answer.set_result(None)
+        if asked and error is not None and self.failed is not None:
+            self.failed(error)
+
+    def connection_made(self, transport: Any) -> None:  # uvloop's is no asyncio.Transport
+        self._transport = transport
+        if self.is_lost:
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -81,10 +141,10 @@ class Line(asyncio.Protocol):
                     answer.set_result(reply)
         # no protocol of Redis, or an answer to nobody: the parser raises what it likes
         except Exception as error:
-            self._give_up(error)
+            self.give_up(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._give_up(exc or NoConnection("It was closed from the other end."))
+        self.give_up(exc or NoConnection("It was closed from the other end."))
 
     def _look(self, turns: int = 0) -> None:
         """Give up where the oldest question has waited for too long."""
@@ -97,40 +157,20 @@ class Line(asyncio.Protocol):
         elif turns < _TURNS:
             self._timer = self._loop.call_later(0, self._look, turns + 1)
         else:
-            self._give_up(TooLate("No answer in time."))
+            self.give_up(TooLate("No answer in time."))
 
-    def _give_up(self, error: Exception | None) -> None:
-        """Drop the connection, and answer nothing to who waits."""
-        transport, self._transport = self._transport, None
-        asked, self._asked = self._asked, deque()
-        if transport is not None:
-            transport.abort()
-        for one in asked:
-            if not one.answer.done():
-                one.answer.set_result(None)
-        if asked and error is not None:
-            self._failed(error)
 
-    async def _connected(self) -> asyncio.Transport | None:
-        if self._connecting is None:
-            self._connecting = asyncio.create_task(self._connect())
-        # it may take longer than who waits for it now may
-        await asyncio.wait([self._connecting], timeout=self._timeout)
-        if self._transport is None:
-            self._failed(TooLate("No connection in time."))
-        return self._transport
+class _Asked(NamedTuple):
+    until: float  # by the loop's clock
+    answer: asyncio.Future[Reply]
 
-    async def _connect(self) -> None:
-        try:
-            connection = self._make()
-            async with asyncio.timeout(CONNECT):
-                await connection.connect()
-            self._writer, connection._writer = connection._writer, None
-            self._reader = hiredis.Reader(replyError=ResponseError)
-            self._writer.transport.set_protocol(self)
-            self._transport = self._writer.transport
-        # redis-py raises what it likes for an address or a server that is no Redis
-        except Exception as error:
-            self._failed(error)
-        finally:
-            self._connecting = None
+
+def _greeting(address: Any) -> list[tuple[bytes, ...]]:
+    """Return what a connection begins with: who we are, and which database is meant."""
+    commands = []
+    if address.password is not None:
+        who = [part.encode() for part in (address.username, address.password) if part]
+        commands.append((b"AUTH", *who))
+    if address.db:
+        commands.append((b"SELECT", b"%d" % int(address.db)))
+    return commands

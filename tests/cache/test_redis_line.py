@@ -1,0 +1,95 @@
+"""The event loop's own connection to Redis finds what the threads' connections put, wherever that
+is: another database, behind a password, behind TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.redis_server import RedisServer
+from triptych.cache.base import Found
+from triptych.cache.breaker import BreakerConfig
+from triptych.cache.redis import RedisCache, RedisConfig
+
+KEY, VALUE = b"tr1:a:key", b"value"
+PATIENT = RedisConfig(timeout=10.0, breaker=BreakerConfig(slow=10.0))
+PASSWORD = "p@ss word"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def found_far(url: str) -> Found | None:
+    """Put a value by thread, and ask for it by event loop."""
+
+    async def ask() -> Found | None:
+        cache = RedisCache(url, config=PATIENT)
+        await asyncio.to_thread(cache.put_many, [(KEY, VALUE)])
+        await asyncio.to_thread(cache.get_many, [KEY])  # it has arrived
+        try:
+            return await cache.far(KEY)
+        finally:
+            cache.close()
+            await asyncio.sleep(0.01)
+
+    return asyncio.run(ask())
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A Redis over TCP that wants a password."""
+    port = free_port()
+    server = RedisServer("--port", str(port), "--requirepass", PASSWORD)
+    server.start(password=PASSWORD)
+    yield port
+    server.remove()
+
+
+def test_a_password_and_a_database_are_those_of_the_address(port: int) -> None:
+    quoted = PASSWORD.replace("@", "%40").replace(" ", "%20")
+    assert found_far(f"redis://:{quoted}@127.0.0.1:{port}/3") == Found(VALUE, "redis")
+    assert found_far(f"redis://default:{quoted}@localhost:{port}/0") == Found(VALUE, "redis")
+
+
+def test_a_wrong_password_or_none_is_a_miss(port: int) -> None:
+    assert found_far(f"redis://:wrong@127.0.0.1:{port}") is None
+    assert found_far(f"redis://127.0.0.1:{port}") is None
+
+
+def test_a_database_that_is_not_there_is_a_miss(redis_server: RedisServer) -> None:
+    assert found_far(f"{redis_server.url}?db=5") == Found(VALUE, "redis")
+    assert found_far(f"{redis_server.url}?db=999") is None
+
+
+def test_tls_is_spoken_and_a_stranger_is_not_believed(tmp_path: Path) -> None:
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", "key", "-out", "cert"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    cert, port = tmp_path / "cert", free_port()
+    files = ["--tls-cert-file", str(cert), "--tls-key-file", str(tmp_path / "key")]
+    server = RedisServer("--tls-port", str(port), *files, "--tls-auth-clients", "no")
+    server.start()
+    try:
+        url = f"rediss://localhost:{port}/1"
+        assert found_far(f"{url}?ssl_ca_certs={cert}") == Found(VALUE, "redis")
+        assert found_far(url) is None
+    finally:
+        server.remove()
