@@ -43,7 +43,7 @@ from triptych.types import Item, Matrix
 COUNT = 100_000
 DISTINCT = 100_000
 HELD = 0.05
-WARM = 400_000  # requests before anything is timed
+WARM = 1_000_000  # requests before anything is timed
 TIMED = {0: 2_000, 1: 800, 100: 400}  # requests a round, by writes a second
 TIMED_WITHOUT = 200
 ROUNDS = 3
