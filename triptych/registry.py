@@ -30,6 +30,9 @@ class Registry:
         """All known names, those of installed plug-ins included."""
         return sorted(self._all())
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._targets or name in self._all()
+
     def resolve(self, name: str) -> Any:
         """Return what `name` refers to.
 

@@ -297,6 +297,46 @@ def test_own_vectors(tmp_path: Path) -> None:
         assert collection.count() == 50
 
 
+@pytest.mark.parametrize(
+    ("vector", "complaint"),
+    [
+        ([float("nan")] * DIM, "'bad': .*NaN"),
+        ([float("inf")] * DIM, "'bad': .*infinity"),
+        ([1e308] * DIM, "'bad': .*more than"),
+        ([0] * DIM, "'bad': .*zero"),
+        ("words", "'bad' is no list of real numbers"),
+        ([1j] * DIM, "'bad' is no list of real numbers"),
+        ([1, [2]] * (DIM // 2), "'bad' is no list of real numbers"),
+        ([1, None] * (DIM // 2), "'bad' is no list of real numbers"),
+    ],
+    ids=["nan", "infinite", "huge", "zero", "text", "complex", "ragged", "none"],
+)
+@pytest.mark.filterwarnings("error")
+def test_of_many_vectors_the_unusable_one_is_named(
+    tmp_path: Path, vector: Any, complaint: str
+) -> None:
+    with open_own(tmp_path) as collection:
+        with pytest.raises(InvalidInput, match=complaint):
+            collection.add([*with_vectors(20), {"id": "bad", "vector": vector}])
+        assert collection.count() == 0
+        collection.add(with_vectors(20))
+        with pytest.raises(
+            InvalidInput, match=complaint.replace("'bad': ", "").replace("'bad'", "the query")
+        ):
+            collection.search(vector=vector)
+
+
+def test_an_index_of_no_known_kind_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="'hnws', known: auto, flat, hnsw"):
+        Collection.open(tmp_path / "c", embedder=CallerVectors("mine", DIM), index="hnws")
+    assert not (tmp_path / "c").exists()
+
+
+def test_ids_that_are_none_are_refused(tmp_path: Path) -> None:
+    with open_own(tmp_path) as collection, pytest.raises(InvalidInput, match="None, expected"):
+        collection.delete(None)  # type: ignore[arg-type]
+
+
 def test_damaged_rows_are_reported_and_never_found(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

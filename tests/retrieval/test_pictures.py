@@ -94,9 +94,9 @@ def test_what_a_crash_left_goes_with_compact(tmp_path: Path) -> None:
 def test_a_refused_batch_leaves_no_picture(tmp_path: Path) -> None:
     with open_here(tmp_path / "c") as collection:
         collection.add([{"id": "1", "image": encoded(RED)}])
-        with pytest.raises(ValueError, match="exist already"):
+        with pytest.raises(ValueError, match="exists already"):
             collection.add([{"id": "1", "image": encoded(BLUE)}])
-        with pytest.raises(ValueError, match="exist already"):
+        with pytest.raises(ValueError, match="exists already"):
             collection.add([{"id": "1", "image": encoded(RED)}])
         assert files(tmp_path / "c") == named(encoded(RED))
 

@@ -128,14 +128,33 @@ class Occlusion(Protocol):
 
 def unit_rows(emb_NM: np.ndarray[Any, Any]) -> Matrix:
     """Rows scaled to unit length, as float32; raises InvalidInput on a zero or non-finite row."""
-    emb_NM = np.ascontiguousarray(emb_NM, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        emb_NM = np.ascontiguousarray(emb_NM, dtype=np.float32)
     # float64 for the norm: a row of 1e38 would overflow its own square
     norm_N1 = np.sqrt(np.einsum("nm,nm->n", emb_NM, emb_NM, dtype=np.float64))[:, None]
     # written so that NaN, which is the least and the greatest of all, passes neither
     if not norm_N1.max(initial=0.0) < np.inf:
-        raise InvalidInput("A vector holds NaN or infinity, expected finite numbers.")
+        raise InvalidInput(
+            "A vector holds NaN or infinity, or more than 3.4e38: expected finite float32 numbers."
+        )
     if not norm_N1.min(initial=np.inf) >= 1e-30:
         raise InvalidInput("A vector is zero: it points nowhere, so it has no cosine.")
     unit_NM: Matrix = np.empty_like(emb_NM)
     np.divide(emb_NM, norm_N1, out=unit_NM, casting="same_kind")
     return unit_NM
+
+
+def real_numbers(vector: Any, of: str) -> np.ndarray[Any, Any]:
+    """Return what is meant as a vector, as float32 or float64; raises InvalidInput.
+
+    `of` says whose it is.
+    """
+    try:
+        numbers = np.asarray(vector)
+    except ValueError:  # lists of unequal length
+        numbers = np.empty(0, dtype=object)
+    if numbers.dtype == np.float32:  # what is float32 already need not be copied
+        return numbers
+    if numbers.dtype.kind not in "fiu":
+        raise InvalidInput(f"The vector of {of} is no list of real numbers.")
+    return numbers.astype(np.float64)

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.encoders.base import unit_rows
+from triptych.encoders.base import real_numbers, unit_rows
 from triptych.errors import InvalidInput
 from triptych.types import Item, Matrix
 
@@ -42,7 +42,12 @@ class CallerVectors:
         if not items:
             return np.empty((0, self.dim), dtype=np.float32)
         vectors = [self._checked(item) for item in items]
-        return unit_rows(np.concatenate(vectors).reshape(-1, self.dim))
+        try:
+            return unit_rows(np.concatenate(vectors).reshape(-1, self.dim))
+        except InvalidInput:
+            for item, vector_M in zip(items, vectors, strict=True):
+                _check_alone(item, vector_M)
+            raise
 
     def _checked(self, item: Item) -> NDArray[Any]:
         if item.vector is None:
@@ -50,11 +55,16 @@ class CallerVectors:
                 f"{item.id!r} has no vector, and this collection holds vectors of your own.",
                 hint=f"Give a vector of {self.dim} numbers, or use a collection with a model.",
             )
-        vector = np.asarray(item.vector)
-        if vector.dtype != np.float32:  # what is float32 already need not be copied
-            vector = vector.astype(np.float64)
+        vector = real_numbers(item.vector, repr(item.id))
         if vector.shape != (self.dim,):
             raise InvalidInput(
                 f"The vector of {item.id!r} has shape {vector.shape}, expected ({self.dim},)."
             )
         return vector
+
+
+def _check_alone(item: Item, vector_M: NDArray[Any]) -> None:
+    try:
+        unit_rows(vector_M[None])
+    except InvalidInput as error:
+        raise InvalidInput(f"{item.id!r}: {error.message}") from None

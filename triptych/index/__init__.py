@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from triptych.errors import InvalidInput
 from triptych.registry import Registry
 
 INDEXES = Registry("index", {"flat": "triptych.index.flat:FlatIndex"})
@@ -18,3 +19,11 @@ ANNS = Registry(
 
 SCANS = Registry("scan", {"halves": "triptych.index.halves:Halves"})
 """What makes the scan of many vectors faster, and no less exact."""
+
+
+def checked_kind(kind: str) -> str:
+    """Return "auto" or the name of a kind; raises InvalidInput for any other."""
+    if kind == "auto" or kind in INDEXES or kind in ANNS:
+        return kind
+    known = ", ".join(("auto", *INDEXES.names(), *ANNS.names()))
+    raise InvalidInput(f"Unknown kind of index {kind!r}, known: {known}.")

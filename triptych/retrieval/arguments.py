@@ -12,6 +12,8 @@ from triptych.errors import InvalidInput
 
 def as_ids(ids: str | Iterable[str]) -> list[str]:
     """Return the ids as a list; raises InvalidInput where one is no string."""
+    if not isinstance(ids, Iterable):
+        raise InvalidInput(f"Got {ids!r}, expected an id or ids.")
     names = [ids] if isinstance(ids, str) else list(ids)
     for name in names:
         if not isinstance(name, str):

@@ -20,6 +20,7 @@ import numpy as np
 from triptych.encoders.base import EmbeddingModel
 from triptych.errors import CollectionBusy, ModelMismatch, NotAvailable, NotFound, TriptychError
 from triptych.filters import Filter, parse_filter
+from triptych.index import checked_kind
 from triptych.index.plan import Budget
 from triptych.index.snapshot import Snapshots
 from triptych.index.sqlite.database import READERS
@@ -117,6 +118,7 @@ class Collection:
         ModelMismatch where the vectors are another model's, CollectionDamaged, NotAvailable for a
         newer format or a model without token states.
         """
+        kind = checked_kind(index)
         folder = None if str(path) == ":memory:" else Path(path)
         if folder is not None:
             make_folder(folder)
@@ -131,7 +133,7 @@ class Collection:
         )
         try:
             return cls(
-                store, embedder=embedder, folder=folder, kind=index, budget=budget,
+                store, embedder=embedder, folder=folder, kind=kind, budget=budget,
                 model_of=model_of, threads=threads,
             )  # fmt: skip
         except BaseException:

@@ -34,7 +34,8 @@ def make_folder(folder: Path) -> None:
     except FileExistsError:
         raise InvalidInput(f"{folder} is a file, expected a collection's folder.") from None
     except (OSError, ValueError) as error:
-        raise NotAvailable(f"{folder} cannot be created: {error}.") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise NotAvailable(f"{folder} cannot be created: {reason}.") from None
 
 
 def check_not_gutted(folder: Path) -> None:

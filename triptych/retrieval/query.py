@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from triptych.encoders.base import unit_rows
+from triptych.encoders.base import real_numbers, unit_rows
 from triptych.errors import InvalidInput
 from triptych.types import ImageSource, Item, Matrix, Part, Query, Vector
 
@@ -93,7 +93,7 @@ def query_vector(
         _place(vectors, known, stored(list(known.values())))
     for at, part in enumerate(query.parts):
         if part.vector is not None:
-            vectors[at] = unit_rows(np.asarray(part.vector, dtype=np.float64).reshape(1, -1))[0]
+            vectors[at] = unit_rows(real_numbers(part.vector, "the query").reshape(1, -1))[0]
     return _weighted_sum(query, [vector for vector in vectors if vector is not None])
 
 

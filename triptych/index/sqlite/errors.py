@@ -34,8 +34,9 @@ def translated(path: Path | None) -> Iterator[None]:
     except (apsw.FullError, apsw.IOError) as error:
         if not is_full(error):
             raise unusable(where, error) from None
+        or_else = "" if isinstance(error, apsw.FullError) else ", a quota is reached, or it fails"
         raise DiskFull(
-            f"The disk is full: nothing of this batch was stored in {where}.",
+            f"The disk is full{or_else}: nothing of this batch was stored in {where}.",
             hint="Free some space and run the same again; what was stored before is kept.",
         ) from None
     except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as error:

@@ -178,7 +178,8 @@ class Store(Reader):
             if known and not replace:
                 names = ", ".join(repr(id) for id in list(known)[:3])
                 more = f" and {len(known) - 3} more" if len(known) > 3 else ""
-                raise InvalidInput(f"{names}{more} exist already.", hint="upsert replaces items.")
+                verb = "exists" if len(known) == 1 else "exist"
+                raise InvalidInput(f"{names}{more} {verb} already.", hint="upsert replaces items.")
             gone += pictures.hashes(connection, known.values())
             return _changed(connection, space, list(known.values()), list(batch.values()))
 
