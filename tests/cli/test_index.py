@@ -37,6 +37,27 @@ def test_a_manifest_with_its_columns_said(run: Run, rows: Path) -> None:
     assert "4 unchanged" in run("index", str(rows), "--id-column", "sku")[1]
 
 
+@pytest.mark.parametrize(
+    ("filter", "reasons"),
+    [
+        ("nope = 1", ["No item has the field 'nope'."]),
+        ('n = "1"', ["No item has a text in the field 'n'."]),
+        ("exists(caption2) and n > 1", ["No item has the field 'caption2'."]),
+        ('{"n": {"$in": ["a", "b"]}}', ["No item has a text in the field 'n'."]),
+        ('{"n": {"$in": ["a", 77]}}', []),
+        ("n > 77 and n < 99", []),
+        ("n = null", []),
+    ],
+)
+def test_what_no_item_can_match_is_said(
+    run: Run, rows: Path, filter: str, reasons: list[str]
+) -> None:
+    run("index", str(rows), "--id-column", "sku")
+    code, out, err = run("search", "yellow", "--filter", filter)
+    assert (code, out) == (0, "")
+    assert err.splitlines() == ["nothing found", *(f"  {reason}" for reason in reasons)]
+
+
 def test_several_sources_have_a_line_each_and_a_sum(run: Run, photos: Path) -> None:
     tar = photos.parent / "s-000.tar"
     with tarfile.open(tar, "w") as archive:

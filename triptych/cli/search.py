@@ -14,9 +14,11 @@ from textwrap import shorten
 
 from triptych.cli.command import add_collection_option, collection_folder, whole_number
 from triptych.cli.sheets import sheet_row
+from triptych.filters import parse_filter
 from triptych.retrieval.display.sheet import contact_sheet
 from triptych.retrieval.languages import unserved_script
 from triptych.retrieval.query import parse_query
+from triptych.retrieval.unmatched import unmatched
 from triptych.settings import Settings
 from triptych.types import Hit, Query
 
@@ -94,7 +96,8 @@ class Search:
             )
             print_hits(hits, as_json=args.json, paths_only=args.files)
             if not hits and not args.json:
-                print("nothing found", file=sys.stderr)
+                reasons = unmatched(parse_filter(args.filter), collection.count)
+                print("nothing found", *reasons, sep="\n  ", file=sys.stderr)
             if args.sheet is not None:
                 contact_sheet([sheet_row(collection, query, hits)]).save(args.sheet, "PNG")
         return 0
