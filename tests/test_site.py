@@ -84,3 +84,38 @@ def test_a_techniques_figures_are_those_of_the_benchmarks(page: Path) -> None:
         one for one in figures if not re.search(rf"(?<![\d.]){re.escape(one)}(?!\d)", benchmarks)
     ]
     assert other == [], f"not in docs/benchmarks.md: {other}"
+
+
+def _lines() -> list[list[str]]:
+    text = (ROOT / "docs/techniques/index.md").read_text("utf-8")
+    rows = [line for line in text.splitlines() if re.match(r"\| [0-4U]-\d\d \|", line)]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+@pytest.mark.parametrize("line", _lines(), ids=lambda line: line[0])
+def test_a_seeds_technique_has_a_line_with_name_place_and_measure(line: list[str]) -> None:
+    row, says, here, where, measured, page = line
+    assert says and here and measured
+    for name in re.findall(r"`([^`]+)`", where):
+        assert (ROOT / "triptych" / name).exists() or (ROOT / name).exists(), name
+    target = re.search(r"\((\w+\.md)\)", page)
+    assert target is not None
+    assert row in (ROOT / "docs/techniques" / target[1]).read_text("utf-8"), (
+        "the page names the row"
+    )
+    benchmarks = (ROOT / "docs/benchmarks.md").read_text("utf-8")
+    known = benchmarks + (ROOT / "docs/techniques" / target[1]).read_text("utf-8")
+    figures = re.findall(
+        r"\d+(?:\.\d+)?", re.sub(r"\]\([^)]*\)|(?:as|below|with) [0-4]-\d\d", "", measured)
+    )
+    lost = [one for one in figures if not re.search(rf"(?<![\d.]){re.escape(one)}(?!\d)", known)]
+    assert not lost, lost
+
+
+def test_every_row_of_the_seeds_is_built_or_named_as_not_built() -> None:
+    text = (ROOT / "docs/techniques/index.md").read_text("utf-8")
+    named: set[str] = set()
+    for first, last in re.findall(r"([0-4U]-\d\d)(?: to ([0-4]-\d\d))?", text):
+        numbers = range(int(first[2:]), int((last or first)[2:]) + 1)
+        named |= {f"{first[0]}-{number:02}" for number in numbers}
+    assert len(named) == 126
