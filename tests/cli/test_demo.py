@@ -1,5 +1,6 @@
 """The demo on one's own pictures, and how the samples are fetched and unpacked."""
 
+import shlex
 import shutil
 import subprocess
 import zipfile
@@ -22,6 +23,8 @@ def test_on_ones_own_pictures(run: Run, photos: Path, tmp_path: Path) -> None:
     assert "$ triptych search 'people outdoors'" in out
     assert " + 'at night'" in out
     assert " - people" in out
+    last = out.splitlines()[-1].partition("triptych ")[2]
+    assert run(*shlex.split(last))[0] == 0, "what it says to run next runs"
     for name in ("contact-sheet.png", "map.png"):
         with Image.open(tmp_path / "demo" / name) as drawn:
             assert min(drawn.size) > 50

@@ -24,8 +24,8 @@ _HITS = 6
 _SAMPLE_SEARCHES = [
     ["a musical instrument"],
     ["an apple"],
-    ["red flower"],
-    ["ein Auto"],
+    ["a bird"],
+    ["ein Fahrzeug"],
     ["{}/animals/birds/owl.png"],
     ["{}/food/fruit/lemon.png", "+", "an apple"],
     ["an animal", "-", "bird"],
@@ -60,7 +60,8 @@ class Demo:
         with settings.open_collection(folder, threads=settings.num_threads) as collection:
             index_with_bar(collection, photos)
             _search(collection, _searches(collection, photos, own=own is not None), args.into)
-        print(f'\nNow you:  triptych search -c ./{shlex.quote(str(folder))} "a tree"')
+        named = str(folder) if folder.is_absolute() else f"./{folder}"  # with a / it is a path
+        print(f'\nNow you:  triptych search -c {shlex.quote(named)} "a tree"')
         return 0
 
 
