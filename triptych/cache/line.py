@@ -1,5 +1,5 @@
-"""One connection to a Redis for an event loop: no thread is woken, and no answer waited for before
-the next question is sent.
+"""One connection to a Redis for an event loop: no thread is woken, no answer waited for before the
+next question is sent, and what is asked in one turn of the loop is one question.
 
 The deadline is for a question and its answer, connecting included, as it is in `connections`.
 redis-py reads the address; what is said over the wire is hiredis's, and the protocol asyncio's.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import hiredis
@@ -38,13 +39,16 @@ class Line:
         self._wire: _Wire | None = None
         self._connecting: asyncio.Task[None] | None = None
 
-    async def ask(self, *command: bytes) -> Reply:
-        """Return the reply, None where it cannot be had; a refusal replies with a ResponseError."""
+    async def get(self, key: bytes) -> Reply:
+        """Return what lies under the key, None where nothing does or it cannot be had.
+
+        A refusal is a ResponseError, and what is no reply to `MGET` is whatever it is.
+        """
         if self._wire is None or self._wire.is_lost:
             await self._connected()
         if self._wire is None or self._wire.is_lost:
             return None
-        return await self._wire.ask(command, self._timeout)
+        return await self._wire.get(key, self._timeout)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -100,6 +104,15 @@ class _Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._asked: deque[_Asked] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._wanted: list[_Wanted] = []  # in this turn
+
+    def get(self, key: bytes, timeout: float) -> asyncio.Future[Reply]:
+        """Ask for a key at the end of the loop's turn, with all the others."""
+        wanted = _Wanted(key, self._loop.create_future())
+        if not self._wanted:
+            self._loop.call_soon(self._ask_for_all, timeout)
+        self._wanted.append(wanted)
+        return wanted.value
 
     def ask(self, command: Sequence[bytes], timeout: float) -> asyncio.Future[Reply]:
         """Send a command; the reply is None where it does not come in `timeout` seconds."""
@@ -122,7 +135,7 @@ class _Wire(asyncio.Protocol):
             self._timer.cancel()
         asked, self._asked = self._asked, deque()
         for one in asked:
-            if not one.answer.done():
+            if not one.answer.done():  # who shook hands has cancelled it
                 one.answer.set_result(None)
         if asked and error is not None and self.failed is not None:
             self.failed(error)
@@ -136,15 +149,18 @@ class _Wire(asyncio.Protocol):
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not False:
-                answer = self._asked.popleft().answer
-                if not answer.done():  # who gave up has cancelled it
-                    answer.set_result(reply)
+                self._asked.popleft().answer.set_result(reply)
         # no protocol of Redis, or an answer to nobody: the parser raises what it likes
         except Exception as error:
             self.give_up(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.give_up(exc or NoConnection("It was closed from the other end."))
+
+    def _ask_for_all(self, timeout: float) -> None:
+        wanted, self._wanted = self._wanted, []
+        reply = self.ask([b"MGET", *[one.key for one in wanted]], timeout)
+        reply.add_done_callback(partial(_hand_out, wanted))
 
     def _look(self, turns: int = 0) -> None:
         """Give up where the oldest question has waited for too long."""
@@ -163,6 +179,19 @@ class _Wire(asyncio.Protocol):
 class _Asked(NamedTuple):
     until: float  # by the loop's clock
     answer: asyncio.Future[Reply]
+
+
+class _Wanted(NamedTuple):
+    key: bytes
+    value: asyncio.Future[Reply]
+
+
+def _hand_out(wanted: list[_Wanted], answer: asyncio.Future[Reply]) -> None:
+    reply = answer.result()
+    fits = isinstance(reply, list) and len(reply) == len(wanted)
+    for one, value in zip(wanted, reply if fits else [reply] * len(wanted), strict=True):
+        if not one.value.done():  # who gave up has cancelled it
+            one.value.set_result(value)
 
 
 def _greeting(address: Any) -> list[tuple[bytes, ...]]:

@@ -93,8 +93,7 @@ class RedisCache:
         if self._is_left_aside():
             return None
         with span("cache redis get") as seen:
-            reply = await self._line_of_loop().ask(b"MGET", key)
-            sealed = reply[0] if isinstance(reply, list) and len(reply) == 1 else reply
+            sealed = await self._line_of_loop().get(key)
             value = self._seal.open(key, sealed)
             seen.set_attribute("hits", int(value is not None))
         is_foreign = sealed is not None and value is None
