@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import httpx2
 import numpy as np
 
-from benchmarks.common import WORK
+from benchmarks.common import WORK, median_ratio
 from tests.redis_server import RedisServer
 from triptych.keys import new_key, write_keys
 from triptych.settings import Settings
@@ -141,6 +141,15 @@ def wrk(url: str, bodies: Sequence[str], key: str, *, seconds: float = SECONDS) 
     return float(found[1])
 
 
+@contextmanager
+def plain(name: str, answer: Path) -> Iterator[str]:
+    """Yield where a server without anything in it returns the bytes of a file."""
+    port = free_port()
+    command = [sys.executable, "-c", _PLAIN, name, str(answer), str(port)]
+    with running(command, port, "/fixed"):
+        yield f"http://127.0.0.1:{port}/fixed"
+
+
 def rss(process: subprocess.Popen[bytes]) -> float:
     """Return the megabytes that the process holds."""
     status = Path(f"/proc/{process.pid}/status").read_text()
@@ -158,10 +167,7 @@ def known(stack: ExitStack, url: str, key: str, process: subprocess.Popen[bytes]
     answer.write_bytes(reply.content)
     contestants = {"triptych, known": url}
     for name in ("fastapi", "raw"):
-        port = free_port()
-        command = [sys.executable, "-c", _PLAIN, name, str(answer), str(port)]
-        stack.enter_context(running(command, port, "/fixed"))
-        contestants[f"{name}, fixed bytes"] = f"http://127.0.0.1:{port}/fixed"
+        contestants[f"{name}, fixed bytes"] = stack.enter_context(plain(name, answer))
     rates: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(ROUNDS):
         for name, where in contestants.items():
@@ -179,7 +185,8 @@ def known(stack: ExitStack, url: str, key: str, process: subprocess.Popen[bytes]
 
 
 def shared(settings: Settings, key: str) -> None:
-    """Print answers that another process has put into Redis beside those that this one has.
+    """Print answers that another process has put into Redis beside those that this one has, and
+    beside the bytes that `known` wrote down.
 
     Each turn is a server that has just begun, and no question comes twice: nothing is known to it.
     """
@@ -194,7 +201,7 @@ def shared(settings: Settings, key: str) -> None:
                 while asked < SHARED:
                     asked += wrk(url, questions[int(asked) :], key, seconds=5) * 5
                 missing = _tiers(url, key)["index"]
-        rates: dict[str, list[float]] = {"redis": [], "process": []}
+        rates: dict[str, list[float]] = {"redis": [], "process": [], "fastapi": []}
         for _ in range(SHARED_ROUNDS):
             with serving(settings, redis.url) as (url, _):
                 wrk(url, ['{"query":"another"}'], key, seconds=1)  # the collection is open
@@ -202,12 +209,15 @@ def shared(settings: Settings, key: str) -> None:
                 answered = _tiers(url, key)["redis"]
                 assert 0.98 * rates["redis"][-1] < answered < SHARED, answered
                 rates["process"].append(wrk(url, questions[:1], key, seconds=1))
+            with plain("fastapi", WORK / "answer.json") as url:
+                wrk(url, questions[:1], key, seconds=1)
+                rates["fastapi"].append(wrk(url, questions[:1], key, seconds=1))
     finally:
         redis.remove()
-    ratio = statistics.median(a / b for a, b in zip(*rates.values(), strict=True))
     for name, found in rates.items():
-        print(f"  known to {name:13} {statistics.median(found):8,.0f} requests/s")
-    print(f"  from Redis beside from the process {ratio:.2f} x")
+        ratio = median_ratio(rates["redis"], found)
+        rate = statistics.median(found)
+        print(f"  known to {name:13} {rate:8,.0f} requests/s   from Redis is {ratio:.2f} x")
 
 
 def _tiers(url: str, key: str) -> Counter[str]:

@@ -76,12 +76,13 @@ class Shortcut:
             return None
         try:
             known = self._keys.get(alias)
-            if known is None or known.generation != answers.collection.generation:
-                if not answers.has_far:
-                    return None
-                known = self._read(answers, data)
-            found = None if known is None else await _remembered(answers, known)
-            if found is not None and known is not None:
+            if known is not None and known.generation == answers.collection.generation:
+                return await _remembered(answers, known)
+            known = self._read(answers, data) if answers.has_far else None
+            if known is None:
+                return None
+            found = await _remembered(answers, known)
+            if found is not None:
                 self._keys[alias] = known
             return found
         except TriptychError:  # no search, or closed meanwhile: the long way knows what is wrong
