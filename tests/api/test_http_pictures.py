@@ -26,6 +26,18 @@ def test_a_picture_comes_small_or_large(live: Live) -> None:
         assert live.error("GET", f"{ITEMS}/{id}/image?side=800") == (404, "not_found")
 
 
+def test_a_hint_is_one_that_a_caller_can_follow(live: Live) -> None:
+    files = {"image": ("x.png", png("red", (6_000, 5_000)))}
+    reply = live.client.post("/v1/collections/photos/search", files=files)
+    assert reply.json()["error"] == {
+        "code": "picture_too_large",
+        "message": "The picture has 30.0 megapixels, expected at most 25.0.",
+        "hint": "Make it smaller.",
+    }
+    reply = live.client.get("/v1/collections/photos/serch")
+    assert reply.json()["error"]["hint"] == "See: GET /openapi.json"
+
+
 def test_a_mosaic_of_many(live: Live) -> None:
     live.json("PUT", ITEMS, data={"id": "blue"}, files={"image": ("x.png", png("blue"))})
     reply = live.client.post(f"{ITEMS}/mosaic", json={"ids": ["blue", "none"] * 30})

@@ -34,6 +34,13 @@ def test_documents_come_in_and_answer(run: Run, handbook: Path) -> None:
     assert said["sources"][0]["citation"]["document"] == str(handbook / "a.md")
 
 
+def test_a_context_of_pictures_alone_says_that_it_cites_nothing(run: Run, photos: Path) -> None:
+    run("index", str(photos))
+    code, out, err = run("context", "red")
+    assert code == 0 and "picture in red.png" in out
+    assert "triptych index --documents FOLDER" in err
+
+
 def test_the_report_and_strict_work_as_for_pictures(run: Run, handbook: Path) -> None:
     report = handbook.parent / "left-out.jsonl"
     assert run("index", "--documents", str(handbook), "--strict", "--report", str(report))[0] == 1

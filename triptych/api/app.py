@@ -219,7 +219,8 @@ async def _http(request: Request, error: HTTPException) -> Response:
     said = {404: "There is no such route.", 405: "The route does not take this method."}
     code = codes.get(error.status_code, "bad_request")
     message = said.get(error.status_code, "The request cannot be used.")
-    return _reply(ApiError(error.status_code, code, message, headers=error.headers))
+    hint = "See: GET /openapi.json" if error.status_code in said else None
+    return _reply(ApiError(error.status_code, code, message, hint=hint, headers=error.headers))
 
 
 async def _unknown(request: Request, error: Exception) -> Response:

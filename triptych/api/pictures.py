@@ -40,8 +40,14 @@ class Pictures:
 
     def decode(self, data: bytes, *, size_hint: int | None) -> Image.Image:
         """Return the picture that these bytes are; raises PictureError."""
-        with self._turns:
-            return load_picture(data, limits=self._limits, size_hint=size_hint)
+        try:
+            with self._turns:
+                return load_picture(data, limits=self._limits, size_hint=size_hint)
+        except PictureError as error:
+            if error.code != "picture_too_large":
+                raise
+            # who calls a server cannot raise its limits
+            raise PictureError(error.code, error.message, hint="Make it smaller.") from None
 
     def sent(self, source: str | bytes, *, files: Mapping[str, bytes] | None = None) -> bytes:
         """Return the bytes of the picture that was sent, or that its URL names."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 
 from triptych.cli.command import add_collection_option, collection_folder, whole_number
@@ -46,6 +47,12 @@ class Context:
                 expand=args.expand,
             )
         print(_json(context) if args.json else context.prompt)
+        if not context.citations:
+            print(
+                "triptych: none of this is of a document, so it cites nothing. "
+                "Take documents in: triptych index --documents FOLDER -c NAME",
+                file=sys.stderr,
+            )
         return 0
 
 
