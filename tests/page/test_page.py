@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.api.live import Live, serving
 from tests.page.conftest import SHOTS, drawn, fill
@@ -142,6 +142,27 @@ def test_an_error_is_a_sentence(page: Page) -> None:
     said = page.locator("#trouble").text_content() or ""
     assert said[0].isupper() and "." in said and "{" not in said and "Error" not in said
     page.screenshot(path=SHOTS / "error.png")
+
+
+def test_a_slow_or_dead_server_is_said_and_overcome(page: Page) -> None:
+    def late(route: Route) -> None:
+        page.wait_for_timeout(900)
+        route.continue_()
+
+    page.route("**/search", late)
+    page.fill("#words", "purple")
+    expect(page.locator("#status")).to_have_text("Searching …")
+    expect(page.locator("#status")).to_have_text("19 found")
+    page.unroute("**/search")
+    page.route("**/search", lambda route: route.abort())
+    page.fill("#words", "orange")
+    expect(page.locator("#trouble")).to_have_text(
+        "The server does not answer. Is it still running?"
+    )
+    page.unroute("**/search")
+    page.fill("#words", "orange circle")
+    expect(page.locator("#trouble")).to_be_hidden()
+    expect(page.locator("#status")).to_have_text("19 found")
 
 
 def test_what_the_collection_holds_is_text_not_markup(page: Page) -> None:

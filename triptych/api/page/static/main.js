@@ -14,6 +14,7 @@ import { upload } from "/page/upload.js";
 
 const ASK = matchMedia("(hover: none)").matches ? "Describe it" : $("words").placeholder; // a finger drops nothing
 const PAUSE = 120; // milliseconds without a key before a search goes out
+const SLOW = 400; // milliseconds after which a search that still runs says so
 const WARM = 1000; // milliseconds after the first search
 
 const query = new Query();
@@ -82,7 +83,8 @@ async function search() {
     return;
   }
   await guarded(async () => {
-    const found = await asking.search(name, query);
+    const slow = setTimeout(() => { $("status").textContent = "Searching …"; $("timing").textContent = ""; }, SLOW);
+    const found = await asking.search(name, query).finally(() => clearTimeout(slow));
     await narrowing;
     const total = found.isAll ? found.hits.length : Math.min(chart.count, MOST);
     scrollTo(0, 0);

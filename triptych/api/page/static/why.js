@@ -17,7 +17,7 @@ export function sharesOf(parts, shares) {
 export function heatsOf(hit, overlay) {
   const heats = [
     ...(hit.heat ? [{ name: "All of it", png: hit.heat.png }] : []),
-    ...(hit.word_heats ?? []).map(({ word, png }) => ({ name: word, png })),
+    ...new Map((hit.word_heats ?? []).map(({ word, png }) => [word.toLowerCase(), { name: word, png }])).values(), // each once
   ];
   if (!heats.length) return hit.note ? make("p", { class: "tip" }, hit.note) : null;
   const group = make("div", { class: "heats", role: "group", "aria-label": "Show which places answer" });
