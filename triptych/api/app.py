@@ -54,7 +54,8 @@ from triptych.settings import Settings
 
 _LOOK = 0.2  # seconds between two looks at what other workers want
 _TELL_EVERY = 5  # looks
-_ROUTERS = (collections, items, pictures, follow, search, embeddings, jobs, health, page)
+# looked through in this order, a dozen expressions matched for each: what is asked most is first
+_ROUTERS = (search, embeddings, items, collections, pictures, follow, jobs, health, page)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
