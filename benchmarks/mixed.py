@@ -1,7 +1,8 @@
 """Half notes, half photos: do the first 10 hits hold both where both answer?
 
 Flickr8k dev: 1,000 photos, their first captions as 1,000 notes; the queries are their second
-captions. A gap between the modalities would fill the first 10 hits with one kind.
+captions. A gap between the modalities would fill the first 10 hits with one kind, and so would words
+(BM25) that put the notes they stand in before all photos, which have none.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.common import DATA
-from triptych.retrieval.evaluate import read_pictures
+from triptych.retrieval.collection import Collection
+from triptych.retrieval.evaluate import Picture, read_pictures
 from triptych.settings import Settings
 from triptych.types import Item
+
+KINDS = ("photo", "note")
 
 
 def main() -> None:
@@ -30,6 +34,18 @@ def main() -> None:
     print(f"  photos among the hits  {100 * share.mean():.1f} %")
     of_photos, of_notes = scores[:, : len(photos)].mean(), scores[:, len(photos) :].mean()
     print(f"  mean score: photos {of_photos:+.3f}, notes {of_notes:+.3f}")
+    with Collection.open(":memory:", embedder=model) as collection:
+        collection.add({"id": f"photo{p.id}", "image": p.image} for p in pictures)
+        collection.add({"id": f"note{p.id}", "text": p.texts[0]} for p in pictures)
+        for hybrid in (0.0, 0.5):
+            found = [_kinds_found(collection, p, hybrid) for p in pictures]
+            own = [100 * sum(kind in kinds for kinds in found) / len(found) for kind in KINDS]
+            print(f"  share of words {hybrid}: own photo {own[0]:.1f} %, own note {own[1]:.1f} %")
+
+
+def _kinds_found(collection: Collection, picture: Picture, hybrid: float) -> set[str]:
+    ids = {hit.id for hit in collection.search(picture.texts[1], hybrid=hybrid, limit=10)}
+    return {kind for kind in KINDS if f"{kind}{picture.id}" in ids}
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from triptych.retrieval.ranking import (
     grouped,
     maximal_marginal_relevance,
     reciprocal_rank_fusion,
+    woven,
 )
 
 RANKED = st.lists(st.integers(0, 20), unique=True, max_size=10)
@@ -51,6 +52,25 @@ def test_weights_and_lists_that_cannot_be_fused() -> None:
         reciprocal_rank_fusion([], k=-1)
     with pytest.raises(InvalidInput, match="names a row twice"):
         reciprocal_rank_fusion([np.array([1, 2, 1])])
+
+
+@given(RANKED, RANKED, st.randoms(), st.floats(0, 1), st.integers(0, 12))
+def test_woven_rankings_keep_their_order_their_places_and_what_is_due(
+    first: list[int], second: list[int], chance: Random, share: float, due: int
+) -> None:
+    second = [row + 100 for row in second]
+    places = [*first, *second]
+    chance.shuffle(places)
+    places = places[: chance.randint(0, len(places))]
+    order = woven(np.array(first, int), np.array(second, int), np.array(places, int), share, due)
+    assert [row for row in order.tolist() if row < 100] == first
+    assert [row for row in order.tolist() if row >= 100] == second
+    is_judged = [row < 100 for row in order.tolist()]
+    for n in range(1, len(order) + 1):
+        if second:
+            assert sum(is_judged[:n]) >= min(int(share * n), due, len(first))
+    if due == 0:
+        assert is_judged[: len(places)] == [row < 100 for row in places]
 
 
 def slow_mmr(vectors: np.ndarray, scores: np.ndarray, limit: int, diversity: float) -> list[int]:

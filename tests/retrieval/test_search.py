@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.retrieval.fakes import CountingModel, unit_vectors
+from tests.retrieval.fakes import CountingModel, encoded, unit_vectors
 from triptych.encoders.vectors import CallerVectors
 from triptych.errors import InvalidInput
 from triptych.filters import matches, parse_filter
 from triptych.retrieval.collection import Collection
-from triptych.types import Hit
+from triptych.types import Hit, Part
 
 DIM = 16
 NUM = 1_200
@@ -195,6 +195,26 @@ def test_hybrid_finds_the_word_itself(texts: Collection) -> None:
     assert ids(texts.search("bicycle", hybrid=1.0, limit=2)) == ["3", "1"]
     assert texts.search("bicycle", limit=1)[0].words is None
     assert -1 <= hit.score <= 1, "the score stays a cosine"
+
+
+def test_words_put_notes_in_order_without_pushing_out_pictures() -> None:
+    with Collection.open(":memory:", embedder=CountingModel()) as collection:
+        for at in range(12):
+            shade = (0, 0, 200 + at)
+            metadata = {"shop": "Nord"}
+            collection.add({"id": f"p{at}", "image": encoded(shade), "metadata": metadata})
+            collection.add({"id": f"n{at}", "text": f"a note of the day {at}"})
+        collection.add({"id": "exact", "text": "a part of the order, XK-4711"})
+        asked = [Part(text="a part of XK-4711"), Part(image=encoded((0, 0, 205)), weight=4)]
+        plain = ids(collection.search(asked, limit=10))
+        assert sum(id.startswith("p") for id in plain) == 10
+        hits = ids(collection.search(asked, limit=10, hybrid=True))
+        assert "exact" in hits[:2]
+        assert [id for id in hits if id.startswith("p")] == plain[:9], "no other note comes in"
+
+
+def test_hybrid_where_nothing_is_left(texts: Collection) -> None:
+    assert texts.search("bicycle", hybrid=True, filter='shop = "none"') == []
 
 
 def test_hybrid_forgets_what_is_deleted(texts: Collection, tmp_path: Path) -> None:

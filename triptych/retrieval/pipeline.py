@@ -29,6 +29,7 @@ from triptych.retrieval.ranking import (
     grouped,
     maximal_marginal_relevance,
     reciprocal_rank_fusion,
+    woven,
 )
 from triptych.retrieval.timing import stage
 from triptych.types import Hit, Vector
@@ -36,6 +37,10 @@ from triptych.types import Hit, Vector
 _LOADED_AT_ONCE = 64  # token states of so many items in memory
 _CANDIDATES = 10
 """Candidates looked at for each hit, where an order other than the cosine's picks among them."""
+
+
+_WORTH_A_RANK = 0.1
+"""Share of the best BM25: a fusion sees ranks only, and below are those that hold a common word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -155,18 +160,28 @@ class Pipeline:
         return sorted(found, key=lambda match: (-match.score, ids.get(match.row, "")))
 
     def _with_words(self, found: list[Match], wanted: int) -> list[Match]:
-        """Return both lists fused; who is in one list only has no rank in the other."""
+        """Return both lists fused; who is in one list only has no rank in the other.
+
+        What has no text, and no word of its metadata that was asked for, cannot be ranked by
+        words, which says nothing against it: it keeps its place by cosine.
+        """
         rows_K, bm25_K = self._store.words(self._asked.words, wanted, allowed=self._allowed)
         bm25 = dict(zip(rows_K.tolist(), bm25_K.tolist(), strict=True))
         unusable = self._named | self._live.damaged.keys()
-        by_words = [row for row in bm25 if row not in unusable]
+        least = _WORTH_A_RANK * max(bm25.values(), default=0.0)
+        by_words = [row for row, bm in bm25.items() if bm >= least and row not in unusable]
         cosines = {match.row: match.score for match in found}
         fresh_N = as_rows(row for row in by_words if row not in cosines)
         scores_N = self._live.scores(fresh_N, self._vector_M)
         cosines |= dict(zip(fresh_N.tolist(), scores_N.tolist(), strict=True))
         share = self._asked.hybrid
-        lists = [as_rows(match.row for match in found), as_rows(by_words)]
-        order, _ = reciprocal_rank_fusion(lists, [1 - share, share])
+        by_cosine = as_rows(match.row for match in found)
+        by_words_K = as_rows(by_words)
+        silent = np.setdiff1d(self._store.textless(by_cosine), by_words_K)
+        is_silent = np.isin(by_cosine, silent)
+        lists = [by_cosine[~is_silent], by_words_K]
+        fused, _ = reciprocal_rank_fusion(lists, [1 - share, share])
+        order = woven(fused, by_cosine[is_silent], by_cosine, share, due=len(by_words))
         return [Match(row, cosines[row], bm25.get(row)) for row in order.tolist()]
 
     def _reranked(self, found: list[Match], judge: Judge) -> list[Match]:

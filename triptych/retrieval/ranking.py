@@ -52,6 +52,29 @@ def reciprocal_rank_fusion(
     return fused[order], scores[order]
 
 
+def woven(judged: Rows, others: Rows, places: Rows, share: float, due: int) -> Rows:
+    """Return two rankings of different rows as one, in which neither pushes out the other.
+
+    `places` ranks rows of both: the nth of a ranking takes the place of its nth row there. But of
+    the first n at least share x n are `judged`, rounded down, until the first `due` of those
+    have come.
+    """
+    of_others = np.isin(places, others)
+    at_judged = [*np.flatnonzero(~of_others).tolist(), *[len(places)] * len(judged)]
+    at_others = [*np.flatnonzero(of_others).tolist(), *[len(places)] * len(others)]
+    order: list[int] = []
+    first, second = 0, 0
+    while first < len(judged) and second < len(others):
+        is_due = first < due and first < int(share * (first + second + 1))
+        if is_due or at_judged[first] <= at_others[second]:
+            order.append(int(judged[first]))
+            first += 1
+        else:
+            order.append(int(others[second]))
+            second += 1
+    return np.concatenate([np.array(order, dtype=np.int64), judged[first:], others[second:]])
+
+
 def maximal_marginal_relevance(
     vectors_KM: Matrix, scores_K: NDArray[np.floating], limit: int, diversity: float
 ) -> Order:

@@ -230,6 +230,11 @@ class Reader:
         with self._database.reading() as connection:
             return words.search(connection, query, k, allowed=allowed)
 
+    def textless(self, rows_N: Rows) -> Rows:
+        """Return those of the rows that have no text, whatever their metadata say, ascending."""
+        with self._database.reading() as connection:
+            return words.textless(connection, rows_N)
+
     def thumbnail(self, id: str) -> bytes | None:
         """Return a JPEG, or None where the item has none or is not there.
 

@@ -123,6 +123,15 @@ def search(
     return ranked(rows_K, scores_K, k)  # in float32 more scores are equal
 
 
+def textless(connection: apsw.Connection, rows_N: Rows) -> Rows:
+    """Return those of the rows that have no text, whatever their metadata say, ascending."""
+    if not len(rows_N):  # SQLite takes no array of nothing
+        return rows_N
+    query = "SELECT id FROM words_docsize WHERE id IN carray(?) AND substr(sz, 1, 1) = x'00' "
+    bound = apsw.carray(np.ascontiguousarray(rows_N, dtype=np.int64))
+    return _column(connection.execute(f"{query} ORDER BY id", (bound,)))
+
+
 def _terms(query: str) -> list[str]:
     """Return the phrases to look for, the first of many; the tokenizer has the last word."""
     terms: dict[str, None] = {}
