@@ -1,8 +1,8 @@
 """Half notes, half photos: do the first 10 hits hold both where both answer?
 
 Flickr8k dev: 1,000 photos, their first captions as 1,000 notes; the queries are their second
-captions. A gap between the modalities would fill the first 10 hits with one kind, and so would words
-(BM25) that put the notes they stand in before all photos, which have none.
+captions. A gap between the modalities would fill the first 10 hits with one kind, and so would
+words (BM25) that put the notes they stand in before all photos, which have none.
 """
 
 from __future__ import annotations
