@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.api.live import Live
-from tests.page.conftest import SHOTS, drawn
+from tests.api.live import Live, serving
+from tests.page.conftest import COLOURS, SHOTS, drawn
 from tests.page.test_page import serious
+from triptych.retrieval.ingest.run import index_source
+from triptych.retrieval.ingest.sources import Folder
+from triptych.settings import Settings
 
 PARTS = {
     "screw": "A4 steel screw, drawing ZQ 88 and XK-4711",
@@ -186,3 +191,29 @@ def test_a_map_of_one_picture_shows_it_in_the_middle(browser: Browser, live: Liv
     page.mouse.click(box["x"] + box["width"] / 2 + 60, box["y"] + box["height"] / 2 - 60)
     expect(page.locator("#detail-title")).to_have_text("one")
     page.context.close()
+
+
+def test_a_name_that_is_no_utf8_has_its_picture_and_takes_none_from_the_others(
+    browser: Browser, tmp_path: Path
+) -> None:
+    folder, data = tmp_path / "pictures", tmp_path / "data"
+    folder.mkdir()
+    for at in range(20):
+        name = b"odd-\xff.png" if at == 0 else f"{at}.png".encode()
+        (folder / os.fsdecode(name)).write_bytes(drawn(COLOURS[at % 6], "circle", size=24))
+    settings = Settings(data=data, model="hashing:64")
+    with settings.open_collection(settings.library().path("names")) as collection:
+        index_source(collection, Folder(str(folder)))
+    with serving(data, model="hashing:64") as running:
+        page = browser.new_page(viewport={"width": 1200, "height": 800})
+        asked = list[int]()
+        page.on("response", lambda reply: asked.append(reply.status))
+        page.goto(f"{running.url}/#names")
+        page.wait_for_selector("#grid img")
+        page.get_by_role("button", name="odd").click()
+        expect(page.locator(".canvas > img").first).to_have_js_property("naturalWidth", 24)
+        page.keyboard.press("Escape")
+        page.click("#show-map")
+        page.wait_for_timeout(800)
+        assert set(asked) <= {200, 304}
+        page.close()

@@ -72,7 +72,8 @@ async def get_items(
 ) -> Response:
     """Return items in the order of their ids, null where there is none."""
     body = await json_body(request, GetItems)
-    return _json(await working(request, _get, server, caller.tenant, name, body))
+    asked = (body.ids, body.vectors)
+    return _json(await working(request, _get, server, caller.tenant, name, *asked))
 
 
 @router.post(
@@ -91,10 +92,10 @@ async def get_item(
     name: CollectionName, id: str, request: Request, caller: Reader, server: Server
 ) -> Response:
     """Return one item; its id is one segment, percent-encoded."""
-    body = GetItems(ids=[id_of(request)])
-    found = await working(request, _get, server, caller.tenant, name, body)
+    ids = [id_of(request)]
+    found = await working(request, _get, server, caller.tenant, name, ids, False)
     if found["items"][0] is None:
-        raise _no_item(body.ids[0])
+        raise _no_item(ids[0])
     return _json(found["items"][0])
 
 
@@ -218,11 +219,11 @@ def _delete(server: Rooms, tenant: str, name: str, ids: list[str]) -> int:
     return gone
 
 
-def _get(server: Rooms, tenant: str, name: str, body: GetItems) -> dict[str, Any]:
+def _get(server: Rooms, tenant: str, name: str, ids: list[str], vectors: bool) -> dict[str, Any]:
     with server.catalog.using(tenant, name) as collection:
-        records = collection.get(body.ids)
+        records = collection.get(ids)
         there = [record.id for record in records if record is not None]
-        rows = iter(collection.vectors(there).tolist()) if body.vectors and there else None
+        rows = iter(collection.vectors(there).tolist()) if vectors and there else None
     fields = ("id", "modality", "text", "uri", "metadata")
     items = []
     for record in records:

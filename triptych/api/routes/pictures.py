@@ -84,12 +84,12 @@ async def get_mosaic(
 
 
 def id_of(request: Request) -> str:
-    """Return the id as it was encoded: the path that was routed keeps %2F, see edge.py."""
+    """Return the id as it was encoded: the path that was routed keeps %2F, see edge.py.
+
+    A file's name may hold bytes that are no UTF-8; they are what they are in its id.
+    """
     segment = request.scope["raw_path"].split(b"/")[5]
-    try:
-        return unquote(segment.decode("ascii"), errors="strict")
-    except UnicodeDecodeError:
-        raise InvalidInput("The id in the path is not UTF-8.") from None
+    return unquote(segment.decode("latin-1"), errors="surrogateescape")
 
 
 def _image(server: Rooms, tenant: str, name: str, id: str, side: int | None) -> bytes | None:

@@ -48,9 +48,13 @@ export async function ask(path, { method = "GET", body, json, signal } = {}) {
 
 export const collections = async () => (await (await ask("/v1/collections")).json()).collections;
 export const within = (name) => `/v1/collections/${encodeURIComponent(name)}`;
-export const imagePath = (name, id) => `${within(name)}/items/${encodeURIComponent(id)}/image`;
+const itemPath = (name, id) => `${within(name)}/items/${encoded(id)}`;
+export const imagePath = (name, id) => `${itemPath(name, id)}/image`;
 
-export const record = async (name, id) => (await ask(`${within(name)}/items/${encodeURIComponent(id)}`)).json();
+/** A file's name may hold bytes that are no UTF-8: in an id they are U+DC80 to U+DCFF. */
+const encoded = (id) => [...id].map((one) => (one.isWellFormed() ? encodeURIComponent(one) : `%${(one.charCodeAt(0) & 0xff).toString(16)}`)).join("");
+
+export const record = async (name, id) => (await ask(itemPath(name, id))).json();
 
 /** Show a thumbnail; where a key is needed it is fetched, for an <img> cannot send one. */
 export async function showImage(img, name, id) {

@@ -46,7 +46,7 @@ export class Atlas {
   }
 
   async #loadTiny(name, chart) {
-    const shown = chart.ids.map((_, index) => index).filter((index) => chart.has_image[index]);
+    const shown = chart.ids.map((_, index) => index).filter((index) => chart.has_image[index] && chart.ids[index].isWellFormed()); // JSON takes no other
     for (let at = 0; at < shown.length; at += IN_MOSAIC) {
       const some = shown.slice(at, at + IN_MOSAIC);
       const bitmap = await createImageBitmap(await mosaic(name, some.map((index) => chart.ids[index])));

@@ -87,7 +87,7 @@ export class Grid {
   /** Fetch tiny pictures of hits, many in one: they stand in until the real ones are there. */
   tiny(hits, offset) {
     for (let at = 0; at < hits.length; at += IN_MOSAIC) {
-      const some = hits.slice(at, at + IN_MOSAIC).filter((hit) => hit.has_image);
+      const some = hits.slice(at, at + IN_MOSAIC).filter((hit) => hit.has_image && hit.id.isWellFormed()); // JSON takes no other
       if (some.length) this.#wanted.push({ hits: some, middle: offset + at + IN_MOSAIC / 2 });
     }
     while (this.#running < MOSAICS && this.#wanted.length) this.#next();
