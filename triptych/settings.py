@@ -178,10 +178,12 @@ class Settings:
             weakref.finalize(answers.collection, log.save)
         return Upkeep(answers, log=log, config=config)
 
-    def create_collection(self, name: str, *, model: str | None = None) -> Collection:
+    def create_collection(
+        self, name: str, *, model: str | None = None, tokens: bool = False
+    ) -> Collection:
         """Return the new, empty collection called `name`; raises InvalidInput where it exists."""
         folder = self.library().create(name)
-        return self.open_collection(folder, model=model, threads=self.num_threads)
+        return self.open_collection(folder, model=model, threads=self.num_threads, tokens=tokens)
 
     def model_of(self, known: Meta | Space, *, threads: int) -> EmbeddingModel:
         """Return the model of stored vectors: the copy kept for them, or the one they name."""

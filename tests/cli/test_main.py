@@ -127,6 +127,19 @@ def test_bad_input_gets_one_clear_sentence(
     assert out == ""
 
 
+def test_reranking_says_how_to_make_a_collection_that_can(
+    run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIPTYCH_MODEL", "default")
+    run("index", str(photos))
+    _, _, err = run("search", "red", "--rerank", "3")
+    assert "triptych collections create NAME --tokens" in err
+    assert run("collections", "create", "able", "--tokens")[0] == 0
+    run("index", str(photos), "-c", "able")
+    code, out, _ = run("search", "red", "--rerank", "3", "-c", "able")
+    assert code == 0 and "red.png" in out
+
+
 def test_a_mistyped_folder_makes_no_collection(run: Run) -> None:
     code, _, err = run("index", "./Picturez", "-c", "new")
     assert code == 2

@@ -15,6 +15,10 @@ class Collections:
         parser.add_argument("action", nargs="?", choices=("list", "create", "drop"), default="list")
         parser.add_argument("name", nargs="?")
         parser.add_argument("--model", help="the new collection's model, see: triptych models")
+        parser.add_argument(
+            "--tokens", action="store_true",
+            help="keep token states in the new collection, for triptych search --rerank",
+        )  # fmt: skip
 
     def run(self, args: argparse.Namespace, settings: Settings) -> int:
         library = settings.library()
@@ -25,7 +29,8 @@ class Collections:
         if args.name is None:
             raise InvalidInput(f"Got no name, expected: triptych collections {args.action} NAME")
         if args.action == "create":
-            settings.create_collection(args.name, model=args.model).close()
+            new = settings.create_collection(args.name, model=args.model, tokens=args.tokens)
+            new.close()
         else:
             library.drop(args.name)
         return 0

@@ -38,7 +38,8 @@ def check_rerank(number: int, store: Store) -> int:
     if number and not store.read_meta().token_width:
         raise InvalidInput(
             "This collection keeps no token states to rerank with.",
-            hint="Index into a new one, opened with tokens=True and a model that gives them.",
+            hint="Index into a new one that does: triptych collections create NAME --tokens, or "
+            "tokens=True.",
         )
     return number
 
