@@ -224,4 +224,5 @@ def test_info_says_what_is_there(run: Run, photos: Path) -> None:
     run("index", str(photos))
     out = run("info")[1]
     assert "count        4" in out
+    assert "pictures     0 kept whole (0.0 MB)" in out
     assert "hashing" in out

@@ -27,6 +27,8 @@ class Info:
             return 0
         info["created"] = datetime.fromtimestamp(info["created"], UTC).isoformat(timespec="seconds")
         info["bytes"] = f"{info['bytes'] / 2**20:.1f} MB"
+        kept = info["pictures"]
+        info["pictures"] = f"{kept['count']:,} kept whole ({kept['bytes'] / 2**20:.1f} MB)"
         info["damaged"] = ", ".join(info["damaged"]) or "none"
         info["spaces"] = ", ".join(
             f"{space['model']} ({space['vectors']:,} vectors{', searched' * space['searched']})"
