@@ -302,6 +302,32 @@ def test_a_restart_costs_no_more_than_what_was_kept() -> None:
         server.remove()
 
 
+def test_a_restart_after_what_was_only_sent_is_a_miss_and_no_failure() -> None:
+    server = RedisServer()
+    server.start()
+    cache = RedisCache(server.url, config=PATIENT)
+    try:
+        cache.put_many([(KEYS[0], VALUES[0])])  # nobody has read the reply
+        server.stop()
+        server.start()
+        assert cache.get_many(KEYS[:1]) == [None]
+        assert cache.stats()["redis"].errors == 0
+    finally:
+        cache.close()
+        server.remove()
+
+
+def test_what_was_sent_is_there_when_who_sent_it_has_closed(redis_server: RedisServer) -> None:
+    for at in range(20):
+        key, value = digest(at), b"x" * 200_000
+        cache, other = (RedisCache(redis_server.url, config=PATIENT) for _ in range(2))
+        cache.put_many([(key, value)])
+        cache.close()
+        assert cache.stats()["redis"].puts == 1
+        assert other.get_many([key]) == [value]
+        other.close()
+
+
 def test_a_forked_child_has_connections_of_its_own(redis_server: RedisServer) -> None:
     cache = RedisCache(redis_server.url, config=PATIENT)
     cache.put_many(list(zip(KEYS, VALUES, strict=True)))
