@@ -8,6 +8,7 @@ lock           held by the one process that writes; others search, and hand it t
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -23,7 +24,6 @@ from triptych.filters import Filter, parse_filter
 from triptych.index import checked_kind
 from triptych.index.plan import Budget
 from triptych.index.snapshot import Snapshots
-from triptych.index.sqlite.database import READERS
 from triptych.index.sqlite.meta import Meta, peek
 from triptych.index.sqlite.records import FileState, KnownFile, Record
 from triptych.index.sqlite.store import Store
@@ -46,6 +46,7 @@ from triptych.types import Hit, ImageSource, Matrix, Part, Precision, Query
 AnyFilter: TypeAlias = Filter | Mapping[str, Any] | str
 Look: TypeAlias = Callable[[Query, Request], list[Hit]]
 
+_AT_ONCE = max(2, os.cpu_count() or 1)  # searches: any more only get into each other's way
 _BATCH_EMBEDDED = 64
 _BATCH_VECTORS = 2048  # nothing to compute: the sync of each transaction is what costs
 
@@ -68,7 +69,7 @@ class Collection:
         threads: int = 1,
     ) -> None:
         self.folder = folder
-        self._turns = threading.BoundedSemaphore(READERS)  # more only get into each other's way
+        self._turns = threading.BoundedSemaphore(_AT_ONCE)
         self._store = store
         self._models = Models(embedder, folder=folder, opener=model_of)
         self._models.check(store)
