@@ -107,3 +107,77 @@ def test_an_error_is_not_remembered(running: Live) -> None:
 def test_what_explains_is_never_out_of_the_cache(running: Live) -> None:
     for _ in range(2):
         assert ask(running, {"query": "word1", "explain": True})[0] == "index"
+
+
+BODIES: list[Any] = [
+    {"query": "word3", "limit": 2},
+    {"query": "word3", "limit": 2, "explain": True},
+    {"query": "x", "hybrid": 0.3, "filter": "shop = 'none'", "diversity": 0.2},
+    {"like": "1"},
+    {"like": "nobody"},
+    {"query": ""},
+    {},
+    [],
+    {"query": "x", "limit": 0},
+    {"query": "x", "limit": 10**9},
+    {"query": "x", "unknown": 1},
+    {"vector": [1.0, 2.0]},
+    {"image": "https://example.org/a.png"},
+    {"image": "data:image/png;base64,AAAA"},
+    {"query": "x", "filter": "a ="},
+    {"query": "x", "rerank": 5},
+]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=json.dumps)
+@pytest.mark.parametrize("name", ["photos", "nowhere"])
+def test_ahead_of_the_routes_all_is_as_behind_them(running: Live, body: Any, name: str) -> None:
+    """A media type with a parameter is left to the routes."""
+
+    def replied(content: bytes, media: str) -> Any:
+        headers = {"content-type": media, "x-request-id": "same"}
+        reply = running.client.post(
+            f"/v1/collections/{name}/search", content=content, headers=headers
+        )
+        varies = ("date", "server-timing", "content-length")  # with the milliseconds that it took
+        said = {k: v for k, v in reply.headers.items() if k not in varies}
+        return reply.status_code, said, shape(reply.json())
+
+    def shape(value: Any) -> Any:
+        if isinstance(value, dict) and "stages_ms" in value:
+            return {**value, "stages_ms": sorted(value["stages_ms"])}
+        return {k: shape(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+    ahead = replied(json.dumps(body).encode(), "application/json")
+    # not the same bytes, or the second would be known
+    behind = replied(json.dumps(body).encode() + b" ", "application/json; charset=utf-8")
+    if ahead[0] == 200 and ahead[1]["x-triptych-tier"] != behind[1]["x-triptych-tier"]:
+        assert behind[1].pop("x-triptych-tier") == "process"  # the first left it there
+        del ahead[1]["x-triptych-tier"]
+    assert ahead == behind
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"query": "a", "query": "b"}', b"[" * 500])
+def test_what_is_no_json_is_refused_ahead_as_behind(running: Live, body: bytes) -> None:
+    replies = [
+        running.client.post(SEARCH, content=body, headers={"content-type": media})
+        for media in ("application/json", "application/json; charset=utf-8")
+    ]
+    assert replies[0].status_code == replies[1].status_code >= 400
+    assert replies[0].content == replies[1].content
+
+
+def test_a_deadline_holds_ahead_of_the_routes(running: Live) -> None:
+    reply = running.client.post(
+        SEARCH, json={"query": "late"}, headers={"x-timeout-ms": "1", "x-request-id": "late"}
+    )
+    if reply.status_code != 200:  # it may be that fast
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "timed_out")
+        assert reply.headers["retry-after"] == "1"
+
+
+def test_what_looks_like_a_search_and_is_none_is_left_to_the_routes(running: Live) -> None:
+    for path in ("a/b", "A", "x" * 65, "a%2Fb"):
+        reply = running.client.post(f"/v1/collections/{path}/search", json={"query": "x"})
+        assert reply.status_code in (404, 422), path
+        assert reply.json()["error"]["message"]

@@ -41,7 +41,7 @@ def test_searches_at_once_share_the_readers_that_are_kept(
     opened: list[Any] = []
     connect = Database._connect
     monkeypatch.setattr(database, "READERS", 2)
-    monkeypatch.setattr("triptych.retrieval.collection.READERS", 2)
+    monkeypatch.setattr("triptych.retrieval.collection._AT_ONCE", 2)
     monkeypatch.setattr(
         Database, "_connect", lambda *given: opened.append(given) or connect(*given)
     )

@@ -82,8 +82,7 @@ def build(settings: Settings, config: ServerConfig, access: Access) -> Applicati
     for module in _ROUTERS:
         api.include_router(module.router)
     api.openapi = partial(openapi.describe, api)  # type: ignore[method-assign]
-    secret = f"{settings.data}/"
-    api.add_exception_handler(TriptychError, partial(_known, secret))
+    api.add_exception_handler(TriptychError, partial(_known, _secret(rooms)))
     api.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
     api.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
     api.add_exception_handler(Exception, _unknown)
@@ -104,8 +103,14 @@ def behind_edge(api: Starlette, rooms: Rooms, access: Access) -> Application:
         health=rooms.health,
         answer_time=config.times.answer,
         shortcut=rooms.shortcut,
+        secret=_secret(rooms),
     )
     return Application(asgi=edge, api=api, rooms=rooms)
+
+
+def _secret(rooms: Rooms) -> str:
+    """Return what is cut out of messages: where the server keeps its data."""
+    return f"{rooms.catalog.settings.data}/"
 
 
 def build_rooms(settings: Settings, config: ServerConfig) -> Rooms:
@@ -131,17 +136,18 @@ def build_rooms(settings: Settings, config: ServerConfig) -> Rooms:
                 raise NotFound(f"The collection {job.collection!r} that the job was for is gone.")
             return writing.write(job.tenant, job.collection, given, mode=job.mode)
 
+    pool = Pool(size=config.pool, queue=config.queue)
     rooms = Rooms(
         config=config,
         catalog=catalog,
-        pool=Pool(size=config.pool, queue=config.queue),
+        pool=pool,
         metrics=metrics,
         health=Health(model=partial(catalog.model, None), data=settings.data),
         jobs=Jobs(folder=settings.data / ".jobs", write=write, limits=config.limits),
         asking=asking,
         writing=writing,
         embedding=Embedding(**parts),
-        shortcut=Shortcut(catalog, asking=asking, depth=config.limits.json_depth),
+        shortcut=Shortcut(catalog, asking=asking, pool=pool, limits=config.limits),
     )
     rooms.metrics.gauge("triptych_pool_busy", "Requests worked on", lambda: rooms.pool.busy)
     rooms.metrics.gauge("triptych_pool_waiting", "Requests waiting", lambda: rooms.pool.waiting)

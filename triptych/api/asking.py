@@ -48,6 +48,14 @@ class Found:
     key: Known | None = None  # where the cache has it
     stages: Mapping[str, float] = field(default_factory=dict)  # seconds
 
+    def headers(self) -> dict[str, str]:
+        """Return what is said of the answer beside it."""
+        said = {"X-Triptych-Tier": self.tier}
+        if self.stages:
+            took = [f"{stage};dur={s * 1000:.3f}" for stage, s in self.stages.items()]
+            said["Server-Timing"] = ", ".join(took)
+        return said
+
 
 class Asking:
     """Answers the searches of all collections."""

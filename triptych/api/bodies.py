@@ -153,6 +153,11 @@ def parse_json(data: bytes | str, *, depth: int) -> Any:
     return value
 
 
+def read_as(model: type[M], data: bytes | str, depth: int) -> M:
+    """Return JSON as `model`; raises ApiError and InvalidInput."""
+    return validated(model, parse_json(data, depth=depth))
+
+
 def validated(model: type[M], value: Any) -> M:
     """Return the value as `model`; raises InvalidInput that names the first wrong fields."""
     try:

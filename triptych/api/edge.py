@@ -1,10 +1,10 @@
-"""What stands before every route: ids, origins, keys, the log, and answers that are known."""
+"""What stands before every route: ids, origins, keys, the log, and answers to short searches."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
@@ -16,7 +16,7 @@ from triptych.api.logs import AccessLog
 from triptych.api.metrics import Metrics
 from triptych.api.origin import OriginCheck
 from triptych.api.page.assets import assets
-from triptych.api.shortcut import Shortcut
+from triptych.api.shortcut import Question, Shortcut
 from triptych.cache.memory import NAME as MEMORY
 from triptych.errors import TriptychError
 from triptych.retrieval.answering.answers import Answer
@@ -57,10 +57,11 @@ class Edge:
         health: Health,
         answer_time: float,
         shortcut: Shortcut,
+        secret: str,
     ) -> None:
         self._app, self._access, self._origins = app, access, origins
         self._metrics, self._log, self._shortcut = metrics, log, shortcut
-        self._health, self._answer_time = health, answer_time
+        self._health, self._answer_time, self._secret = health, answer_time, secret
         # of what is known, looked up once: it is most of what a busy server answers
         self._known_seconds = metrics.seconds.labels(_SEARCH)
         self._known_tiers = {
@@ -112,10 +113,13 @@ class Edge:
             await send_error(marked, error, close=b"content-length" in headers)
             return
         if self._shortcut.is_search(scope, headers):
-            known, receive = await self._shortcut.look(scope["path"], call, receive)
-            if known is not None:
+            looked, receive = await self._shortcut.look(scope["path"], call, receive)
+            if looked is not None:
                 scope["triptych.route"] = _SEARCH
-                await self._send_known(call, known, send)
+                if isinstance(looked, Answer):
+                    await self._send_known(call, looked, send)
+                else:
+                    await self._answer(call, looked, marked)
                 return
         await self._route(scope, call, receive, marked)
 
@@ -124,9 +128,24 @@ class Edge:
         try:
             await self._app(scope, receive, send)
         except Exception:
-            logger.exception("request failed", extra={"request_id": call.request_id})
-            if not call.status:
-                await send_error(send, internal(call.request_id))
+            await self._send_internal(call, send)
+
+    async def _answer(self, call: Call, question: Question, send: Send) -> None:
+        try:
+            found = await self._shortcut.answer(question, call.deadline)
+        except TriptychError as error:
+            await send_error(send, error, secret=self._secret)
+        except Exception:
+            await self._send_internal(call, send)
+        else:
+            self._metrics.count_answer(found.tier, found.stages)
+            said = [(k.lower().encode(), v.encode()) for k, v in found.headers().items()]
+            await _send(send, 200, found.body, said)
+
+    async def _send_internal(self, call: Call, send: Send) -> None:
+        logger.exception("request failed", extra={"request_id": call.request_id})
+        if not call.status:
+            await send_error(send, internal(call.request_id))
 
     async def _send_known(self, call: Call, known: Answer, send: Send) -> None:
         call.status, body = 200, known.body
@@ -182,14 +201,21 @@ class Edge:
         )
 
 
-async def send_error(send: Send, error: TriptychError, *, close: bool = False) -> None:
+async def send_error(
+    send: Send, error: TriptychError, *, secret: str = "", close: bool = False
+) -> None:
     """Answer with an error; `close` ends the connection, for a body that is not read."""
-    body = body_of(error)
-    headers = [_JSON, (b"content-length", str(len(body)).encode())]
-    headers += [(k.lower().encode(), v.encode()) for k, v in headers_of(error).items()]
+    headers = [(k.lower().encode(), v.encode()) for k, v in headers_of(error).items()]
     if close:
         headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": status_of(error), "headers": headers})
+    await _send(send, status_of(error), body_of(error, secret=secret), headers)
+
+
+async def _send(
+    send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]
+) -> None:
+    told = [_JSON, (b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": told})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.registry import Collector
@@ -35,6 +35,12 @@ class Metrics:
     def count_items(self, outcome: str, number: int) -> None:
         """Note that so many items were written, refused or deleted."""
         self.items.labels(outcome).inc(number)
+
+    def count_answer(self, tier: str, stages: Mapping[str, float]) -> None:
+        """Note who answered a search, and the seconds of each stage."""
+        self.tiers.labels(tier).inc()
+        for stage, seconds in stages.items():
+            self.stages.labels(stage).observe(seconds)
 
     def gauge(self, name: str, help: str, read: Callable[[], float]) -> None:
         """Show a number that is read whenever it is asked for."""

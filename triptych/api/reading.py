@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from fastapi import Request
 from pydantic import BaseModel
 
-from triptych.api.bodies import JSON, expect_type, parse_json, validated, whole_body
+from triptych.api.bodies import JSON, expect_type, parse_json, read_as, whole_body
 from triptych.api.rooms import rooms_of, working
 
 M = TypeVar("M", bound=BaseModel)
@@ -27,11 +27,6 @@ async def json_body(request: Request, model: type[M], *, small: bool = False) ->
     if len(data) <= _QUICK:
         return read_as(model, data, limits.json_depth)
     return await working(request, read_as, model, data, limits.json_depth)
-
-
-def read_as(model: type[M], data: bytes | str, depth: int) -> M:
-    """Return JSON as `model`."""
-    return validated(model, parse_json(data, depth=depth))
 
 
 def parsed(data: str, depth: int) -> Any:

@@ -1,4 +1,7 @@
-"""Searches that are known by their very bytes, answered ahead of routing and parsing.
+"""Short searches, answered ahead of routing: those known by their very bytes unparsed, too.
+
+What stands between the edge and a route, for routes of all kinds, costs a search as much as finding
+what is near to a vector. What is no plain search of one collection is left to the routes.
 
 The bytes of a body lead to the key of the answer that they once led to; the answer itself lies in
 the cache, under the collection's generation, like all others. So a write ends it at once, and a
@@ -8,16 +11,19 @@ cache, a body that is new to this one is read for its key: they may know the ans
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from hashlib import blake2b
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from cachetools import LRUCache
 
-from triptych.api.asking import Asking, Known
-from triptych.api.bodies import parse_json, validated
+from triptych.api.asking import Asking, Found, Known
+from triptych.api.bodies import read_as
 from triptych.api.call import Call
 from triptych.api.catalog import Catalog
+from triptych.api.config import Limits
+from triptych.api.pool import Pool
 from triptych.api.schemas import SearchBody
 from triptych.cache.memory import NAME as MEMORY
 from triptych.errors import TriptychError
@@ -29,42 +35,63 @@ Alias: TypeAlias = tuple[str, str, bytes]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 
+
+class Question(NamedTuple):
+    """A search that has come as a whole, and is not known."""
+
+    alias: Alias
+    body: bytes
+
+
+Looked: TypeAlias = Answer | Question | None
+
 _BEFORE = "/v1/collections/"
 _AFTER = "/search"
-_LONGEST = 16 * 2**10  # bytes of a body that is remembered
+_PATH = re.compile(rf"{_BEFORE}[a-z0-9_-]{{1,64}}{_AFTER}")
+_LONGEST = 16 * 2**10  # bytes of a body that is answered here
 _KEPT = 20_000
 
 
 class Shortcut:
-    """Remembers which bytes led to which answer. For one event loop."""
+    """Answers searches, and remembers which bytes led to which answer. For one event loop."""
 
-    def __init__(self, catalog: Catalog, *, asking: Asking, depth: int) -> None:
-        self._catalog, self._asking, self._depth = catalog, asking, depth
+    def __init__(self, catalog: Catalog, *, asking: Asking, pool: Pool, limits: Limits) -> None:
+        self._catalog, self._asking, self._pool = catalog, asking, pool
+        self._depth, self._most = limits.json_depth, min(_LONGEST, limits.body_bytes)
         self._keys: LRUCache[Alias, Known] = LRUCache(_KEPT)
 
-    @staticmethod
-    def is_search(scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> bool:
-        """Whether the request may be one of those that are remembered."""
-        path = scope["path"]
+    def is_search(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> bool:
+        """Whether the request is a short search of one collection."""
         return (
             scope["method"] == "POST"
-            and path.endswith(_AFTER)
-            and path.startswith(_BEFORE)
+            and _PATH.fullmatch(scope["path"]) is not None
             and headers.get(b"content-type") == b"application/json"
             and len(length := headers.get(b"content-length", b"")) <= 5
             and length.isdigit()
-            and 0 < int(length) <= _LONGEST
+            and 0 < int(length) <= self._most
         )
 
-    async def look(self, path: str, call: Call, receive: Receive) -> tuple[Answer | None, Receive]:
-        """Return the answer where it is known, and what the route is to receive where it is not."""
+    async def look(self, path: str, call: Call, receive: Receive) -> tuple[Looked, Receive]:
+        """Return the answer where it is known, the question where it has come as a whole.
+
+        And what the route is to receive where it has not.
+        """
         message = await receive()
-        if message["type"] != "http.request" or message.get("more_body"):
+        if message["type"] != "http.request" or message.get("more_body") or call.caller is None:
             return None, replayed(message, receive)
-        name = path[len(_BEFORE) : -len(_AFTER)]
-        tenant = call.caller.tenant if call.caller is not None else ""
-        call.alias = tenant, name, blake2b(message["body"], digest_size=20).digest()
-        return await self._found(call.alias, message["body"]), replayed(message, receive)
+        name, body = path[len(_BEFORE) : -len(_AFTER)], message["body"]
+        call.alias = call.caller.tenant, name, blake2b(body, digest_size=20).digest()
+        answer = await self._found(call.alias, body)
+        return answer or Question(call.alias, body), receive
+
+    async def answer(self, question: Question, deadline: float) -> Found:
+        """Work an answer out, and remember what its bytes lead to; raises TriptychError."""
+        tenant, name, _ = question.alias
+        body = read_as(SearchBody, question.body, self._depth)
+        found = await self._pool.run(deadline, self._asking.search, tenant, name, body, {})
+        if found.key is not None:
+            self._keys[question.alias] = found.key
+        return found
 
     def learn(self, alias: Alias, known: Known) -> None:
         """Remember that these bytes led to this answer."""
@@ -90,9 +117,7 @@ class Shortcut:
 
     def _read(self, answers: Answers, data: bytes) -> Known | None:
         """Return what these bytes lead to, where anybody has it."""
-        return self._asking.known(
-            answers, validated(SearchBody, parse_json(data, depth=self._depth))
-        )
+        return self._asking.known(answers, read_as(SearchBody, data, self._depth))
 
 
 async def _remembered(answers: Answers, known: Known) -> Answer | None:

@@ -87,11 +87,5 @@ async def _from_form(request: Request) -> tuple[SearchBody, Files]:
 
 
 def _reply(server: Rooms, found: Found) -> Response:
-    server.metrics.tiers.labels(found.tier).inc()
-    headers = {"X-Triptych-Tier": found.tier}
-    if found.stages:
-        for stage, seconds in found.stages.items():
-            server.metrics.stages.labels(stage).observe(seconds)
-        said = [f"{stage};dur={s * 1000:.3f}" for stage, s in found.stages.items()]
-        headers["Server-Timing"] = ", ".join(said)
-    return Response(found.body, media_type="application/json", headers=headers)
+    server.metrics.count_answer(found.tier, found.stages)
+    return Response(found.body, media_type="application/json", headers=found.headers())
