@@ -1,6 +1,7 @@
 """Answers that are known: the same bytes sooner, never an old one, never somebody else's."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -167,17 +168,34 @@ def test_what_is_no_json_is_refused_ahead_as_behind(running: Live, body: bytes) 
     assert replies[0].content == replies[1].content
 
 
-def test_a_deadline_holds_ahead_of_the_routes(running: Live) -> None:
-    reply = running.client.post(
-        SEARCH, json={"query": "late"}, headers={"x-timeout-ms": "1", "x-request-id": "late"}
-    )
-    if reply.status_code != 200:  # it may be that fast
-        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "timed_out")
-        assert reply.headers["retry-after"] == "1"
+def test_a_deadline_holds_ahead_of_the_routes(
+    running: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_: Any) -> None:
+        time.sleep(0.3)
+
+    monkeypatch.setattr(running.rooms.asking, "search", slow)
+    told = running.error("POST", SEARCH, {"query": "late"}, headers={"X-Timeout-Ms": "50"})
+    assert told == (503, "timed_out")
 
 
-def test_what_looks_like_a_search_and_is_none_is_left_to_the_routes(running: Live) -> None:
-    for path in ("a/b", "A", "x" * 65, "a%2Fb"):
-        reply = running.client.post(f"/v1/collections/{path}/search", json={"query": "x"})
-        assert reply.status_code in (404, 422), path
-        assert reply.json()["error"]["message"]
+def test_an_error_of_ours_ahead_of_the_routes_says_nothing_but_its_id(
+    running: Live, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(running.rooms.asking, "search", broken)
+    reply = running.client.post(SEARCH, json={"query": "x"}, headers={"x-request-id": "id-7"})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal")
+    assert "secret" not in reply.text and "id-7" in reply.text
+    assert any(record.message == "request failed" for record in caplog.records)
+
+
+@pytest.mark.parametrize("name", ["a/b", "a%2Fb", "A", "x" * 65])
+def test_what_looks_like_a_search_and_is_none_is_left_to_the_routes(
+    running: Live, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(running.rooms.shortcut, "answer", None)  # a call would be a 500
+    told = running.error("POST", f"/v1/collections/{name}/search", {"query": "x"})
+    assert told == (404, "not_found")

@@ -28,7 +28,6 @@ class Call:
     address: str
     caller: Caller | None = None
     status: int = 0
-    alias: tuple[str, str, bytes] | None = None  # of a search, see shortcut.py
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)  # for the reply
 
 

@@ -80,9 +80,9 @@ class Shortcut:
         if message["type"] != "http.request" or message.get("more_body") or call.caller is None:
             return None, replayed(message, receive)
         name, body = path[len(_BEFORE) : -len(_AFTER)], message["body"]
-        call.alias = call.caller.tenant, name, blake2b(body, digest_size=20).digest()
-        answer = await self._found(call.alias, body)
-        return answer or Question(call.alias, body), receive
+        alias = call.caller.tenant, name, blake2b(body, digest_size=20).digest()
+        answer = await self._found(alias, body)
+        return answer or Question(alias, body), receive
 
     async def answer(self, question: Question, deadline: float) -> Found:
         """Work an answer out, and remember what its bytes lead to; raises TriptychError."""
@@ -92,10 +92,6 @@ class Shortcut:
         if found.key is not None:
             self._keys[question.alias] = found.key
         return found
-
-    def learn(self, alias: Alias, known: Known) -> None:
-        """Remember that these bytes led to this answer."""
-        self._keys[alias] = known
 
     async def _found(self, alias: Alias, data: bytes) -> Answer | None:
         answers = self._catalog.peek(alias[0], alias[1])

@@ -16,4 +16,5 @@ class FineModel:
     @classmethod
     def from_name(cls, argument: str, *, threads: int = 1) -> OnnxModel:
         """Return the model in the folder `argument`; where it is empty, the package's own."""
-        return OnnxModel.from_name(argument, threads=threads).looking(FINE)
+        model = OnnxModel.from_name(argument, threads=threads)
+        return model.looking(FINE, name=f"{model.name}-fine")

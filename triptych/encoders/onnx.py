@@ -90,10 +90,10 @@ class OnnxModel(DualEncoder, DualStates):
                 )
         return cls(folder=folder, description=description, threads=threads)
 
-    def looking(self, looks: Sequence[Look]) -> OnnxModel:
-        """Return the model that sees every picture so many times, with a name of its own."""
+    def looking(self, looks: Sequence[Look], *, name: str) -> OnnxModel:
+        """Return another model, of the same files, that sees every picture so many times."""
         image = self._description["image"] | {"looks": [asdict(look) for look in looks]}
-        described = {**self._description, "name": f"{self.name}-fine", "image": image}
+        described = {**self._description, "name": name, "image": image}
         return OnnxModel(folder=self.folder, description=described, threads=self._threads)
 
     def save(self, folder: Path) -> None:

@@ -17,7 +17,11 @@ from triptych.filters import (
     key_of,
 )
 
-_NAMES = {"number": "number", "text": "text"}
+_EVERY: dict[str, list[tuple[Any, Any]]] = {
+    "number": [("<", 0), (">=", 0)],
+    "text": [(">=", "")],
+}
+"""What holds for each value of a kind, one or the other."""
 
 
 def unmatched(filter: Filter | None, count: Callable[[Filter], int]) -> list[str]:
@@ -34,16 +38,12 @@ def _complaint(test: Compare | In | Exists, count: Callable[[Filter], int]) -> s
         return None
     values = test.values if isinstance(test, In) else (test.value,)
     kinds = {key_of(value).kind for value in values}
-    if len(kinds) != 1 or not (name := _NAMES.get(kinds.pop())):
+    kind = kinds.pop()
+    if kinds or kind not in _EVERY:
         return None
-    if any(count(Compare(test.field, *every)) for every in _every(name)):
+    if any(count(Compare(test.field, *every)) for every in _EVERY[kind]):
         return None
-    return f"No item has a {name} in the field {test.field!r}."
-
-
-def _every(name: str) -> list[tuple[Any, Any]]:
-    """Return the comparisons that hold for each number, or for each text."""
-    return [(">=", "")] if name == "text" else [("<", 0), (">=", 0)]
+    return f"No item has a {kind} in the field {test.field!r}."
 
 
 def _tests(filter: Filter) -> Iterator[Compare | In | Exists]:

@@ -11,7 +11,7 @@ from triptych.api.bodies import FORM, JSON, Files, content_type, expect_type, fo
 from triptych.api.openapi import ERRORS, takes
 from triptych.api.reading import json_body, parsed
 from triptych.api.replies import Facets
-from triptych.api.rooms import Reader, Rooms, Server, call_of, rooms_of, working
+from triptych.api.rooms import Reader, Rooms, Server, rooms_of, working
 from triptych.api.routes.collections import CollectionName
 from triptych.api.schemas import FacetsBody, RecommendBody, SearchBody, SearchReply
 from triptych.errors import InvalidInput
@@ -41,8 +41,6 @@ async def search(
     else:
         body, files = await _from_form(request)
     found = await working(request, server.asking.search, caller.tenant, name, body, files)
-    if found.key is not None and (alias := call_of(request).alias) is not None:
-        server.shortcut.learn(alias, found.key)
     return _reply(server, found)
 
 

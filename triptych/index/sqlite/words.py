@@ -127,6 +127,7 @@ def textless(connection: apsw.Connection, rows_N: Rows) -> Rows:
     """Return those of the rows that have no text, whatever their metadata say, ascending."""
     if not len(rows_N):  # SQLite takes no array of nothing
         return rows_N
+    # FTS5 keeps how many words each column has, a varint for each: the first is the text's
     query = "SELECT id FROM words_docsize WHERE id IN carray(?) AND substr(sz, 1, 1) = x'00' "
     bound = apsw.carray(np.ascontiguousarray(rows_N, dtype=np.int64))
     return _column(connection.execute(f"{query} ORDER BY id", (bound,)))
