@@ -197,6 +197,7 @@ async def _lifespan(rooms: Rooms, api: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(follower.stop)
     await warming
     await asyncio.to_thread(rooms.jobs.stop)
+    await asyncio.to_thread(rooms.shortcut.close)
     await asyncio.to_thread(rooms.pool.close)
     await asyncio.to_thread(rooms.catalog.close)
 

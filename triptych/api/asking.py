@@ -257,6 +257,14 @@ def _has_picture(body: SearchBody) -> bool:
     )
 
 
+def needs_model(body: SearchBody) -> bool:
+    """Whether words or pictures are to be embedded: all else is near a vector that is there."""
+    parts = [PartBody(text=body.query), *body.parts, *map(_negated, _as_list(body.minus))]
+    return body.image is not None or any(
+        part.text is not None or part.image is not None for part in parts
+    )
+
+
 def _has_address(body: SearchBody) -> bool:
     """Whether a picture is to be fetched: what lies at an address changes, so nothing is kept."""
     minus = [one for one in _as_list(body.minus) if isinstance(one, PartBody)]

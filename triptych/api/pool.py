@@ -43,12 +43,7 @@ class Pool:
         Raises Overloaded where too many wait, TimedOut. What has begun is then finished all the
         same, for a thread cannot be stopped, but what still waits is not begun.
         """
-        if self._taken >= self.size + self.queue:
-            raise Overloaded(
-                f"{self.queue} requests are waiting already.",
-                retry_after=1,
-                hint="Try again later.",
-            )
+        self.enter()
 
         def timed() -> T:
             with within(deadline - time.monotonic()):
@@ -56,10 +51,9 @@ class Pool:
 
         call = partial(contextvars.copy_context().run, timed)
         future = self._threads.submit(call)
-        self._taken += 1
         loop = asyncio.get_running_loop()
         # not when the caller gives up: the thread is taken until the work is done
-        future.add_done_callback(lambda _: _soon(loop, self._release))
+        future.add_done_callback(lambda _: soon(loop, self.leave))
         timer = asyncio.timeout(max(deadline - time.monotonic(), 0))
         try:
             async with timer:
@@ -70,14 +64,26 @@ class Pool:
             future.cancel()
             raise TimedOut("The answer took longer than the request may.", retry_after=1) from None
 
+    def enter(self) -> None:
+        """Take a place; raises Overloaded where there is none."""
+        if self._taken >= self.size + self.queue:
+            raise Overloaded(
+                f"{self.queue} requests are waiting already.",
+                retry_after=1,
+                hint="Try again later.",
+            )
+        self._taken += 1
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self._taken -= 1
+
     def close(self) -> None:
         """Finish what runs and what waits."""
         self._threads.shutdown(wait=True)
 
-    def _release(self) -> None:
-        self._taken -= 1
 
-
-def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+def soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Have the loop of another thread call, unless it is over."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(call)

@@ -18,11 +18,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 from cachetools import LRUCache
 
-from triptych.api.asking import Asking, Found, Known
+from triptych.api.asking import Asking, Found, Known, needs_model
 from triptych.api.bodies import read_as
 from triptych.api.call import Call
 from triptych.api.catalog import Catalog
 from triptych.api.config import Limits
+from triptych.api.lane import Lane
 from triptych.api.pool import Pool
 from triptych.api.schemas import SearchBody
 from triptych.cache.memory import NAME as MEMORY
@@ -57,6 +58,7 @@ class Shortcut:
 
     def __init__(self, catalog: Catalog, *, asking: Asking, pool: Pool, limits: Limits) -> None:
         self._catalog, self._asking, self._pool = catalog, asking, pool
+        self._lane = Lane(pool)
         self._depth, self._most = limits.json_depth, min(_LONGEST, limits.body_bytes)
         self._keys: LRUCache[Alias, Known] = LRUCache(_KEPT)
 
@@ -88,10 +90,15 @@ class Shortcut:
         """Work an answer out, and remember what its bytes lead to; raises TriptychError."""
         tenant, name, _ = question.alias
         body = read_as(SearchBody, question.body, self._depth)
-        found = await self._pool.run(deadline, self._asking.search, tenant, name, body, {})
+        run = self._pool.run if needs_model(body) else self._lane.run
+        found = await run(deadline, self._asking.search, tenant, name, body, {})
         if found.key is not None:
             self._keys[question.alias] = found.key
         return found
+
+    def close(self) -> None:
+        """Finish what waits."""
+        self._lane.close()
 
     async def _found(self, alias: Alias, data: bytes) -> Answer | None:
         answers = self._catalog.peek(alias[0], alias[1])

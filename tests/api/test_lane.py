@@ -1,0 +1,158 @@
+"""The lane beside the pool: short work, worked off together."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+import pytest
+
+from triptych.api.lane import Lane
+from triptych.api.pool import Pool
+from triptych.deadline import remaining
+from triptych.errors import InvalidInput, Overloaded, TimedOut
+
+LONG = 30.0
+
+
+@pytest.fixture
+def pool() -> Iterator[Pool]:
+    made = Pool(size=4, queue=60)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def lane(pool: Pool) -> Iterator[Lane]:
+    made = Lane(pool)
+    yield made
+    made.close()
+
+
+def later(seconds: float = LONG) -> float:
+    return time.monotonic() + seconds
+
+
+def test_everybody_gets_an_own_answer_and_short_work_one_thread(lane: Lane, pool: Pool) -> None:
+    async def ask() -> list[tuple[int, str]]:
+        def work(number: int) -> tuple[int, str]:
+            return number, threading.current_thread().name
+
+        return await asyncio.gather(*(lane.run(later(), work, n) for n in range(50)))
+
+    for _ in range(20):
+        answers = asyncio.run(ask())
+        assert [number for number, _ in answers] == list(range(50))
+        assert len({name for _, name in answers}) == 1
+    assert pool.busy == 0
+
+
+def test_who_is_held_up_holds_nobody_else_up(lane: Lane) -> None:
+    async def ask() -> None:
+        go_on = threading.Event()
+        stuck = [asyncio.ensure_future(lane.run(later(), go_on.wait, LONG)) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert await asyncio.wait_for(lane.run(later(), lambda: "quick"), LONG / 2) == "quick"
+        assert not any(one.done() for one in stuck)
+        go_on.set()
+        assert await asyncio.gather(*stuck) == [True] * 3
+
+    asyncio.run(ask())
+
+
+def test_what_waits_longer_than_it_may_is_late_and_never_begun(lane: Lane) -> None:
+    async def ask() -> list[int]:
+        go_on, begun = threading.Event(), list[int]()
+        stuck = [asyncio.ensure_future(lane.run(later(), go_on.wait, LONG)) for _ in range(4)]
+        await asyncio.sleep(0.2)  # until all threads are taken
+        with pytest.raises(TimedOut):
+            await lane.run(later(0.05), begun.append, 1)
+        go_on.set()
+        await asyncio.gather(*stuck)
+        await lane.run(later(), begun.append, 2)
+        return begun
+
+    assert asyncio.run(ask()) == [2]
+
+
+def test_both_together_take_no_more_places_than_the_pool_has() -> None:
+    async def ask() -> None:
+        go_on = threading.Event()
+        taken = [
+            asyncio.ensure_future(beside.run(later(), go_on.wait, LONG)),
+            asyncio.ensure_future(small.run(later(), go_on.wait, LONG)),
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await beside.run(later(), lambda: None)
+        with pytest.raises(Overloaded):
+            await small.run(later(), lambda: None)
+        go_on.set()
+        await asyncio.gather(*taken)
+        await asyncio.sleep(0.05)  # a place is given back after the answer
+        assert await beside.run(later(), lambda: "again") == "again"
+
+    small = Pool(size=1, queue=1)
+    beside = Lane(small)
+    try:
+        asyncio.run(ask())
+    finally:
+        beside.close()
+        small.close()
+
+
+def test_an_error_reaches_who_asked_for_it_and_nobody_else(lane: Lane) -> None:
+    def work(number: int) -> int:
+        if number % 3 == 0:
+            raise InvalidInput(f"no {number}")
+        return number
+
+    async def ask() -> list[int | BaseException]:
+        asked = (lane.run(later(), work, n) for n in range(9))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    answers = asyncio.run(ask())
+    assert [str(one) for one in answers[::3]] == ["no 0", "no 3", "no 6"]
+    assert [one for at, one in enumerate(answers) if at % 3] == [1, 2, 4, 5, 7, 8]
+
+
+def test_a_timeout_of_the_works_own_is_passed_on(lane: Lane) -> None:
+    def work() -> None:
+        raise TimeoutError("of a socket, say")
+
+    with pytest.raises(TimeoutError, match="of a socket"):
+        asyncio.run(lane.run(later(), work))
+
+
+def test_work_knows_whose_it_is_and_how_long_it_may_take(lane: Lane) -> None:
+    name: ContextVar[str] = ContextVar("name")
+
+    async def ask(who: str) -> tuple[str, float]:
+        name.set(who)
+        left = await lane.run(later(7.0), lambda: (name.get(), remaining() or 0.0))
+        assert 5.0 < left[1] <= 7.0
+        return left
+
+    async def both() -> list[str]:
+        return [said for said, _ in await asyncio.gather(ask("a"), ask("b"))]
+
+    assert asyncio.run(both()) == ["a", "b"]
+
+
+def test_who_gives_up_gets_nothing_and_the_others_theirs(lane: Lane) -> None:
+    async def ask() -> str:
+        go_on = threading.Event()
+        first = asyncio.ensure_future(lane.run(later(), go_on.wait, LONG))
+        await asyncio.sleep(0)
+        gone = asyncio.ensure_future(lane.run(later(), lambda: "nobody hears"))
+        kept = asyncio.ensure_future(lane.run(later(), lambda: "kept"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        go_on.set()
+        await first
+        return await kept
+
+    assert asyncio.run(ask()) == "kept"
