@@ -3,8 +3,16 @@
 import math
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
-from triptych.training.losses import attract, cross_modal, joint
+from triptych.encoders.base import TokenStates
+from triptych.encoders.scorers.token_matcher import TokenMatcherConfig
+from triptych.model import JointConfig, JointModel
+from triptych.training.losses import attract, cross_modal, joint, sigmoid
+from triptych.training.terms import Batch, pair_terms
+
+SCORER = TokenMatcherConfig(text_width=16, picture_width=16, width=16)
 
 
 def test_attract_is_minus_log_of_the_positive_against_the_negatives() -> None:
@@ -49,3 +57,35 @@ def test_the_same_label_in_a_batch_is_no_negative() -> None:
     same = torch.zeros(3, dtype=torch.long)
     loss = cross_modal(unit_NM, unit_NM, group_I=same, group_T=same, scale=torch.tensor(9.0))
     assert loss.item() == 0.0
+
+
+def test_half_precision_around_a_loss_rounds_no_logit() -> None:
+    draw = torch.Generator().manual_seed(5)
+    unit_NM, other_NM = functional.normalize(torch.randn(2, 40, 64, generator=draw), dim=-1)
+    group_N, scale = torch.arange(40), torch.tensor(60.0)
+    groups = {"group_I": group_N, "group_T": group_N}
+
+    def found() -> Tensor:
+        return torch.stack(
+            [
+                cross_modal(unit_NM, other_NM, **groups, scale=scale),
+                joint(torch.cat([unit_NM, other_NM]), group_N=group_N.repeat(2), scale=scale),
+                sigmoid(unit_NM, other_NM, **groups, scale=scale, bias=torch.tensor(-9.0)),
+            ]
+        )
+
+    outside = found()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = found()
+    torch.testing.assert_close(inside, outside, rtol=1e-6, atol=1e-6)
+
+
+def test_the_scores_of_pairs_are_worked_out_in_float32() -> None:
+    config = JointConfig(width=16, dim=16, prefixes=(), channels=16, scorer=SCORER)
+    model, mask_B1 = JointModel(config).eval(), torch.ones(8, 1, dtype=torch.bool)
+    states = [TokenStates(torch.randn(8, 1, 16), mask_B1) for _ in range(2)]
+    batch = Batch(*states, *(torch.arange(8) for _ in range(3)))
+    outside = pair_terms(model, batch).terms.contrastive
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = pair_terms(model, batch).terms.contrastive
+    torch.testing.assert_close(inside, outside, rtol=1e-6, atol=1e-6)

@@ -21,6 +21,16 @@ from triptych.errors import InvalidInput
 PREFIXES: Mapping[int, float] = MappingProxyType({512: 1.0, 256: 1.0, 128: 1.0, 64: 1.0})
 
 
+def logits(anchors_QM: Tensor, candidates_NM: Tensor, *, scale: Tensor | float) -> Tensor:
+    """Return logits_QN, scaled cosines, in float32 at least, under autocast too.
+
+    They are some tens large, where bfloat16 knows eighths only.
+    """
+    dtype = torch.promote_types(anchors_QM.dtype, torch.float32)
+    with torch.autocast(anchors_QM.device.type, enabled=False):
+        return scale * anchors_QM.to(dtype) @ candidates_NM.to(dtype).T
+
+
 def attract(logits_QN: Tensor, *, positive_QN: Tensor, ignored_QN: Tensor | None = None) -> Tensor:
     """The mean over positives of -log p, each against the negatives alone.
 
@@ -58,7 +68,7 @@ def cross_modal(
         there = _in_chunks(pictures_IM, texts_TM, group_I, group_T, scale=scale, rows=rows)
         back = _in_chunks(texts_TM, pictures_IM, group_T, group_I, scale=scale, rows=rows)
         return (there + back) / 2
-    logits_IT = scale * pictures_IM @ texts_TM.T
+    logits_IT = logits(pictures_IM, texts_TM, scale=scale)
     positive_IT = group_I[:, None] == group_T[None, :]
     there = attract(logits_IT, positive_QN=positive_IT)
     back = attract(logits_IT.T, positive_QN=positive_IT.T)
@@ -73,7 +83,7 @@ def joint(all_NM: Tensor, *, group_N: Tensor, scale: Tensor, rows: int | None = 
     _check(all_NM, all_NM, group_N, group_N)
     if rows is not None:
         return _in_chunks(all_NM, all_NM, group_N, group_N, scale=scale, rows=rows, itself=True)
-    logits_NN = scale * all_NM @ all_NM.T
+    logits_NN = logits(all_NM, all_NM, scale=scale)
     itself_NN = torch.eye(len(all_NM), dtype=torch.bool, device=all_NM.device)
     positive_NN = (group_N[:, None] == group_N[None, :]) & ~itself_NN
     return attract(logits_NN, positive_QN=positive_NN, ignored_QN=itself_NN)
@@ -97,7 +107,7 @@ def _in_chunks(
         same_RN = group_Q[start:stop, None] == group_N[None, :]
         itself_RN = at_N[start:stop, None] == at_N[None, :] if itself else None
         positive_RN = same_RN if itself_RN is None else same_RN & ~itself_RN
-        logits_RN = scale * anchors_RM @ candidates_NM.T
+        logits_RN = logits(anchors_RM, candidates_NM, scale=scale)
         sum_, count = _attraction(logits_RN, positive_QN=positive_RN, ignored_QN=itself_RN)
         return torch.stack([sum_, count.to(sum_.dtype)])
 
@@ -124,7 +134,7 @@ def sigmoid(
     def part(start: int, pictures_RM: Tensor, texts_TM: Tensor, scale: Tensor) -> Tensor:
         stop = start + len(pictures_RM)
         sign_RT = torch.where(group_I[start:stop, None] == group_T[None, :], 1.0, -1.0)
-        logits_RT = scale * pictures_RM @ texts_TM.T + bias
+        logits_RT = logits(pictures_RM, texts_TM, scale=scale) + bias
         return functional.softplus(-sign_RT * logits_RT).sum()
 
     if rows is None:

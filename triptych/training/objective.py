@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from triptych.errors import InvalidInput
+from triptych.training.losses import logits
 
 NO_LABEL = -100  # what torch's cross entropy leaves out
 
@@ -150,7 +151,7 @@ def classification(
             f"Got the label {int(label_N.max())} with {len(prototypes_CM)} prototypes.",
             hint="Labels and prototypes belong to one table of classes.",
         )
-    return functional.cross_entropy(scale * emb_NM @ prototypes_CM.T, label_N)
+    return functional.cross_entropy(logits(emb_NM, prototypes_CM, scale=scale), label_N)
 
 
 def sparsity(budget_loss: Tensor | None, *, masks: Sequence[Tensor] = ()) -> Tensor | None:
@@ -169,7 +170,7 @@ def uniformity(emb_NM: Tensor) -> Tensor:
     if len(emb_NM) < 2:
         return emb_NM.sum() * 0.0
     itself_NN = torch.eye(len(emb_NM), dtype=torch.bool, device=emb_NM.device)
-    away_NN = (4 * emb_NM @ emb_NM.T).masked_fill(itself_NN, -torch.inf)
+    away_NN = logits(emb_NM, emb_NM, scale=4.0).masked_fill(itself_NN, -torch.inf)
     pairs = len(emb_NM) * (len(emb_NM) - 1)
     return away_NN.flatten().logsumexp(dim=0) - torch.tensor(float(pairs)).log()
 

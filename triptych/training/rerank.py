@@ -18,6 +18,7 @@ from triptych.model import JointModel
 from triptych.training.batches import read_texts, text_ids
 from triptych.training.data import Row
 from triptych.training.features import CUT
+from triptych.training.losses import logits
 
 WEIGHTS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)  # cosines per unit of the score
 
@@ -40,7 +41,7 @@ def reranked(
         some = texts[start : start + 32]
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             read = read_texts(model, text_ids(tokenizer, [text for _, text in some]))
-            cosines_TN = model(read, None).emb_BM @ emb_NM.T
+            cosines_TN = logits(model(read, None).emb_BM, emb_NM, scale=1.0)
             top_TK = cosines_TN.topk(min(candidates, len(emb_NM)), dim=1).indices
             scores_TK = _scores(model.scorer, model.scorer.text(read), pictures, top_TK)
         cosines_TK = cosines_TN.gather(1, top_TK)

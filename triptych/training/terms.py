@@ -89,11 +89,16 @@ def pair_terms(model: JointModel, batch: Batch) -> Found:
     The states that it reads stay as they are.
     """
     assert batch.picture is not None
-    logits_TB = model.score(batch.text, batch.picture).float()
+    with torch.autocast(batch.group_B.device.type, enabled=False):
+        logits_TB = model.score(_in_float32(batch.text), _in_float32(batch.picture))
     positive_TB = batch.group_B[batch.owner_T][:, None] == batch.group_B[None, :]
     there = attract(logits_TB, positive_QN=positive_TB)
     back = attract(logits_TB.T, positive_QN=positive_TB.T)
     return Found(Terms(contrastive=(there + back) / 2), None, 0.0)
+
+
+def _in_float32(states: States) -> States:
+    return TokenStates(states.tokens_BTD.float(), states.mask_BT)
 
 
 def _rows(states: States, rows: slice | Tensor) -> States:
