@@ -161,6 +161,8 @@ class PictureHead(nn.Module):
         self.mean = nn.Linear(channels, dim)
         self.widen, self.narrow = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
         self.dropout = nn.Dropout(0.1)
+        # of all places alike: what one place loses the mean of 49 would make up for
+        self.drop_channels = nn.Dropout1d(0.1)
         nn.init.zeros_(self.narrow.weight)
 
     def places(self, map_BCHW: Tensor) -> Tensor:
@@ -169,7 +171,8 @@ class PictureHead(nn.Module):
 
     def patches(self, states_BPC: Tensor) -> Tensor:
         """Return patches_BPM: the states as wide as the vector."""
-        patches_BPM: Tensor = self.mean(self.dropout(states_BPC))
+        kept_BCP = self.drop_channels(states_BPC.transpose(1, 2))
+        patches_BPM: Tensor = self.mean(kept_BCP.transpose(1, 2))
         return patches_BPM
 
     def forward(self, states_BPC: Tensor, patches_BPM: Tensor) -> Tensor:
