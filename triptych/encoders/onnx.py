@@ -36,6 +36,7 @@ from triptych.types import Cube, Matrix, Vector
 
 DEFAULT_FOLDER = Path(__file__).parent / "default"
 _BATCH = 32
+_PICTURES = 16  # the maps of more leave the processor's caches: 12 % slower
 _STEP = 4  # tokens; alone a text takes 3 % longer, in company 8 to 19 % less
 _DECIMALS = 4  # of a score, which is some units large
 
@@ -269,8 +270,8 @@ class OnnxModel(DualEncoder, DualStates):
         self, pictures: Sequence[Image.Image], look: Look
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Yield batches: where in `pictures` they begin, and what the tower sees of them."""
-        for start in range(0, len(pictures), _BATCH):
-            some = pictures[start : start + _BATCH]
+        for start in range(0, len(pictures), _PICTURES):
+            some = pictures[start : start + _PICTURES]
             yield start, np.stack([look.square(picture, self.picture_size) for picture in some])
 
     def _alike(
