@@ -38,22 +38,24 @@ from triptych.training.export.parts import (
 
 Range = tuple[float, float]
 
+_PICTURE = -1  # where a layer's inputs are counted
+_STEP = np.float32(1 / 127.5)  # of a byte: 0 to 255 are -1 to 1
+_ZERO = np.uint8(128)  # the byte that counts as 0, half a step above what really is
+
 
 def picture_model(model: JointModel, *, ranges: Mapping[int, Range] | None) -> onnx.ModelProto:
     """Return bytes_BHW3 to `vectors`, `states` (for pairs), and what others go on from.
 
     That is `read` (for fusion), and with `patches` what places tell (`places_model`).
 
-    With `ranges` of the layers' outputs (-1: the picture) the convolutions compute in eight bits.
+    With `ranges` of the layers' outputs the convolutions compute in eight bits.
     """
     graph, trunk = Graph(quantised=ranges is not None), model.picture
     assert isinstance(trunk, MobileNet)
     shape = ["batch", IMAGE_SIZE, IMAGE_SIZE, 3]
     pictures = helper.make_tensor_value_info("pictures", TensorProto.UINT8, shape)
-    pixels = graph.op("Cast", "pictures", to=TensorProto.FLOAT)
-    pixels = graph.op("Sub", graph.op("Mul", pixels, graph.number(1 / 127.5)), graph.number(1.0))
-    pixels = graph.op("Transpose", pixels, perm=[0, 3, 1, 2])
-    map_BCHW = _Trunk(graph, trunk, ranges).run(pixels)
+    bytes_BCHW = graph.op("Transpose", "pictures", perm=[0, 3, 1, 2])
+    map_BCHW = _Trunk(graph, trunk, ranges).run(bytes_BCHW)
     flat_BCP = graph.op("Reshape", map_BCHW, ints(graph, 0, model.config.channels, -1))
     turned_BPC = graph.op("Transpose", flat_BCP, perm=[0, 2, 1])
     read = graph.op("Mul", turned_BPC, graph.number(model.head.scale.item()))
@@ -118,8 +120,8 @@ class _Trunk:
         self.graph, self.trunk, self.ranges = graph, trunk, ranges
         self.scales: dict[int, float] = {}
 
-    def run(self, pixels: str) -> str:
-        outputs, size = {-1: self._fixed(pixels, -1)}, {-1: IMAGE_SIZE}
+    def run(self, bytes_BCHW: str) -> str:
+        outputs, size = {_PICTURE: self._pixels(bytes_BCHW)}, {_PICTURE: IMAGE_SIZE}
         for index, layer in enumerate(self.trunk.layers[: LAST_MAP + 1]):
             source = layer.inputs[0]
             if layer.op == "add":
@@ -136,6 +138,16 @@ class _Trunk:
                 size[index] = -(-size[source] // layer.stride)
             outputs[index] = self._fixed(raw, index)
         return outputs[LAST_MAP]
+
+    def _pixels(self, bytes_BCHW: str) -> str:
+        """What the first convolution reads: in eight bits the bytes themselves, never floats."""
+        if self.ranges is None:
+            floats = self.graph.op("Cast", bytes_BCHW, to=TensorProto.FLOAT)
+            scaled = self.graph.op("Mul", floats, self.graph.number(float(_STEP)))
+            return self.graph.op("Sub", scaled, self.graph.number(1.0))
+        self.scales[_PICTURE] = float(_STEP)
+        step, zero = self.graph.constant(np.asarray(_STEP)), self.graph.constant(np.asarray(_ZERO))
+        return self.graph.op("DequantizeLinear", bytes_BCHW, step, zero)
 
     def _conv(self, x: str, conv: SameConv, *, source: int, size: int, index: int) -> str:
         weight, bias = numbers(conv.weight), numbers(conv.bias)
@@ -165,6 +177,8 @@ class _Trunk:
         scale = np.abs(weight).max(axis=(1, 2, 3)) / 127
         scale = np.maximum(scale, 1e-9).astype(np.float32)
         in_bytes = np.rint(weight / scale[:, None, None, None]).astype(np.int8)
+        if source == _PICTURE:
+            bias = bias + weight.sum(axis=(1, 2, 3)) * _STEP / 2
         bias_scale = (scale * self.scales[source]).astype(np.float32)
         bias_int = np.rint(bias / bias_scale).clip(-(2**31) + 1, 2**31 - 1).astype(np.int32)
         return [
@@ -198,8 +212,7 @@ def measured_ranges(trunk: MobileNet, batches: list[Tensor]) -> dict[int, Range]
             for index, output in enumerate(trunk.outputs(pixels)):
                 flat = output.flatten()
                 samples.setdefault(index, []).append(flat[:: max(len(flat) // 60_000, 1)])
-    found = {index: _best_range(torch.cat(parts)) for index, parts in samples.items()}
-    return {-1: (-1.0, 1.0), **found}
+    return {index: _best_range(torch.cat(parts)) for index, parts in samples.items()}
 
 
 def _best_range(sample: Tensor) -> Range:
