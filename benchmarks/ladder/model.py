@@ -191,7 +191,8 @@ class Ladder(nn.Module):
 
     def _pooled(self, entered: States, made_BTW: Tensor, pool: Pool) -> Side:
         states = TokenStates(self.dropout(entered.tokens_BTD + made_BTW), entered.mask_BT)
-        return Side(pool(states), states)
+        # all that is learnt from states is worked out in float32
+        return Side(pool(states), TokenStates(states.tokens_BTD.float(), states.mask_BT))
 
     def layers(self) -> dict[str, dict[str, nn.Parameter]]:
         """Return the weights of the way to an embedding, by layer, lowest first."""

@@ -65,7 +65,7 @@ def matching(model: Ladder, text: States, picture: States, *, owner_T: Tensor) -
 
     `text` and `picture` are the towers' own states.
     """
-    logits_TB = model.matcher(model.matcher.text(text), model.matcher.picture(picture)).float()
+    logits_TB = model.matcher(model.matcher.text(text), model.matcher.picture(picture))
     own_TB = owner_T[:, None] == torch.arange(logits_TB.shape[1])[None, :]
     there = attract(logits_TB, positive_QN=own_TB)
     return (there + attract(logits_TB.T, positive_QN=own_TB.T)) / 2
@@ -85,7 +85,7 @@ def _interaction(
         chosen_QK = cosine_QB.masked_fill(own_QB, torch.inf).topk(CANDIDATES, dim=1).indices
     at_Q = torch.arange(len(chosen_QK)).repeat_interleave(CANDIDATES)
     found = model.scorer(_rows(texts.states, at_Q), _rows(pictures.states, chosen_QK.flatten()))
-    scores_QK = found.scores_B.float().view(chosen_QK.shape)
+    scores_QK = found.scores_B.view(chosen_QK.shape)
     logits_QK = model.scale() * torch.einsum(
         "qm,qkm->qk", texts.emb_BM[:QUERIES], pictures.emb_BM[chosen_QK]
     )
@@ -103,8 +103,8 @@ def _interaction(
     scorer = model.scorer
     late = contrast(
         maxsim(
-            TokenStates(scorer.enter_text(words).float(), words.mask_BT),
-            TokenStates(scorer.enter_picture(places).float(), places.mask_BT),
+            TokenStates(scorer.enter_text(words), words.mask_BT),
+            TokenStates(scorer.enter_picture(places), places.mask_BT),
         ),
         positive_QN=torch.eye(len(words.mask_BT), dtype=torch.bool),
         scale=scorer.log_scale.exp(),
@@ -117,8 +117,8 @@ def _pixel(model: Ladder, texts: Side, pictures: Side, *, owner_T: Tensor) -> Te
     """Words come to lie near the places that they name."""
     words, places = _first_pairs(texts, pictures, owner_T, count=WORDED)
     return token_loss(
-        TokenStates(model.word(words.tokens_BTD).float(), words.mask_BT),
-        TokenStates(model.place(places.tokens_BTD).float(), places.mask_BT),
+        TokenStates(model.word(words.tokens_BTD), words.mask_BT),
+        TokenStates(model.place(places.tokens_BTD), places.mask_BT),
         positive_QN=torch.eye(len(words.mask_BT), dtype=torch.bool),
         scale=model.scale(),
     )
@@ -133,8 +133,8 @@ def _structure(
 ) -> Tensor:
     """The graph of a text fits the graph of its picture better than others."""
     words, places = _first_pairs(texts, pictures, owner_T, count=GRAPHS)
-    graphs = model.structure.texts(TokenStates(words.tokens_BTD.float(), words.mask_BT), links)
-    patches = model.structure.pictures(TokenStates(places.tokens_BTD.float(), places.mask_BT))
+    graphs = model.structure.texts(words, links)
+    patches = model.structure.pictures(places)
     return contrast(
         model.structure.scores(graphs, patches),
         positive_QN=torch.eye(len(words.mask_BT), dtype=torch.bool),

@@ -102,11 +102,11 @@ class Run:
         places_BPC = self.train.pictures(pictures, views=views)
         with torch.autocast("cpu", torch.bfloat16):
             both = self.model.both(*text, places_BPC)
-            links = self._links([some[0] for some in drawn[:GRAPHS]])
-            terms = terms_of(self.model, both, owner_T=owner_T, links=links)
-            if self.rung.matched:
-                found = matching(self.model, text, _places(places_BPC), owner_T=owner_T)
-                terms = terms._replace(contrastive=terms.contrastive + found)
+        links = self._links([some[0] for some in drawn[:GRAPHS]])
+        terms = terms_of(self.model, both, owner_T=owner_T, links=links)
+        if self.rung.matched:
+            found = matching(self.model, text, _places(places_BPC.float()), owner_T=owner_T)
+            terms = terms._replace(contrastive=terms.contrastive + found)
         return combine(terms, self.schedule.weights(step / STEPS)), both
 
     def _links(self, captions: Sequence[int]) -> list[list[Link]]:
