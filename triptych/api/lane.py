@@ -23,7 +23,7 @@ from triptych.errors import TimedOut
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_STUCK = 0.02  # seconds in which nothing gets done, after which another thread joins
+_STUCK = 0.02  # seconds at one thing: who needs longer is not waited for, another thread joins
 _KEPT = 0.005  # seconds for which an answer may wait for others
 
 
@@ -36,14 +36,15 @@ _Done: TypeAlias = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 
 class Lane:
-    """Beside `pool`, whose places its work takes, so that both together are bounded."""
+    """Beside `pool`, whose places its work takes, so that both are bounded. For one event loop."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._threads = ThreadPoolExecutor(pool.size, thread_name_prefix="triptych-lane")
         self._waiting: deque[_Work] = deque()
-        self._workers = 0
-        self._num_done = 0  # by all workers; a count that is lost to a race does not matter
+        self._done: deque[_Done] = deque()
+        self._joined = 0  # workers so far, which names the next
+        self._begun: dict[int, float] = {}  # by worker, when it took what it is at
         self._watch: asyncio.TimerHandle | None = None
 
     async def run(
@@ -63,10 +64,8 @@ class Lane:
                 return work(*args, **kwargs)
 
         self._waiting.append(_Work(partial(contextvars.copy_context().run, timed), future))
-        if not self._workers:
+        if self._are_stuck():
             self._join(loop)
-        elif self._watch is None:
-            self._look_later(loop)
         timer = asyncio.timeout(max(deadline - time.monotonic(), 0))
         try:
             async with timer:
@@ -80,22 +79,27 @@ class Lane:
         """Finish what waits."""
         self._threads.shutdown(wait=True)
 
+    def _are_stuck(self) -> bool:
+        """Whether nobody is there to take what waits soon."""
+        late = time.monotonic() - _STUCK
+        return len(self._begun) < self._pool.size and all(at < late for at in self._begun.values())
+
     def _join(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._workers += 1
-        self._threads.submit(self._work_off, loop)
+        self._joined += 1
+        self._begun[self._joined] = time.monotonic()
+        self._threads.submit(self._work_off, loop, self._joined)
+        if self._watch is None:
+            self._watch = loop.call_later(_STUCK, self._look, loop)
 
-    def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._watch = loop.call_later(_STUCK, self._look, loop, self._num_done)
-
-    def _look(self, loop: asyncio.AbstractEventLoop, num_done: int) -> None:
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._watch = None
-        if self._waiting:
-            if num_done == self._num_done and self._workers < self._pool.size:
-                self._join(loop)
-            self._look_later(loop)
+        self._deliver()  # what is done must not wait for what a worker is at
+        if self._waiting and self._are_stuck():
+            self._join(loop)
+        if self._begun and self._watch is None:
+            self._watch = loop.call_later(_STUCK, self._look, loop)
 
-    def _work_off(self, loop: asyncio.AbstractEventLoop) -> None:
-        done: list[_Done] = []
+    def _work_off(self, loop: asyncio.AbstractEventLoop, worker: int) -> None:
         since = time.monotonic()
         while self._waiting:
             try:
@@ -103,18 +107,28 @@ class Lane:
             except IndexError:  # another worker was faster
                 break
             if not one.future.done():
-                done.append((one.future, *_outcome(one)))
-                self._num_done += 1
-            if (now := time.monotonic()) > since + _KEPT:
-                soon(loop, partial(_deliver, done))
-                done, since = [], now
-        soon(loop, partial(self._leave, loop, done))
+                self._done.append((one.future, *_outcome(one)))
+            self._begun[worker] = now = time.monotonic()
+            if now > since + _KEPT:
+                soon(loop, self._deliver)
+                since = now
+        soon(loop, partial(self._leave, loop, worker))
 
-    def _leave(self, loop: asyncio.AbstractEventLoop, done: list[_Done]) -> None:
-        self._workers -= 1
-        _deliver(done)
-        if self._waiting and not self._workers:
-            self._join(loop)  # it came as the last one left
+    def _leave(self, loop: asyncio.AbstractEventLoop, worker: int) -> None:
+        del self._begun[worker]
+        self._deliver()
+        if self._waiting and self._are_stuck():
+            self._join(loop)  # it came as this one left
+
+    def _deliver(self) -> None:
+        while self._done:
+            future, value, error = self._done.popleft()
+            if future.done():  # given up meanwhile
+                continue
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
 
 
 def _outcome(one: _Work) -> tuple[Any, BaseException | None]:
@@ -122,13 +136,3 @@ def _outcome(one: _Work) -> tuple[Any, BaseException | None]:
         return one.call(), None
     except BaseException as error:
         return None, error
-
-
-def _deliver(done: list[_Done]) -> None:
-    for future, value, error in done:
-        if future.done():  # given up meanwhile
-            continue
-        if error is None:
-            future.set_result(value)
-        else:
-            future.set_exception(error)
