@@ -7,11 +7,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
 
+from triptych.api.asking import needs_model
 from triptych.api.lane import Lane
 from triptych.api.pool import Pool
+from triptych.api.schemas import SearchBody
 from triptych.deadline import remaining
 from triptych.errors import InvalidInput, Overloaded, TimedOut
 
@@ -106,9 +109,15 @@ def test_beside_who_is_held_up_for_long_the_others_wait_for_nobody(lane: Lane) -
 
 def test_what_waits_longer_than_it_may_is_late_and_never_begun(lane: Lane) -> None:
     async def ask() -> list[int]:
-        go_on, begun = threading.Event(), list[int]()
-        stuck = [asyncio.ensure_future(lane.run(later(), go_on.wait, LONG)) for _ in range(4)]
-        await asyncio.sleep(0.2)  # until all threads are taken
+        go_on, begun, taken = threading.Event(), list[int](), list[int]()
+
+        def hold(number: int) -> bool:
+            taken.append(number)
+            return go_on.wait(LONG)
+
+        stuck = [asyncio.ensure_future(lane.run(later(), hold, n)) for n in range(4)]
+        while len(taken) < 4:  # until all threads are
+            await asyncio.sleep(0.01)
         with pytest.raises(TimedOut):
             await lane.run(later(0.05), begun.append, 1)
         go_on.set()
@@ -144,6 +153,44 @@ def test_both_together_take_no_more_places_than_the_pool_has() -> None:
     finally:
         beside.close()
         small.close()
+
+
+def test_who_gives_up_frees_no_place_while_a_thread_is_at_his_work() -> None:
+    async def ask() -> None:
+        go_on = threading.Event()
+        with pytest.raises(TimedOut):
+            await beside.run(later(0.05), go_on.wait, LONG)
+        with pytest.raises(Overloaded):
+            await beside.run(later(), lambda: None)
+        go_on.set()
+        while small.busy:
+            await asyncio.sleep(0.01)
+        assert await beside.run(later(), lambda: "again") == "again"
+
+    small = Pool(size=1, queue=0)
+    beside = Lane(small)
+    try:
+        asyncio.run(ask())
+    finally:
+        beside.close()
+        small.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "asks"),
+    [
+        ({"vector": [1.0]}, False),
+        ({"like": ["a", "b"]}, False),
+        ({"parts": [{"vector": [1.0]}, {"id": "a"}], "minus": {"id": "b"}}, False),
+        ({"query": "dog"}, True),
+        ({"vector": [1.0], "minus": "dog"}, True),
+        ({"like": "a", "parts": [{"text": "dog"}]}, True),
+        ({"image": "data:image/png;base64,AA=="}, True),
+        ({"like": "a", "minus": [{"image": "data:image/png;base64,AA=="}]}, True),
+    ],
+)
+def test_only_what_is_embedded_waits_for_the_model(body: dict[str, Any], asks: bool) -> None:
+    assert needs_model(SearchBody.model_validate(body)) is asks
 
 
 def test_an_error_reaches_who_asked_for_it_and_nobody_else(lane: Lane) -> None:

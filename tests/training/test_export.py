@@ -115,6 +115,19 @@ def test_a_vector_is_torchs(model: JointModel, folder: Path, side: str) -> None:
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
+def test_a_byte_means_the_same_to_a_convolution_in_eight_bits(
+    model: JointModel, folder: Path, tmp_path: Path
+) -> None:
+    def read(graphs: Path, byte: int) -> np.ndarray:
+        alike = np.full((1, IMAGE_SIZE, IMAGE_SIZE, 3), byte, dtype=np.uint8)
+        return run(graphs, "image", "read", pictures=alike)
+
+    # without ranges of layers only the first has weights in eight bits, and 128 counts as 0 there
+    shared.save({"image": picture_model(model, ranges={})}, tmp_path)
+    a_step = np.abs(read(folder, 128) - read(folder, 127)).mean()
+    assert np.abs(read(tmp_path, 128) - read(folder, 128)).mean() < 0.2 * a_step
+
+
 def test_some_places_give_what_torch_makes_of_them_alone(model: JointModel, folder: Path) -> None:
     kept = slice(5, 40)
     with torch.inference_mode():

@@ -259,9 +259,11 @@ def _has_picture(body: SearchBody) -> bool:
 
 def needs_model(body: SearchBody) -> bool:
     """Whether words or pictures are to be embedded: all else is near a vector that is there."""
-    parts = [PartBody(text=body.query), *body.parts, *map(_negated, _as_list(body.minus))]
-    return body.image is not None or any(
-        part.text is not None or part.image is not None for part in parts
+    parts = [*body.parts, *map(_negated, _as_list(body.minus))]
+    return (
+        body.query is not None
+        or body.image is not None
+        or any(part.text is not None or part.image is not None for part in parts)
     )
 
 

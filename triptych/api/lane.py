@@ -2,7 +2,7 @@
 
 To hand one question to a thread and its answer back takes as long as to find what is near to a
 vector, and threads that do so at once take the interpreter from each other. So answers go back
-together, and another thread joins only where nothing gets done.
+together, and another thread joins only when the one is at one thing for long.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ class Lane:
         self._pool.enter()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        future.add_done_callback(lambda _: self._pool.leave())
 
         def timed() -> T:
             with within(deadline - time.monotonic()):
@@ -106,8 +105,7 @@ class Lane:
                 one = self._waiting.popleft()
             except IndexError:  # another worker was faster
                 break
-            if not one.future.done():
-                self._done.append((one.future, *_outcome(one)))
+            self._done.append((one.future, *_outcome(one)))
             self._begun[worker] = now = time.monotonic()
             if now > since + _KEPT:
                 soon(loop, self._deliver)
@@ -123,7 +121,8 @@ class Lane:
     def _deliver(self) -> None:
         while self._done:
             future, value, error = self._done.popleft()
-            if future.done():  # given up meanwhile
+            self._pool.leave()  # not when the caller gave up: a thread was at it until now
+            if future.done():  # given up
                 continue
             if error is None:
                 future.set_result(value)
@@ -132,6 +131,8 @@ class Lane:
 
 
 def _outcome(one: _Work) -> tuple[Any, BaseException | None]:
+    if one.future.done():  # given up while it waited
+        return None, None
     try:
         return one.call(), None
     except BaseException as error:
