@@ -70,7 +70,7 @@ def test_what_is_not_said_is_the_default() -> None:
 
 
 def test_small_collections_and_a_recall_of_one_are_scanned() -> None:
-    assert kinds(20_000, 512, "fp32", Budget()) == ("flat",)
+    assert kinds(10_000, 512, "fp32", Budget()) == ("flat",)
     assert kinds(0, 512, "fp32", Budget()) == ("flat",)
     assert kinds(MILLION, 512, "fp32", Budget(recall=1.0)) == ("flat",)
 

@@ -13,7 +13,7 @@ from triptych.errors import InvalidInput
 RECALL = 0.97
 """What is aimed at where nothing is said."""
 
-_SMALL = 20_000  # so many vectors are scanned in about a millisecond
+_SMALL = 10_000  # so many vectors are scanned in less than half a millisecond
 _LARGEST_GRAPH = 500_000  # a larger graph takes many minutes to build, lists two
 _UNITS = {
     "": 1, "b": 1,
