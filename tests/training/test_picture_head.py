@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from triptych.encoders.towers.mobilenet import PictureHead
+from triptych.encoders.towers.mobilenet import Layer, PictureHead, SameConv
 from triptych.model import JointModel
 from triptych.training.optimizer import freeze
 from triptych.training.recipes import RECIPES
@@ -24,3 +24,17 @@ def test_a_projection_that_ends_in_another_as_wide_does_not_move(stage: str, mov
     freeze(recipe, model)
     assert model.leave_picture.weight.requires_grad is moves
     assert model.leave_text.weight.requires_grad
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_a_convolution_of_each_channel_is_right_in_half_precision(kernel: int) -> None:
+    torch.manual_seed(0)
+    layer = Layer(op="conv", inputs=(-1,), groups=8)
+    convolution = SameConv(layer, weight=torch.randn(8, 1, kernel, kernel), bias=torch.zeros(8))
+    map_BCHW = torch.randn(2, 8, 7, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        half_BCHW = convolution(map_BCHW.bfloat16())
+        half_BCHW.float().square().sum().backward()
+    exact_BCHW = convolution(map_BCHW)
+    assert convolution.weight.grad is not None and convolution.weight.grad.isfinite().all()
+    assert torch.allclose(half_BCHW.float(), exact_BCHW, atol=0.1)

@@ -31,6 +31,7 @@ def optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.AdamW:
             for (peak, decay), params in groups.items()
         ],
         betas=(0.9, 0.98),
+        fused=True,
     )
 
 
