@@ -79,11 +79,38 @@ def test_it_stops_when_nothing_gets_better(data: Path, tmp_path: Path) -> None:
 
 
 def test_an_epoch_sees_every_row_once() -> None:
-    schedule = Schedule(mixture={"a": 1.0}, sizes={"a": 12}, steps=9, batch=4, seed=7)
+    schedule = Schedule(mixture={"a": 1.0}, sizes={"a": 12}, steps=9, batch=4, seed="7")
     drawn = [schedule.draw(step)[1] for step in range(9)]
     for epoch in range(3):
         rows = [row for part in drawn[3 * epoch : 3 * epoch + 3] for row in part]
         assert sorted(rows) == list(range(12))
+
+
+def test_every_set_has_its_share_of_the_steps_all_along() -> None:
+    mixture, sizes = {"a": 0.5, "b": 0.3, "c": 0.2, "gone": 0.5}, {"a": 9, "b": 9, "c": 9}
+    schedule = Schedule(mixture=mixture, sizes=sizes, steps=100, batch=4, seed="7")
+    drawn = [schedule.draw(step)[0] for step in range(100)]
+    for end in range(1, 101):
+        for name in sizes:
+            assert abs(drawn[:end].count(name) - mixture[name] * end) <= 1
+
+
+def test_no_stage_sees_the_batches_of_another(data: Path, tmp_path: Path) -> None:
+    heads, towers = recipes.smoke()[:2]
+    ground = prepare(heads, data=data, work=tmp_path)
+    orders = []
+    for stage in (heads, towers):
+        model = ground.model(stage.model, seed=stage.seed)
+        trainer = Trainer(
+            stage,
+            model=model,
+            tokenizer=ground.tokenizer,
+            sources=ground.sources,
+            folder=tmp_path / stage.name,
+        )
+        orders.append([trainer.schedule.draw(step) for step in range(stage.steps)])
+    names, rows = ([[one[part] for one in order] for order in orders] for part in (0, 1))
+    assert names[0] == names[1] and rows[0] != rows[1]
 
 
 def test_recall_counts_the_first_right_answer() -> None:

@@ -66,6 +66,8 @@ class Trainer:
         folder: Path,
     ) -> None:
         self.recipe, self.tokenizer, self.folder = recipe, tokenizer, folder
+        # of its own: batches that an earlier stage saw would be known by heart
+        self.chance = f"{recipe.seed}:{recipe.name}"
         self.sources = {name: sources[name] for name in recipe.mixture if name in sources}
         self.device = best_device()
         self.classes = _classes(recipe, self.sources)
@@ -116,7 +118,7 @@ class Trainer:
 
     def _one(self) -> tuple[str, Objective, Found]:
         name, indices = self.schedule.draw(self.step)
-        random = Random(f"{self.recipe.seed}:{self.step}")  # noqa: S311
+        random = Random(f"{self.chance}:{self.step}")  # noqa: S311
         torch.manual_seed(random.randrange(2**31))
         set_rates(self.recipe, self.optimizer, self.step)
         found = self._terms(name, indices, random)
@@ -180,7 +182,7 @@ class Trainer:
             sizes={name: len(source.rows) for name, source in self.sources.items()},
             steps=self.recipe.steps,
             batch=self.recipe.batch,
-            seed=self.recipe.seed,
+            seed=self.chance,
         )
 
     def _measured(self, measure: Callable[[], Figures]) -> Figures:
