@@ -17,9 +17,11 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
+from triptych.encoders.onnx import DEFAULT_FOLDER
 from triptych.encoders.towers.mobilenet import LAST_MAP, MobileNet, read_graph
 from triptych.encoders.towers.transformer import Transformer, TransformerConfig, from_bert
 from triptych.model import JointConfig, JointModel
+from triptych.training import shipped
 from triptych.training import tokenizer as pieces
 from triptych.training.batches import Source
 from triptych.training.data import PICTURE_SETS, Row, read_rows
@@ -47,6 +49,13 @@ class Ground:
         set_scale(model, self.sources)
         return model
 
+    def first(self, recipe: Recipe) -> JointModel:
+        """Return the model that a run begins with."""
+        model = self.model(recipe.model, seed=recipe.seed)
+        if recipe.shipped:
+            shipped.fill(model, DEFAULT_FOLDER)
+        return model
+
 
 def minilm_folder(data: Path) -> Path:
     """Where MiniLM lies: beside the data, or in the package that carries it at training time."""
@@ -62,8 +71,7 @@ def minilm_folder(data: Path) -> Path:
 
 def prepare(recipe: Recipe, *, data: Path, work: Path) -> Ground:
     """Build or reload everything a run needs."""
-    layers, weights = read_graph(data / "mobilenet_edgetpu.safetensors")
-    trunk = MobileNet(layers, weights=weights).eval()
+    trunk = _picture_tower(recipe, data=data).eval()
     names = [name for name in PICTURE_SETS if (data / f"{name}.parquet").exists()]
     train = {name: _train_rows(data / f"{name}.parquet") for name in names}
     dev = {name: read_rows(data / f"{name}.parquet", splits=["dev"]) for name in names}
@@ -101,6 +109,13 @@ def _train_rows(path: Path) -> list[Row]:
     return read_rows(path, splits=["train"]) + read_rows(path, splits=["catalogue"])
 
 
+def _picture_tower(recipe: Recipe, *, data: Path) -> MobileNet:
+    if recipe.shipped:
+        return shipped.picture_tower(DEFAULT_FOLDER)
+    layers, weights = read_graph(data / "mobilenet_edgetpu.safetensors")
+    return MobileNet(layers, weights=weights)
+
+
 def _text_tower(
     recipe: Recipe,
     *,
@@ -109,6 +124,8 @@ def _text_tower(
     data: Path,
 ) -> tuple[Tokenizer, Transformer]:
     torch.manual_seed(recipe.seed)
+    if recipe.shipped:
+        return shipped.tokenizer_of(DEFAULT_FOLDER), shipped.text_tower(DEFAULT_FOLDER)
     folder = minilm_folder(data)
     bert = load_file(folder / "model.safetensors")
     wordpieces = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()

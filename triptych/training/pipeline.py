@@ -50,8 +50,10 @@ def train(stages: Stages, ground: Ground, *, out: Path) -> JointModel:
     """Train stage by stage, each from where the one before ended."""
     state = None
     for stage in stages:
-        model = ground.model(stage.model, seed=stage.seed)
-        if state is not None:
+        if state is None:
+            model = ground.first(stage)
+        else:
+            model = ground.model(stage.model, seed=stage.seed)
             adopt(model, state, ground=ground)
         trainer = Trainer(
             stage,

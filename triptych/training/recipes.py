@@ -51,6 +51,9 @@ class Recipe:
         default_factory=lambda: dict(VIEWS)
     )  # set -> cached views, else 1
     batch: int = 128  # pictures, or pairs of texts
+    looks: int = (
+        1  # views of every picture in a batch, which are alike as a picture and its texts are
+    )
     warmup: int = 40  # steps over which the rates rise
     lr_head: float = 5e-4
     lr_new: float = 1e-3  # fusion, experts, scorer, prototypes
@@ -59,6 +62,7 @@ class Recipe:
     lr_picture: float = 8e-5
     layer_decay: float = 0.85  # of the text tower's learning rate, per layer downwards
     weight_decay: float = 0.05
+    shipped: bool = False  # the first stage goes on from the model in the package
     train_text: bool = True
     picture_after: int | None = 41  # layers above this one are trained; None: the trunk is frozen
     scorer_only: bool = False  # the pair scorer alone learns, from states that stay
@@ -149,6 +153,26 @@ def default() -> Stages:
     return *base(), *joint()
 
 
+def more() -> Stages:
+    """The model in the package, taught further: at half the rates, as it is near its end."""
+    _, everything, pairs = joint()
+    further = replace(
+        everything,
+        name="more",
+        shipped=True,
+        steps=220,
+        warmup=30,
+        eval_every=110,
+        lr_head=1e-4,
+        lr_new=2.5e-4,
+        lr_text=2.5e-5,
+        lr_words=5e-5,
+        lr_picture=4e-5,
+    )
+    judged = replace(pairs, name="more_pairs", steps=300, eval_every=100, lr_new=5e-4)
+    return further, judged
+
+
 def attention_pool() -> Stages:
     """Frozen towers, trained heads with attention pooling, Flickr8k alone."""
     return (replace(base()[0], name="attention_pool", steps=300, mixture={"flickr8k": 1.0}),)
@@ -184,4 +208,6 @@ def smoke() -> Stages:
     )
 
 
-RECIPES = {recipe.__name__: recipe for recipe in (default, base, floor, attention_pool, smoke)}
+RECIPES = {
+    recipe.__name__: recipe for recipe in (default, more, base, floor, attention_pool, smoke)
+}

@@ -39,7 +39,7 @@ from triptych.training.export.parts import (
 Range = tuple[float, float]
 
 _PICTURE = -1  # where a layer's inputs are counted
-_STEP = np.float32(1 / 127.5)  # of a byte: 0 to 255 are -1 to 1
+STEP = np.float32(1 / 127.5)  # of a byte: 0 to 255 are -1 to 1
 _ZERO = np.uint8(128)  # the byte that counts as 0, half a step above what really is
 
 
@@ -143,10 +143,10 @@ class _Trunk:
         """What the first convolution reads: in eight bits the bytes themselves, never floats."""
         if self.ranges is None:
             floats = self.graph.op("Cast", bytes_BCHW, to=TensorProto.FLOAT)
-            scaled = self.graph.op("Mul", floats, self.graph.number(float(_STEP)))
+            scaled = self.graph.op("Mul", floats, self.graph.number(float(STEP)))
             return self.graph.op("Sub", scaled, self.graph.number(1.0))
-        self.scales[_PICTURE] = float(_STEP)
-        step, zero = self.graph.constant(np.asarray(_STEP)), self.graph.constant(np.asarray(_ZERO))
+        self.scales[_PICTURE] = float(STEP)
+        step, zero = self.graph.constant(np.asarray(STEP)), self.graph.constant(np.asarray(_ZERO))
         return self.graph.op("DequantizeLinear", bytes_BCHW, step, zero)
 
     def _conv(self, x: str, conv: SameConv, *, source: int, size: int, index: int) -> str:
@@ -174,13 +174,15 @@ class _Trunk:
         graph = self.graph
         if self.ranges is None or source not in self.scales:
             return [graph.constant(weight), graph.constant(bias)]
-        scale = np.abs(weight).max(axis=(1, 2, 3)) / 127
-        scale = np.maximum(scale, 1e-9).astype(np.float32)
-        in_bytes = np.rint(weight / scale[:, None, None, None]).astype(np.int8)
         if source == _PICTURE:
-            bias = bias + weight.sum(axis=(1, 2, 3)) * _STEP / 2
+            bias = bias + weight.sum(axis=(1, 2, 3)) * STEP / 2
+        scale = np.abs(weight).max(axis=(1, 2, 3)) / 127
+        # of a channel whose weights are all zero the bias must fit its 32 bits, too
+        least = np.abs(bias) / (self.scales[source] * 2**30) + 1e-9
+        scale = np.maximum(scale, least).astype(np.float32)
+        in_bytes = np.rint(weight / scale[:, None, None, None]).astype(np.int8)
         bias_scale = (scale * self.scales[source]).astype(np.float32)
-        bias_int = np.rint(bias / bias_scale).clip(-(2**31) + 1, 2**31 - 1).astype(np.int32)
+        bias_int = np.rint(bias / bias_scale).astype(np.int32)
         return [
             self._back(in_bytes, scale, zero=np.zeros(len(scale), np.int8)),
             self._back(bias_int, bias_scale, zero=np.zeros(len(scale), np.int32)),

@@ -1,0 +1,136 @@
+"""The model in the package, read back into torch: it embeds as it does shipped, and can be trained."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+
+from PIL import Image  # noqa: E402
+
+from triptych.encoders.base import TokenStates, unit_rows  # noqa: E402
+from triptych.encoders.onnx import DEFAULT_FOLDER, OnnxModel  # noqa: E402
+from triptych.errors import InvalidInput  # noqa: E402
+from triptych.model import JointModel  # noqa: E402
+from triptych.training import shipped  # noqa: E402
+from triptych.training.batches import read_texts, text_ids  # noqa: E402
+from triptych.training.export import shared  # noqa: E402
+from triptych.training.export.fusion import both_model, pair_model  # noqa: E402
+from triptych.training.export.picture import measured_ranges, picture_model  # noqa: E402
+from triptych.training.export.text import text_model  # noqa: E402
+from triptych.training.features import squash, to_pixels  # noqa: E402
+from triptych.training.made_up import write_data  # noqa: E402
+from triptych.training.pipeline import run  # noqa: E402
+from triptych.training.recipes import JOINT, more  # noqa: E402
+
+TEXTS = ["two dogs run over a beach", "ein roter Schuh", "a man climbs an icy rock in the morning"]
+
+
+@pytest.fixture(scope="module")
+def model() -> JointModel:
+    return filled(DEFAULT_FOLDER)
+
+
+def filled(folder: Path) -> JointModel:
+    parts = shipped.text_tower(folder), shipped.picture_tower(folder)
+    model = JointModel(JOINT, text=parts[0], picture=parts[1])
+    shipped.fill(model, folder)
+    return model.eval()
+
+
+def pictures() -> list[Image.Image]:
+    draw = np.random.default_rng(0)
+    coarse = draw.integers(0, 256, (3, 6, 6, 3), dtype=np.uint8)
+    return [Image.fromarray(one).resize((300, 200), Image.Resampling.BICUBIC) for one in coarse]
+
+
+def pixels() -> "torch.Tensor":
+    return to_pixels(np.stack([np.asarray(squash(one)) for one in pictures()]))
+
+
+def states(model: JointModel) -> tuple[TokenStates, TokenStates]:
+    ids = text_ids(shipped.tokenizer_of(DEFAULT_FOLDER), TEXTS)
+    return read_texts(model, ids), model.look(pixels())
+
+
+def without_hubs(vectors_NM: np.ndarray) -> np.ndarray:
+    """What is beside the two numbers that tell of hubs."""
+    return unit_rows(vectors_NM[:, 2:])
+
+
+def test_it_embeds_in_torch_as_it_does_shipped(model: JointModel) -> None:
+    as_shipped = OnnxModel.load(DEFAULT_FOLDER)
+    with torch.inference_mode():
+        text, picture = states(model)
+        given = {"text": (text, None), "image": (None, picture), "both": (text, picture)}
+        found = {side: model(*both).emb_BM.numpy()[:, :-2] for side, both in given.items()}
+    expected = {
+        "text": as_shipped.embed_texts(TEXTS),
+        "image": as_shipped.embed_pictures(pictures()),
+        "both": as_shipped.embed_both(TEXTS, pictures()),
+    }
+    for side, least in {"text": 0.9999, "image": 0.98, "both": 0.98}.items():
+        cosines = (unit_rows(found[side]) * without_hubs(expected[side])).sum(axis=1)
+        assert cosines.min() > least, side
+
+
+def test_it_scores_pairs_as_it_does_shipped(model: JointModel) -> None:
+    as_shipped = OnnxModel.load(DEFAULT_FOLDER)
+    words, patches = as_shipped.text_states(TEXTS[:1])[0], as_shipped.picture_states(pictures())
+    assert model.scorer is not None
+    with torch.inference_mode():
+        scores_1N = model.scorer(loaded([words]), loaded(patches)).numpy()
+    np.testing.assert_allclose(scores_1N[0], as_shipped.score_pairs(words, patches), atol=1e-3)
+
+
+def loaded(rows: list[np.ndarray]) -> TokenStates:
+    tokens = torch.from_numpy(np.stack(rows))
+    return TokenStates(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
+
+
+def test_what_is_written_again_is_read_the_same(model: JointModel, tmp_path: Path) -> None:
+    ranges = measured_ranges(model.picture, [pixels()])
+    graphs = {
+        "text": text_model(model, quantised=True),
+        "image": picture_model(model, ranges=ranges),
+        "both": both_model(model, quantised=True),
+        "pair": pair_model(model),
+    }
+    shared.save(graphs, tmp_path)
+    again = filled(tmp_path).state_dict()
+    for name, value in model.state_dict().items():
+        if name != "log_scale":  # no graph needs it
+            torch.testing.assert_close(again[name], value, atol=2e-4, rtol=2e-3, msg=name)
+
+
+@pytest.mark.slow
+def test_it_is_taught_further_with_nothing_but_pairs(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_data(data)
+    for path in data.iterdir():  # where training from nothing begins
+        if path.name != "flickr8k.parquet":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    stages = [
+        replace(stage, steps=2, batch=8, eval_every=2, warmup=1, views={}, threads=1,
+                hubness=stage.hubness and replace(stage.hubness, num_centres=4))
+        for stage in more()
+    ]  # fmt: skip
+    report = run(tuple(stages), data=data, out=tmp_path / "out")
+    assert report["parity_float32"]["text"] >= 0.999
+    before, after = (OnnxModel.load(at) for at in (DEFAULT_FOLDER, tmp_path / "out" / "artefact"))
+    moved = (without_hubs(before.embed_texts(TEXTS)) * without_hubs(after.embed_texts(TEXTS))).sum(
+        1
+    )
+    assert moved.min() > 0.9  # a little, and from there
+    assert before.fingerprint != after.fingerprint
+
+
+def test_one_that_is_built_otherwise_is_refused() -> None:
+    text, picture = shipped.text_tower(DEFAULT_FOLDER), shipped.picture_tower(DEFAULT_FOLDER)
+    other = JointModel(replace(JOINT, dim=256), text=text, picture=picture)
+    with pytest.raises(InvalidInput, match="built otherwise"):
+        shipped.fill(other, DEFAULT_FOLDER)
