@@ -242,9 +242,10 @@ class Trainer:
         for name, value in _under("average.", found.tensors).items():
             self.average[name].copy_(value)
         state: dict[int, dict[str, Tensor]] = {}
+        moving = [one for group in self.optimizer.param_groups for one in group["params"]]
         for name, value in _under("optimizer.", found.tensors).items():
             index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
+            state.setdefault(int(index), {})[key] = _laid_out(value, like=moving[int(index)])
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.weights.load_state_dict(found.numbers["weights"])
         self.best, self.waited = found.numbers["best"], found.numbers["waited"]
@@ -260,6 +261,11 @@ def _classes(recipe: Recipe, sources: Mapping[str, Source]) -> dict[str, dict[st
         if name in sources
     }
     return {name: table for name, table in tables.items() if table}
+
+
+def _laid_out(moment: Tensor, *, like: Tensor) -> Tensor:
+    """Return it in the other's order of memory, by which the fused optimizer goes through both."""
+    return torch.empty_like(like).copy_(moment) if moment.shape == like.shape else moment
 
 
 def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
