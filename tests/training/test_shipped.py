@@ -103,8 +103,11 @@ def test_what_is_written_again_is_read_the_same(model: JointModel, tmp_path: Pat
     shared.save(graphs, tmp_path)
     again = filled(tmp_path).state_dict()
     for name, value in model.state_dict().items():
-        if name != "log_scale":  # no graph needs it
-            torch.testing.assert_close(again[name], value, atol=2e-4, rtol=2e-3, msg=name)
+        if name == "log_scale":  # no graph needs it
+            continue
+        # a convolution's bias is counted in steps of its weight's and its input's, a few thousandths
+        atol = 0.02 if name.endswith("bias") and ".convs." in name else 2e-4
+        torch.testing.assert_close(again[name], value, atol=atol, rtol=2e-3, msg=name)
 
 
 @pytest.mark.slow
