@@ -39,24 +39,27 @@ def later(seconds: float = LONG) -> float:
     return time.monotonic() + seconds
 
 
-def test_everybody_gets_an_own_answer_and_short_work_one_thread(
+def test_everybody_gets_an_own_answer_and_short_work_one_thread_at_a_time(
     lane: Lane, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("triptych.api.lane._STUCK", LONG)  # however busy the machine is
+    at_work, most = 0, 0
 
-    async def ask() -> list[tuple[int, str]]:
-        def work(number: int) -> tuple[int, str]:
-            return number, threading.current_thread().name
-
-        return await asyncio.gather(*(lane.run(later(), work, n) for n in range(50)))
+    def work(number: int) -> int:
+        nonlocal at_work, most
+        at_work += 1
+        most = max(most, at_work)
+        time.sleep(0.0001)  # the others' turn, if there were any
+        at_work -= 1
+        return number
 
     async def often() -> None:
         for _ in range(20):
-            answers = await ask()
-            assert [number for number, _ in answers] == list(range(50))
-            assert len({name for _, name in answers}) == 1
+            asked = (lane.run(later(), work, number) for number in range(50))
+            assert await asyncio.gather(*asked) == list(range(50))
 
     asyncio.run(often())
+    assert most == 1
     assert pool.busy == 0
 
 
