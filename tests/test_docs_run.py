@@ -29,7 +29,6 @@ ELSEWHERE = {
     ".venv/bin/pip install": "the same",
     "python3 -m venv": "the same",
     ". .venv/bin/activate": "a shell's own",
-    "mkdir": "the same",
     "make": "the target exists (tests/test_docs.py)",
     "docker": "no containers here",
     "TRIPTYCH_API_KEY=": "docker compose: no containers here",

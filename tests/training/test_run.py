@@ -27,7 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_a_run_ends_with_an_artefact_that_agrees_with_torch(data: Path, tmp_path: Path) -> None:
     stages = recipes.smoke()
-    report = run(stages, data=data, out=tmp_path)
+    report = run(stages, data=data, out=tmp_path, name="smoke")
     for side in ("text", "image", "both"):
         assert report["parity_float32"][side] >= 0.999
     assert report["parity_float32"]["pair"] <= 0.01

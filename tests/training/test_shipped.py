@@ -112,18 +112,17 @@ def test_what_is_written_again_is_read_the_same(model: JointModel, tmp_path: Pat
 
 @pytest.mark.slow
 def test_it_is_taught_further_with_nothing_but_pairs(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    write_data(data)
-    for path in data.iterdir():  # where training from nothing begins
-        if path.name != "flickr8k.parquet":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    stages = [
-        replace(stage, steps=2, batch=8, eval_every=2, warmup=1, views={}, threads=1,
-                hubness=stage.hubness and replace(stage.hubness, num_centres=4))
-        for stage in more()
-    ]  # fmt: skip
-    report = run(tuple(stages), data=data, out=tmp_path / "out")
+    pairs = tmp_path / "pairs.parquet"
+    write_data(tmp_path / "made-up")
+    shutil.move(tmp_path / "made-up/flickr8k.parquet", pairs)
+    stages = [replace(stage.at_most(2), batch=8, views={}, threads=1) for stage in more()]
+    report = run(tuple(stages), data=pairs, out=tmp_path / "out", name="mine")
     assert report["parity_float32"]["text"] >= 0.999
+    assert report["sets"] == {"pairs": 16}
+    assert {"pairs.t2i@1", "rerank@1"} <= report["dev_eight_bits"].keys()
+    card = (tmp_path / "out/artefact/MODEL_CARD.md").read_text("utf-8")
+    assert card.startswith("# mine\n") and "| pairs: 16 | pairs | not known here |" in card
+    assert shipped.name_of(DEFAULT_FOLDER) in card and "Flickr8k, photos" not in card
     before, after = (OnnxModel.load(at) for at in (DEFAULT_FOLDER, tmp_path / "out" / "artefact"))
     moved = (without_hubs(before.embed_texts(TEXTS)) * without_hubs(after.embed_texts(TEXTS))).sum(
         1

@@ -18,7 +18,6 @@ from triptych.training.export.text import text_model
 from triptych.training.features import pixel_batches
 from triptych.training.tokenizer import MAX_TOKENS
 
-NAME = "triptych-joint-v3"
 MAX_SEGMENTS = 32
 PLACES = (7, 7)  # rows and columns of the last map
 ASIDE = ("places.onnx",)  # what explains only: no vector and no score depends on it
@@ -29,7 +28,7 @@ LANGUAGES = (
 )  # fmt: skip
 
 
-def write(model: JointModel, ground: Ground, *, folder: Path, quantised: bool) -> None:
+def write(model: JointModel, ground: Ground, *, folder: Path, name: str, quantised: bool) -> None:
     """Write graphs, tokenizer and description of a model."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
@@ -52,11 +51,11 @@ def write(model: JointModel, ground: Ground, *, folder: Path, quantised: bool) -
     shared.save(graphs, folder)
     packed = gzip.compress(ground.tokenizer.to_str(pretty=False).encode(), mtime=0)
     (folder / "tokenizer.json.gz").write_bytes(packed)
-    description = describe(folder, model=model, quantised=quantised)
+    description = describe(folder, model=model, name=name, quantised=quantised)
     (folder / "model.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
 
-def describe(folder: Path, *, model: JointModel, quantised: bool) -> dict[str, object]:
+def describe(folder: Path, *, model: JointModel, name: str, quantised: bool) -> dict[str, object]:
     """Return what the reader needs to know, and the sums of all files."""
     files: dict[str, object] = {}
     aside: dict[str, object] = {}
@@ -65,7 +64,7 @@ def describe(folder: Path, *, model: JointModel, quantised: bool) -> dict[str, o
         listed = aside if path.name in ASIDE else files
         listed[path.name] = {"bytes": len(data), "sha256": sha256(data).hexdigest()}
     described: dict[str, object] = {
-        "name": NAME,
+        "name": name,
         "dim": model.config.dim,
         "prefixes": list(model.config.prefixes),
         "languages": list(LANGUAGES),

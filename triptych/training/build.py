@@ -20,11 +20,12 @@ from torch.nn import functional
 from triptych.encoders.onnx import DEFAULT_FOLDER
 from triptych.encoders.towers.mobilenet import LAST_MAP, MobileNet, read_graph
 from triptych.encoders.towers.transformer import Transformer, TransformerConfig, from_bert
+from triptych.errors import InvalidInput
 from triptych.model import JointConfig, JointModel
 from triptych.training import shipped
 from triptych.training import tokenizer as pieces
 from triptych.training.batches import Source
-from triptych.training.data import PICTURE_SETS, Row, read_rows
+from triptych.training.data import Row, checked, picture_sets, read_rows
 from triptych.training.embed import embed_maps, embed_texts
 from triptych.training.features import CUT, ViewCache, build_cache
 from triptych.training.recipes import Recipe
@@ -72,10 +73,10 @@ def minilm_folder(data: Path) -> Path:
 def prepare(recipe: Recipe, *, data: Path, work: Path) -> Ground:
     """Build or reload everything a run needs."""
     trunk = _picture_tower(recipe, data=data).eval()
-    names = [name for name in PICTURE_SETS if (data / f"{name}.parquet").exists()]
-    train = {name: _train_rows(data / f"{name}.parquet") for name in names}
-    dev = {name: read_rows(data / f"{name}.parquet", splits=["dev"]) for name in names}
-    views = {name: recipe.views.get(name, 1) for name in names}
+    files = picture_sets(data)
+    train = {name: _rows(file, splits=["train", "catalogue"]) for name, file in files.items()}
+    dev = {name: _rows(file, splits=["dev"]) for name, file in files.items()}
+    views = {name: recipe.views_of(name) for name in files}
     folder = work / "features"
     caches = {
         name: build_cache(rows, name=f"{name}.train", views=views[name], folder=folder, tower=trunk)
@@ -105,14 +106,20 @@ def prepare(recipe: Recipe, *, data: Path, work: Path) -> Ground:
     )
 
 
-def _train_rows(path: Path) -> list[Row]:
-    return read_rows(path, splits=["train"]) + read_rows(path, splits=["catalogue"])
+def _rows(path: Path, *, splits: Sequence[str]) -> Sequence[Row]:
+    return checked(read_rows(path, splits=splits), of=path)
 
 
 def _picture_tower(recipe: Recipe, *, data: Path) -> MobileNet:
     if recipe.shipped:
         return shipped.picture_tower(DEFAULT_FOLDER)
-    layers, weights = read_graph(data / "mobilenet_edgetpu.safetensors")
+    start = data / "mobilenet_edgetpu.safetensors"
+    if not start.is_file():
+        raise InvalidInput(
+            f"From nothing the picture tower starts with {start.name}: there is none in {data}.",
+            hint="The recipe more goes on from the model in the package, and needs no such file.",
+        )
+    layers, weights = read_graph(start)
     return MobileNet(layers, weights=weights)
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from triptych.training.artefact import LANGUAGES
+from triptych.training.sources import is_own
 
 TEXT = """# {name}
 
 Texts, pictures, or both at once to vectors of {dim} numbers in one space; the first {prefixes}
-of them, made unit, are vectors too. The default model of Triptych: {megabytes} MB, run by ONNX
-Runtime on a CPU, made by the project's own training
-(`python -m triptych.training default --data DIR --out DIR`).
+of them, made unit, are vectors too. {megabytes} MB, run by ONNX Runtime on a CPU, made by
+Triptych's own training (`python -m triptych.training`) in the stages {stages}.
 
 ## What it is
 
@@ -25,14 +25,14 @@ Runtime on a CPU, made by the project's own training
   with a bottleneck of 8 latents and a soft spatial mask, then both sides are added.
 - Experts: words and patches go through the same 128 small experts, 3.2 of them each on average
   (sparsemax router; its threshold was frozen at the end). Only the chosen ones are computed.
-- A vector tells in its first two numbers how much of a hub it is: how near it lies to 30,000
-  captions, or 6,000 photos, of training (inverted softmax over 256 centres). So the cosine of a
-  text and a picture is lower for what lies near to everything; it is 0.3 higher than without for
-  all pairs alike.
+- A vector tells in its first two numbers how much of a hub it is: how near it lies to captions, or
+  photos, of training (inverted softmax over 256 centres at most). So the cosine of a text and a
+  picture is lower for what lies near to everything; it is 0.3 higher than without for all pairs
+  alike.
 - A scorer of pairs for reranking: late interaction (MaxSim) of words and patches in a space of 256
   numbers of its own, learnt from what the towers read, before fusion and experts.
-- Tokenizer: 37,783 pieces, all 256 bytes among them, so nothing is unknown. NFKC, lower case, marks
-  are kept.
+- Tokenizer: {pieces:,} pieces, all 256 bytes among them, so nothing is unknown. NFKC, lower case,
+  marks are kept.
 - In training texts and pictures also compete with each other, so that both answer one query.
   Subtracting each modality's mean was tried too: it cost a point of recall and mixed no better.
 
@@ -42,20 +42,9 @@ Runtime on a CPU, made by the project's own training
 |---|---|---|
 | MobileNetEdgeTPU 1.0 (ImageNet-1k) | start of the picture tower | Apache-2.0; ImageNet: research |
 | all-MiniLM-L6-v2 | start of the text tower | Apache-2.0 |
-| Flickr8k, 6,000 photos, 30,000 English captions | pairs | research use, photos not redistributed |
-| sports photos with Vietnamese captions, 2,641 | pairs | unstated |
-| fashion products, 19,669, with titles | pairs | unstated |
-| Noto emoji, 3,216, names in 27 languages | pairs, translations | Apache-2.0, MIT (text) |
-| Caltech-101, 7,810 | object names | CC BY 4.0 |
-| clothing, 4,605 | garment names | CC0 |
-| grocery, 2,721 shelf and catalogue photos | product names, descriptions | MIT |
-| CT and MR pictures, 1,653 | captions, kind of scan | research use |
-| German statutes, 6,383 sections | heading and body, text alone | official works |
+{sources}
 
-The stages of the recipe: a dual tower (`base_heads`, `base`), the joint model from it (`joint_new`,
-`joint`), the scorer (`pairs`), then hubs. What ships went on from triptych-base-v1, the first form
-of this model and the outcome of those first two stages: its eight-bit weights were multiplied out
-instead of being trained again.
+{began}
 
 No picture is part of the model. Because some sources are for research or state no terms, whoever
 ships it in a product of their own should look at that list first. Nothing of any `dev` or `test`
@@ -90,6 +79,17 @@ On one thread: {milliseconds}.
 - A score is no probability: compare scores of one query only.
 """
 
+SOURCES = {
+    "flickr8k": "Flickr8k, photos with English captions | pairs | research use, not redistributed",
+    "vietnamese": "sports photos with Vietnamese captions | pairs | unstated",
+    "fashion": "fashion products with titles | pairs | unstated",
+    "emoji": "Noto emoji, names in 27 languages | pairs, translations | Apache-2.0, MIT (text)",
+    "caltech101": "Caltech-101 | object names | CC BY 4.0",
+    "clothing": "clothing | garment names | CC0",
+    "grocery": "grocery, shelf and catalogue photos | product names, descriptions | MIT",
+    "medpix": "CT and MR pictures | captions, kind of scan | research use",
+    "law": "German statutes, heading and body, text alone | pairs | official works",
+}
 ROWS = {
     "Flickr8k: text finds picture, recall@1 / @10": ("flickr8k.t2i@1", "flickr8k.t2i@10"),
     "Flickr8k: picture finds text, recall@1 / @10": ("flickr8k.i2t@1", "flickr8k.i2t@10"),
@@ -114,7 +114,7 @@ ROWS = {
     ),
     "... from its photo alone": ("fashion.photo@1", "fashion.photo@10"),
     "... from that part alone": ("fashion.part@1", "fashion.part@10"),
-    "Flickr8k, the first 50 reranked by the scorer of pairs, recall@1": ("rerank@1", "rerank@1"),
+    "captions, the first 50 reranked by the scorer of pairs, recall@1": ("rerank@1", "rerank@1"),
 }  # fmt: skip
 AGREEMENT = {
     "float32 export and torch, lowest cosine": "parity_float32",
@@ -129,7 +129,7 @@ def model_card(report: Mapping[str, Any]) -> str:
     shipped, exact = report["dev_eight_bits"], report["dev_float32"]
     figures = [
         f"| {name} | {_pair(shipped, keys)} ({_pair(exact, keys)}) |"
-        for name, keys in ROWS.items()
+        for name, keys in (ROWS | _own_rows(report["sets"])).items()
         if keys[0] in shipped
     ]
     agreement = [f"| {name} | {_sides(report[key])} |" for name, key in AGREEMENT.items()]
@@ -139,11 +139,41 @@ def model_card(report: Mapping[str, Any]) -> str:
         dim=report["dim"],
         prefixes=", ".join(map(str, report["prefixes"])),
         megabytes=report["megabytes"],
+        stages=", ".join(f"`{stage['name']}`" for stage in report["recipe"]),
+        pieces=report["pieces"],
+        sources="\n".join(_sources(report["sets"])),
+        began=_began(report["began"]),
         figures="\n".join(figures),
         agreement="\n".join(agreement),
         languages=", ".join(tag for tag in LANGUAGES if tag not in ("en", "vi")),
         milliseconds=f"a text {times['text']} ms, a picture {times['picture']} ms with decoding, "
         f"the first text with loading {times['first_text']} ms",
+    )
+
+
+def _own_rows(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    return {
+        f"{name}: text finds picture, recall@1 / @10": (f"{name}.t2i@1", f"{name}.t2i@10")
+        for name in names
+        if is_own(name)
+    }
+
+
+def _sources(sets: Mapping[str, int]) -> Iterator[str]:
+    for name, count in sets.items():
+        if name in SOURCES:
+            what, *rest = SOURCES[name].split(" | ", 1)
+            yield f"| {what}: {count:,} | {rest[0]} |"
+        elif is_own(name):
+            yield f"| {name}: {count:,} | pairs | not known here |"
+
+
+def _began(name: str | None) -> str:
+    if name is None:
+        return "Everything else began at random, and was learnt from these."
+    return (
+        f"It began as {name}, whose start and whose sources are those of its own card, "
+        "and was taught further by what is above."
     )
 
 

@@ -21,6 +21,7 @@ from triptych.training.data import Row, open_picture
 from triptych.training.embed import embed_texts
 from triptych.training.evaluate import figures_of, product_search
 from triptych.training.features import pixel_batches
+from triptych.training.sources import first_captioned
 from triptych.types import Matrix
 
 MOST_PICTURES = 1000  # of one set: recall is told among so many
@@ -106,8 +107,9 @@ def dev_figures(model: OnnxModel, rows: Mapping[str, Sequence[Row]]) -> dict[str
     figures = figures_of(pictures, rows=first, embed=model.embed_texts)
     if "fashion" in first:
         figures |= products(model, first["fashion"], photo_NM=pictures["fashion"])
-    if "flickr8k" in first and model.has_scorer:
-        figures |= {"rerank@1": reranked(model, first["flickr8k"], pictures["flickr8k"])}
+    judged = first_captioned(first)
+    if judged is not None and model.has_scorer:
+        figures |= {"rerank@1": reranked(model, first[judged], pictures[judged])}
     return figures
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from triptych.encoders.base import unit_rows
 from triptych.training.data import Row
+from triptych.training.sources import captions, draw_of
 from triptych.types import Matrix
 
 
@@ -117,8 +118,8 @@ def figures_of(
 ) -> dict[str, float]:
     """All figures of the sets that are there, in percent."""
     out: dict[str, float] = {}
-    for name in ("flickr8k", "vietnamese"):
-        if name in rows:
+    for name in rows:
+        if draw_of(name) is captions:
             found = captioned(pictures[name], rows=rows[name], embed=embed)
             out |= {f"{name}.{key}": value for key, value in found.items()}
     if "fashion" in rows:

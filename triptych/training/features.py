@@ -19,6 +19,7 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from triptych.encoders.towers.mobilenet import IMAGE_SIZE, MobileNet
+from triptych.errors import InvalidInput
 from triptych.training.data import Row, open_picture
 
 LOG = logging.getLogger(__name__)
@@ -77,9 +78,7 @@ def pixel_batches(rows: Sequence[Row], *, view: int) -> Iterator[Tensor]:
     """pixels_BCHW of one view, in order."""
 
     def prepare(index: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-        encoded = rows[index].image
-        assert encoded is not None
-        picture = open_picture(encoded)
+        picture = _opened(rows[index])
         return np.asarray(
             squash(picture) if view == 0 else varied(picture, Random(f"{view}:{index}"))  # noqa: S311
         )
@@ -88,6 +87,14 @@ def pixel_batches(rows: Sequence[Row], *, view: int) -> Iterator[Tensor]:
         for start in range(0, len(rows), BATCH):
             stop = min(start + BATCH, len(rows))
             yield to_pixels(np.stack(list(pool.map(prepare, range(start, stop)))))
+
+
+def _opened(row: Row) -> Image.Image:
+    assert row.image is not None
+    try:
+        return open_picture(row.image)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise InvalidInput(f"The picture of the row {row.id!r} cannot be read: {error}.") from None
 
 
 def to_pixels(bytes_NHWC: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Tensor:

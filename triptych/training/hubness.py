@@ -6,6 +6,7 @@ N embeddings, K centres, M embedding width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 
 import faiss
@@ -45,7 +46,8 @@ def settled(
     config: HubnessConfig, texts_NM: Tensor, pictures_NM: Tensor, *, seed: int = 0
 ) -> Hubness:
     """Return what measures hubs by these texts and pictures, all of them of training."""
-    hubness = Hubness(config, dim=texts_NM.shape[1])
+    few = min(config.num_centres, len(texts_NM), len(pictures_NM))
+    hubness = Hubness(replace(config, num_centres=few), dim=texts_NM.shape[1])
     _settle(hubness.texts, questions_NM=texts_NM, items_NM=pictures_NM, seed=seed)
     _settle(hubness.pictures, questions_NM=pictures_NM, items_NM=texts_NM, seed=seed)
     return hubness.eval()

@@ -34,7 +34,7 @@ from triptych.training.objective import (
 )
 from triptych.training.optimizer import freeze, optimizer, set_rates, trained
 from triptych.training.recipes import Recipe
-from triptych.training.sources import DRAWS, Drawn
+from triptych.training.sources import Drawn, draw_of
 from triptych.training.terms import Batch, Found, pair_terms, terms_of
 
 LOG = logging.getLogger(__name__)
@@ -68,7 +68,8 @@ class Trainer:
         self.recipe, self.tokenizer, self.folder = recipe, tokenizer, folder
         # of its own: batches that an earlier stage saw would be known by heart
         self.chance = f"{recipe.seed}:{recipe.name}"
-        self.sources = {name: sources[name] for name in recipe.mixture if name in sources}
+        self.mixture = recipe.mixture_of(sources)
+        self.sources = {name: sources[name] for name in self.mixture}
         self.device = best_device()
         self.classes = _classes(recipe, self.sources)
         self.model = model
@@ -137,7 +138,7 @@ class Trainer:
     def _terms(self, name: str, indices: Sequence[int], random: Random) -> Found:
         source = self.sources[name]
         rows = [source.rows[at] for at in indices]
-        drawn = DRAWS[name](rows, random)
+        drawn = draw_of(name)(rows, random)
         prototypes = self.prototypes[name]() if name in self.classes else None
         labels = label_ids([row.label for row in rows], self.classes.get(name, {}))
         with half_precision(self.device):
@@ -178,7 +179,7 @@ class Trainer:
 
     def _mixed(self) -> Schedule:
         return Schedule(
-            mixture=self.recipe.mixture,
+            mixture=self.mixture,
             sizes={name: len(source.rows) for name, source in self.sources.items()},
             steps=self.recipe.steps,
             batch=self.recipe.batch,

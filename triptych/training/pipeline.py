@@ -9,9 +9,9 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from triptych.encoders.onnx import OnnxModel
+from triptych.encoders.onnx import DEFAULT_FOLDER, OnnxModel
 from triptych.model import JointModel
-from triptych.training import artefact, check, experts, hubness
+from triptych.training import artefact, check, experts, hubness, shipped
 from triptych.training.build import Ground, adopt, dev_pictures, prepare
 from triptych.training.card import model_card
 from triptych.training.embed import embed_texts
@@ -20,25 +20,29 @@ from triptych.training.log import draw_curves
 from triptych.training.loop import Trainer
 from triptych.training.recipes import Recipe, Stages
 from triptych.training.rerank import reranked
+from triptych.training.sources import first_captioned, is_own
 from triptych.types import Matrix
 
 LOG = logging.getLogger(__name__)
 
 
-def run(stages: Stages, *, data: Path, out: Path) -> dict[str, object]:
-    """Run all stages, each in a folder of its name, export the last one's model, measure it.
+def run(stages: Stages, *, data: Path, out: Path, name: str) -> dict[str, object]:
+    """Run all stages, each in a folder of its name; export the last one's model, measure it.
 
-    What is returned is also written to `report.json`.
+    `name` is the model's. What is returned is also written to `report.json`.
     """
     out.mkdir(parents=True, exist_ok=True)
     ground = prepare(stages[0], data=data, work=out)
     model = train(stages, ground, out=out)
     report = {
-        "name": artefact.NAME,
+        "name": name,
+        "began": shipped.name_of(DEFAULT_FOLDER) if stages[0].shipped else None,
+        "sets": {each: len(source.rows) for each, source in ground.sources.items()},
+        "pieces": ground.tokenizer.get_vocab_size(),
         "dim": model.config.dim,
         "prefixes": model.config.prefixes,
         "recipe": [asdict(stage) for stage in stages],
-        **finish(stages[-1], model, ground, out=out),
+        **finish(stages[-1], model, ground, out=out, name=name),
     }
     (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     (out / "artefact" / "MODEL_CARD.md").write_text(model_card(report), encoding="utf-8")
@@ -81,12 +85,15 @@ def measure(model: JointModel, ground: Ground) -> dict[str, float]:
 
 
 def measure_pairs(model: JointModel, ground: Ground, *, captions: int = 1) -> dict[str, float]:
-    """Return recall@1 on Flickr8k dev after reranking, by the weight of the score."""
+    """Return recall@1 on dev captions after reranking, by the weight of the score."""
+    judged = first_captioned(ground.dev_rows)
+    if judged is None:
+        return {}
     found = reranked(
         model,
         ground.tokenizer,
-        rows=ground.dev_rows["flickr8k"],
-        maps_NHWC=ground.dev_caches["flickr8k"].maps(0),
+        rows=ground.dev_rows[judged],
+        maps_NHWC=ground.dev_caches[judged].maps(0),
         captions=captions,
     )
     return {f"rerank.{weight}": value for weight, value in found.items()}
@@ -103,25 +110,28 @@ def freeze_budget(model: JointModel, ground: Ground, *, out: Path) -> dict[str, 
     return experts.report(model.moe, dev, picture=out / "experts.png")
 
 
-def finish(last: Recipe, model: JointModel, ground: Ground, *, out: Path) -> dict[str, object]:
+def finish(
+    last: Recipe, model: JointModel, ground: Ground, *, out: Path, name: str
+) -> dict[str, object]:
     """Freeze the experts' budget, measure hubs, export, and measure what was exported."""
     used = freeze_budget(model, ground, out=out)
-    if last.hubness is not None:
-        hubness.fit(model, ground, config=last.hubness, sets=last.hub_sets)
-    artefact.write(model, ground, folder=out / "float32", quantised=False)
-    artefact.write(model, ground, folder=out / "artefact", quantised=True)
-    exact, shipped = OnnxModel.load(out / "float32"), OnnxModel.load(out / "artefact")
+    sets = [each for each in ground.sources if each in last.hub_sets or is_own(each)]
+    if last.hubness is not None and sets:
+        hubness.fit(model, ground, config=last.hubness, sets=sets)
+    artefact.write(model, ground, folder=out / "float32", name=name, quantised=False)
+    artefact.write(model, ground, folder=out / "artefact", name=name, quantised=True)
+    exact, small = OnnxModel.load(out / "float32"), OnnxModel.load(out / "artefact")
     rows = ground.dev_rows
     some = [row for each in rows.values() for row in each[:100]]
     texts = [text for row in some for text in row.texts]
     size = sum(file.stat().st_size for file in (out / "artefact").iterdir())
     return {
         "parity_float32": check.parity(model, ground, model=exact),
-        "parity_eight_bits": check.parity(model, ground, model=shipped),
+        "parity_eight_bits": check.parity(model, ground, model=small),
         "alone_float32": check.alone_against_batched(exact, texts=texts[:200], rows=some[:64]),
-        "alone_eight_bits": check.alone_against_batched(shipped, texts=texts, rows=some),
+        "alone_eight_bits": check.alone_against_batched(small, texts=texts, rows=some),
         "dev_float32": check.dev_figures(exact, rows),
-        "dev_eight_bits": check.dev_figures(shipped, rows),
+        "dev_eight_bits": check.dev_figures(small, rows),
         "rerank": {} if model.scorer is None else measure_pairs(model, ground, captions=5),
         "experts": used,
         "milliseconds": check.speed(out / "artefact", rows=some),

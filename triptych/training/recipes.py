@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from triptych.encoders.cross_modal.fusion import CrossModalConfig
 from triptych.encoders.hubness import HubnessConfig
 from triptych.encoders.scorers.token_matcher import TokenMatcherConfig
+from triptych.errors import InvalidInput
 from triptych.model import JointConfig
 from triptych.moe.layer import MoEConfig
 from triptych.training.schedule import Kind
+from triptych.training.sources import is_own
 
 MIXTURE = {
     "flickr8k": 0.41,
@@ -47,6 +49,7 @@ class Recipe:
     mixture: Mapping[str, float] = field(
         default_factory=lambda: dict(MIXTURE)
     )  # set -> share of the steps
+    own: float = 0.5  # the share of each set that no recipe names
     views: Mapping[str, int] = field(
         default_factory=lambda: dict(VIEWS)
     )  # set -> cached views, else 1
@@ -81,6 +84,26 @@ class Recipe:
     eval_every: int = 200
     patience: int = 0  # measurements without a better first figure before it stops; 0: never
     threads: int = 2
+
+    def mixture_of(self, names: Iterable[str]) -> dict[str, float]:
+        """Return the shares of the sets that are there; raises InvalidInput where none is."""
+        shares = {**self.mixture, **{name: self.own for name in names if is_own(name)}}
+        found = {name: share for name, share in shares.items() if name in names}
+        if not found:
+            raise InvalidInput(
+                f"The stage {self.name} learns from {', '.join(self.mixture)}: none is there."
+            )
+        return found
+
+    def views_of(self, name: str) -> int:
+        """Return how many views of a set are cached; of one that no recipe names, many."""
+        return self.views.get(name, max(self.views.values(), default=1) if is_own(name) else 1)
+
+    def at_most(self, steps: int) -> Recipe:
+        """Return the stage with so many steps or fewer."""
+        steps = min(steps, self.steps)
+        warmup, eval_every = min(self.warmup, steps // 4), min(self.eval_every, steps)
+        return replace(self, steps=steps, warmup=warmup, eval_every=eval_every)
 
 
 Stages: TypeAlias = tuple[Recipe, ...]
@@ -154,15 +177,19 @@ def default() -> Stages:
 
 
 def more() -> Stages:
-    """The model in the package, taught further: at half the rates, as it is near its end."""
+    """The model in the package, taught further: at half the rates, as it is near its end.
+
+    With twice the views, as it has seen the first ones often.
+    """
     _, everything, pairs = joint()
     further = replace(
         everything,
         name="more",
         shipped=True,
-        steps=220,
-        warmup=30,
-        eval_every=110,
+        views={name: 2 * number for name, number in VIEWS.items()},
+        steps=600,
+        warmup=40,
+        eval_every=150,
         lr_head=1e-4,
         lr_new=2.5e-4,
         lr_text=2.5e-5,

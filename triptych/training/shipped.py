@@ -9,6 +9,7 @@ E experts, D model width, H hidden width, N outputs, K inputs.
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -187,6 +188,11 @@ def _convolution(graph: _Graph, node: onnx.NodeProto, *, source: Mapping[str, in
         groups=said["group"],
         relu=bool(in_bytes or after.op_type == "Relu"),
     )
+
+
+def name_of(folder: Path) -> str:
+    """Return the name of the model in `folder`."""
+    return str(json.loads((folder / "model.json").read_text("utf-8"))["name"])
 
 
 def text_tower(folder: Path) -> Transformer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import TypeAlias
@@ -153,7 +153,22 @@ def law(rows: Sequence[Row], random: Random) -> Drawn:
     return _join(texts, [row.id for row in rows])
 
 
-DRAWS: dict[str, Draw] = {
+def draw_of(name: str) -> Draw:
+    """Return how texts of a set are drawn; a set that has no way of its own has captions."""
+    return _DRAWS.get(name, captions)
+
+
+def is_own(name: str) -> bool:
+    """Whether no recipe names the set: somebody's own pairs."""
+    return name not in _DRAWS
+
+
+def first_captioned(names: Iterable[str]) -> str | None:
+    """Return the first set with captions: what a run is judged by."""
+    return next((name for name in names if draw_of(name) is captions), None)
+
+
+_DRAWS: dict[str, Draw] = {
     "flickr8k": captions,
     "vietnamese": captions,
     "fashion": fashion,
