@@ -1,5 +1,7 @@
 """How much of the long tests is run: what CI can afford, or as much as is asked for."""
 
+from collections.abc import Callable
+
 import hypothesis
 import pytest
 
@@ -8,6 +10,25 @@ pytest_plugins = ["tests.redis_fixtures"]
 # how long an example takes says more about the machine than about us
 hypothesis.settings.register_profile("triptych", deadline=None)
 hypothesis.settings.load_profile("triptych")
+
+_FIGURE = "figure"  # kept with a test's report, which comes from the process that ran it
+
+
+@pytest.fixture
+def report(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Return what takes lines for the end of the run: how much was tried, how long it took."""
+    return lambda line: record_property(_FIGURE, line)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    ended = [
+        one for outcome in ("passed", "failed") for one in terminalreporter.getreports(outcome)
+    ]
+    figures = [line for one in ended for name, line in one.user_properties if name == _FIGURE]
+    if figures:
+        terminalreporter.section("figures")
+    for figure in figures:
+        terminalreporter.line(str(figure))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

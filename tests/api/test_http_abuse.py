@@ -294,6 +294,7 @@ def test_the_oldest_idle_connection_makes_room(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_thousand_slow_connections_leave_others_alone(tmp_path: Path) -> None:
     with serving(tmp_path, times=Times(head=60, keep_alive=60)) as live:
         live.json("POST", "/v1/collections", {"name": "photos"})

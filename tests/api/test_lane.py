@@ -93,6 +93,7 @@ def test_an_answer_does_not_wait_for_who_is_held_up_after_it(lane: Lane) -> None
     asyncio.run(often())
 
 
+@pytest.mark.alone
 def test_beside_who_is_held_up_for_long_the_others_wait_for_nobody(lane: Lane) -> None:
     async def ask() -> float:
         go_on = threading.Event()

@@ -29,6 +29,8 @@ from triptych.cache.breaker import BreakerConfig
 from triptych.cache.keys import answer_prefix, digest
 from triptych.cache.redis import RedisCache, RedisConfig
 
+pytestmark = pytest.mark.alone  # a Redis that is slow is told from one that waits for a core
+
 KEYS = [answer_prefix("t", "c") + b"g:" + digest(at) for at in range(4)]
 VALUES = [b"value %d" % at for at in range(4)]
 

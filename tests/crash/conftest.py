@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,6 @@ from tests.crash import shim
 from tests.crash.server import ForkServer
 
 _FAILED = pytest.StashKey[bool]()
-_FIGURES = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")
@@ -24,22 +23,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
     library = shim.build(tmp_path_factory.mktemp("shim"))
     with ForkServer(preload=library) as started:
         yield started
-
-
-@pytest.fixture
-def report(pytestconfig: pytest.Config) -> Callable[[str], None]:
-    """Return what takes lines for the end of the run: how much was tried, how long it took."""
-    return pytestconfig.stash.setdefault(_FIGURES, []).append
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    figures = config.stash.get(_FIGURES, [])
-    if figures:
-        terminalreporter.section("crash tests")
-    for figure in figures:
-        terminalreporter.line(figure)
 
 
 @pytest.hookimpl(wrapper=True)

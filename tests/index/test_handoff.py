@@ -933,6 +933,7 @@ def test_a_child_does_not_keep_the_clients_of_its_dead_parent_waiting(folder: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_handing_over_costs_little(folder: Path) -> None:
     def best(batch: list[Entry], turns: int) -> float:
         times = []

@@ -213,6 +213,7 @@ def test_nobody_waits_beyond_his_deadline(crowd: Callable[..., Crowd]) -> None:
     assert ["patient"] in many.gate.calls  # the hasty one costs the model nothing
 
 
+@pytest.mark.alone
 def test_a_deadline_that_cannot_be_kept_is_refused_at_once(crowd: Callable[..., Crowd]) -> None:
     many = crowd()
     many.occupy()
@@ -290,6 +291,7 @@ def test_the_default_models_rows_are_the_same_in_any_company(tmp_path: Path) -> 
     model.close()
 
 
+@pytest.mark.alone
 def test_a_lone_request_is_not_kept_waiting() -> None:
     class Instant(HashingEncoder):
         def embed(self, items: Sequence[Item]) -> Matrix:
