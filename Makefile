@@ -40,7 +40,7 @@ check: install
 test: check
 	@scripts/find-redis-server
 	@scripts/find-chromium
-	$(BIN)/pytest --cov --cov-report= --numprocesses auto --dist loadfile -m "not alone"
+	$(BIN)/pytest --cov --cov-report= --numprocesses auto --maxprocesses 8 --dist loadfile -m "not alone"
 	$(BIN)/pytest --cov --cov-append --cov-report=term:skip-covered -m alone
 
 docs: install                   ## the documents as a site in .work/site

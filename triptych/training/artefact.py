@@ -21,15 +21,22 @@ from triptych.training.tokenizer import MAX_TOKENS
 MAX_SEGMENTS = 32
 PLACES = (7, 7)  # rows and columns of the last map
 ASIDE = ("places.onnx",)  # what explains only: no vector and no score depends on it
-PAIR_WEIGHT = 0.02  # cosines per unit of the scorer's score: the best of the report's `rerank`
 LANGUAGES = (
     "en", "bn", "da", "de", "es", "et", "fi", "fr", "hi", "hu", "it", "ja", "ko", "lt", "ms", "nb",
     "nl", "pl", "pt", "ru", "sv", "th", "uk", "vi", "zh", "zh-Hant",
 )  # fmt: skip
 
 
-def write(model: JointModel, ground: Ground, *, folder: Path, name: str, quantised: bool) -> None:
-    """Write graphs, tokenizer and description of a model."""
+def write(
+    model: JointModel,
+    ground: Ground,
+    *,
+    folder: Path,
+    name: str,
+    pair_weight: float,
+    quantised: bool,
+) -> None:
+    """Write graphs, tokenizer and description; `pair_weight` is cosines per unit of a score."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
@@ -52,6 +59,12 @@ def write(model: JointModel, ground: Ground, *, folder: Path, name: str, quantis
     packed = gzip.compress(ground.tokenizer.to_str(pretty=False).encode(), mtime=0)
     (folder / "tokenizer.json.gz").write_bytes(packed)
     description = describe(folder, model=model, name=name, quantised=quantised)
+    if model.scorer is not None:
+        description |= {
+            "states": model.scorer.config.width,
+            "patches": math.prod(PLACES),
+            "pair_weight": pair_weight,
+        }
     (folder / "model.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
 
@@ -94,10 +107,4 @@ def describe(folder: Path, *, model: JointModel, name: str, quantised: bool) -> 
     }
     if model.config.moe is not None:
         described["experts"] = model.config.moe.num_experts
-    if model.scorer is not None:
-        described |= {
-            "states": model.scorer.config.width,
-            "patches": math.prod(PLACES),
-            "pair_weight": PAIR_WEIGHT,
-        }
     return described

@@ -84,19 +84,23 @@ def measure(model: JointModel, ground: Ground) -> dict[str, float]:
     return figures_of(pictures, rows=ground.dev_rows, embed=embed)
 
 
-def measure_pairs(model: JointModel, ground: Ground, *, captions: int = 1) -> dict[str, float]:
-    """Return recall@1 on dev captions after reranking, by the weight of the score."""
+def measure_pairs(model: JointModel, ground: Ground) -> dict[str, float]:
+    """Return recall@1 on dev after reranking, by the weight of the score."""
+    return {f"rerank.{weight}": value for weight, value in by_weight(model, ground).items()}
+
+
+def by_weight(model: JointModel, ground: Ground, *, captions: int = 1) -> dict[float, float]:
+    """Return the same of so many captions a picture; empty without a scorer or captions."""
     judged = first_captioned(ground.dev_rows)
-    if judged is None:
+    if judged is None or model.scorer is None:
         return {}
-    found = reranked(
+    return reranked(
         model,
         ground.tokenizer,
         rows=ground.dev_rows[judged],
         maps_NHWC=ground.dev_caches[judged].maps(0),
         captions=captions,
     )
-    return {f"rerank.{weight}": value for weight, value in found.items()}
 
 
 def freeze_budget(model: JointModel, ground: Ground, *, out: Path) -> dict[str, object]:
@@ -118,8 +122,11 @@ def finish(
     sets = [each for each in ground.sources if each in last.hub_sets or is_own(each)]
     if last.hubness is not None and sets:
         hubness.fit(model, ground, config=last.hubness, sets=sets)
-    artefact.write(model, ground, folder=out / "float32", name=name, quantised=False)
-    artefact.write(model, ground, folder=out / "artefact", name=name, quantised=True)
+    pairs = by_weight(model, ground, captions=5)
+    best = max(pairs, key=lambda weight: pairs[weight], default=0.0)
+    write = partial(artefact.write, model, ground, name=name, pair_weight=best)
+    write(folder=out / "float32", quantised=False)
+    write(folder=out / "artefact", quantised=True)
     exact, small = OnnxModel.load(out / "float32"), OnnxModel.load(out / "artefact")
     rows = ground.dev_rows
     some = [row for each in rows.values() for row in each[:100]]
@@ -132,7 +139,7 @@ def finish(
         "alone_eight_bits": check.alone_against_batched(small, texts=texts, rows=some),
         "dev_float32": check.dev_figures(exact, rows),
         "dev_eight_bits": check.dev_figures(small, rows),
-        "rerank": {} if model.scorer is None else measure_pairs(model, ground, captions=5),
+        "rerank": pairs,
         "experts": used,
         "milliseconds": check.speed(out / "artefact", rows=some),
         "megabytes": round(size / 1e6, 2),

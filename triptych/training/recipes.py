@@ -196,8 +196,7 @@ def more() -> Stages:
         lr_words=5e-5,
         lr_picture=4e-5,
     )
-    judged = replace(pairs, name="more_pairs", steps=300, eval_every=100, lr_new=5e-4)
-    return further, judged
+    return further, replace(pairs, name="more_pairs")
 
 
 def attention_pool() -> Stages:

@@ -20,7 +20,7 @@ from triptych.training.data import Row
 from triptych.training.features import CUT
 from triptych.training.losses import logits
 
-WEIGHTS = (0.0, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)  # cosines per unit of the score
+WEIGHTS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3)  # cosines per unit of the score
 
 
 def reranked(
