@@ -129,6 +129,7 @@ def test_it_is_taught_further_with_nothing_but_pairs(tmp_path: Path) -> None:
     )
     assert moved.min() > 0.9  # a little, and from there
     assert before.fingerprint != after.fingerprint
+    assert after.pair_weight == max(report["rerank"], key=lambda weight: report["rerank"][weight])
 
 
 def test_one_that_is_built_otherwise_is_refused() -> None:

@@ -27,16 +27,8 @@ LANGUAGES = (
 )  # fmt: skip
 
 
-def write(
-    model: JointModel,
-    ground: Ground,
-    *,
-    folder: Path,
-    name: str,
-    pair_weight: float,
-    quantised: bool,
-) -> None:
-    """Write graphs, tokenizer and description; `pair_weight` is cosines per unit of a score."""
+def write(model: JointModel, ground: Ground, *, folder: Path, name: str, quantised: bool) -> None:
+    """Write graphs, tokenizer and description; a pair's score counts nothing until `weigh`."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
@@ -63,9 +55,17 @@ def write(
         description |= {
             "states": model.scorer.config.width,
             "patches": math.prod(PLACES),
-            "pair_weight": pair_weight,
+            "pair_weight": 0.0,
         }
     (folder / "model.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+
+
+def weigh(folder: Path, pair_weight: float) -> None:
+    """Tell how many cosines a unit of a pair's score counts."""
+    path = folder / "model.json"
+    description = json.loads(path.read_text("utf-8"))
+    description["pair_weight"] = pair_weight
+    path.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
 
 def describe(folder: Path, *, model: JointModel, name: str, quantised: bool) -> dict[str, object]:

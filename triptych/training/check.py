@@ -21,6 +21,7 @@ from triptych.training.data import Row, open_picture
 from triptych.training.embed import embed_texts
 from triptych.training.evaluate import figures_of, product_search
 from triptych.training.features import pixel_batches
+from triptych.training.rerank import WEIGHTS
 from triptych.training.sources import first_captioned
 from triptych.types import Matrix
 
@@ -109,7 +110,8 @@ def dev_figures(model: OnnxModel, rows: Mapping[str, Sequence[Row]]) -> dict[str
         figures |= products(model, first["fashion"], photo_NM=pictures["fashion"])
     judged = first_captioned(first)
     if judged is not None and model.has_scorer:
-        figures |= {"rerank@1": reranked(model, first[judged], pictures[judged])}
+        found = reranked(model, first[judged], pictures[judged], weights=(model.pair_weight,))
+        figures |= {"rerank@1": found[model.pair_weight]}
     return figures
 
 
@@ -124,19 +126,36 @@ def products(model: OnnxModel, rows: Sequence[Row], *, photo_NM: Matrix) -> dict
     return product_search(sides, titles=[row.texts[0] for row in rows], embed=model.embed_texts)
 
 
+def weights_of_pairs(model: OnnxModel, rows: Mapping[str, Sequence[Row]]) -> dict[float, float]:
+    """Recall@1 of all dev captions by the weight of a pair's score; empty where nothing tells."""
+    judged = first_captioned(rows)
+    if judged is None or not model.has_scorer:
+        return {}
+    some = rows[judged][:MOST_PICTURES]
+    return reranked(model, some, embed_rows(model, some), captions=5, weights=WEIGHTS)
+
+
 def reranked(
-    model: OnnxModel, rows: Sequence[Row], pictures_NM: Matrix, *, candidates: int = 50
-) -> float:
-    """Recall@1 in percent of each photo's first caption, its first candidates ordered by pairs."""
+    model: OnnxModel,
+    rows: Sequence[Row],
+    pictures_NM: Matrix,
+    *,
+    weights: Sequence[float],
+    captions: int = 1,
+    candidates: int = 50,
+) -> dict[float, float]:
+    """Recall@1 in percent of each photo's first captions, their candidates ordered by pairs."""
     patches = [model.picture_states([open_picture(row.image)])[0] for row in rows if row.image]
-    hits = 0
-    for at, row in enumerate(rows):
-        cosines_N = (model.embed_texts([row.texts[0]]) @ pictures_NM.T)[0]
+    asked = [(at, text) for at, row in enumerate(rows) for text in row.texts[:captions]]
+    hits = dict.fromkeys(weights, 0)
+    for at, text in asked:
+        cosines_N = (model.embed_texts([text]) @ pictures_NM.T)[0]
         top_K = np.argsort(-cosines_N, kind="stable")[:candidates]
-        words = model.text_states([row.texts[0]])[0]
+        words = model.text_states([text])[0]
         scores_K = model.score_pairs(words, [patches[one] for one in top_K])
-        hits += int(top_K[np.argmax(cosines_N[top_K] + model.pair_weight * scores_K)] == at)
-    return round(100 * hits / len(rows), 2)
+        for weight in weights:
+            hits[weight] += int(top_K[np.argmax(cosines_N[top_K] + weight * scores_K)] == at)
+    return {weight: round(100 * count / len(asked), 2) for weight, count in hits.items()}
 
 
 def speed(folder: Path, *, rows: Sequence[Row]) -> dict[str, float]:

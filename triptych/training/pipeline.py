@@ -85,22 +85,17 @@ def measure(model: JointModel, ground: Ground) -> dict[str, float]:
 
 
 def measure_pairs(model: JointModel, ground: Ground) -> dict[str, float]:
-    """Return recall@1 on dev after reranking, by the weight of the score."""
-    return {f"rerank.{weight}": value for weight, value in by_weight(model, ground).items()}
-
-
-def by_weight(model: JointModel, ground: Ground, *, captions: int = 1) -> dict[float, float]:
-    """Return the same of so many captions a picture; empty without a scorer or captions."""
+    """Return recall@1 on dev captions after reranking, by the weight of the score."""
     judged = first_captioned(ground.dev_rows)
-    if judged is None or model.scorer is None:
+    if judged is None:
         return {}
-    return reranked(
+    found = reranked(
         model,
         ground.tokenizer,
         rows=ground.dev_rows[judged],
         maps_NHWC=ground.dev_caches[judged].maps(0),
-        captions=captions,
     )
+    return {f"rerank.{weight}": value for weight, value in found.items()}
 
 
 def freeze_budget(model: JointModel, ground: Ground, *, out: Path) -> dict[str, object]:
@@ -122,13 +117,14 @@ def finish(
     sets = [each for each in ground.sources if each in last.hub_sets or is_own(each)]
     if last.hubness is not None and sets:
         hubness.fit(model, ground, config=last.hubness, sets=sets)
-    pairs = by_weight(model, ground, captions=5)
-    best = max(pairs, key=lambda weight: pairs[weight], default=0.0)
-    write = partial(artefact.write, model, ground, name=name, pair_weight=best)
+    write = partial(artefact.write, model, ground, name=name)
     write(folder=out / "float32", quantised=False)
     write(folder=out / "artefact", quantised=True)
-    exact, small = OnnxModel.load(out / "float32"), OnnxModel.load(out / "artefact")
     rows = ground.dev_rows
+    pairs = check.weights_of_pairs(OnnxModel.load(out / "artefact"), rows)
+    for folder in ("float32", "artefact"):
+        artefact.weigh(out / folder, max(pairs, key=lambda weight: pairs[weight], default=0.0))
+    exact, small = OnnxModel.load(out / "float32"), OnnxModel.load(out / "artefact")
     some = [row for each in rows.values() for row in each[:100]]
     texts = [text for row in some for text in row.texts]
     size = sum(file.stat().st_size for file in (out / "artefact").iterdir())

@@ -29,14 +29,13 @@ def reranked(
     *,
     rows: Sequence[Row],
     maps_NHWC: Tensor,
-    captions: int = 1,
     candidates: int = 50,
 ) -> dict[float, float]:
     """Return recall@1 in percent for each weight of the score beside the cosine (0: none)."""
     assert model.scorer is not None, "built without a scorer"
     pictures, emb_NM = _pictures(model, model.scorer, maps_NHWC)
     hits, asked = dict.fromkeys(WEIGHTS, 0), 0
-    texts = [(at, text) for at, row in enumerate(rows) for text in row.texts[:captions]]
+    texts = [(at, text) for at, row in enumerate(rows) for text in row.texts[:1]]
     for start in range(0, len(texts), 32):
         some = texts[start : start + 32]
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
