@@ -246,3 +246,11 @@ def test_a_cut_file_is_refused_at_once_and_a_changed_one_by_verify(tmp_path: Pat
     file.write_bytes(data[:100])
     with pytest.raises(NotAvailable, match="100 bytes"):
         OnnxModel.load(tmp_path / "model")
+
+
+def test_half_a_character_is_read_as_an_unreadable_one(model: OnnxModel) -> None:
+    halves = ["a dog \udcff", "\ud83d\ude00", "\ud800"]
+    whole = ["a dog \ufffd", "\U0001f600", "\ufffd"]
+    np.testing.assert_array_equal(model.embed_texts(halves), model.embed_texts(whole))
+    half, whole_one = (model.text_states([f"a {end}"])[0] for end in ("\ud800", "\ufffd"))
+    np.testing.assert_array_equal(half, whole_one)

@@ -283,7 +283,8 @@ class OnnxModel(DualEncoder, DualStates):
         limits = self._description["text"]
         room = int(limits["max_tokens"]) - 2
         segments, owners = [], []
-        for owner, encoded in enumerate(self._tokenizer.encode_batch(list(texts))):
+        whole = [_whole_characters(text) for text in texts]
+        for owner, encoded in enumerate(self._tokenizer.encode_batch(whole)):
             first, *inner, last = encoded.ids
             starts = range(0, max(len(inner), 1), room)[: int(limits["max_segments"])]
             segments += [[first, *inner[start : start + room], last] for start in starts]
@@ -356,6 +357,13 @@ def _mean_of_segments(vectors_SM: Matrix, owners: Sequence[int], num_texts: int)
 def _files(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return sizes and sums of all files, those aside too: what no vector or score depends on."""
     return {**description["files"], **description.get("aside", {})}
+
+
+def _whole_characters(text: str) -> str:
+    """Return `text` with U+FFFD for half a surrogate pair, which names that are no UTF-8 hold."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def fingerprint(description: Mapping[str, Any]) -> str:
