@@ -98,7 +98,7 @@ def test_two_fingers_zoom_the_map_where_they_are(phone: Page) -> None:
 
 
 def test_a_finger_draws_a_region(phone: Page) -> None:
-    phone.get_by_role("button", name="green square").tap()
+    phone.get_by_role("button", name="blue square").tap()
     button = phone.get_by_role("button", name="Search with the region")
     expect(button).to_be_disabled()
     box: Any = phone.locator(".canvas").bounding_box()
@@ -112,7 +112,7 @@ def test_a_finger_draws_a_region(phone: Page) -> None:
     expect(phone.locator("#chips li")).to_contain_text("Region", timeout=20_000)
     phone.wait_for_selector(".score")
     best = phone.locator("#grid button").first.get_attribute("aria-label") or ""
-    assert best.startswith("green ")
+    assert best.startswith("blue ")
 
 
 def test_a_picture_out_of_the_clipboard(browser: Browser, live: Live) -> None:
