@@ -51,12 +51,6 @@ def write(model: JointModel, ground: Ground, *, folder: Path, name: str, quantis
     packed = gzip.compress(ground.tokenizer.to_str(pretty=False).encode(), mtime=0)
     (folder / "tokenizer.json.gz").write_bytes(packed)
     description = describe(folder, model=model, name=name, quantised=quantised)
-    if model.scorer is not None:
-        description |= {
-            "states": model.scorer.config.width,
-            "patches": math.prod(PLACES),
-            "pair_weight": 0.0,
-        }
     (folder / "model.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
 
@@ -107,4 +101,10 @@ def describe(folder: Path, *, model: JointModel, name: str, quantised: bool) -> 
     }
     if model.config.moe is not None:
         described["experts"] = model.config.moe.num_experts
+    if model.scorer is not None:
+        described |= {
+            "states": model.scorer.config.width,
+            "patches": math.prod(PLACES),
+            "pair_weight": 0.0,
+        }
     return described

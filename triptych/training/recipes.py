@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -85,7 +85,7 @@ class Recipe:
     patience: int = 0  # measurements without a better first figure before it stops; 0: never
     threads: int = 2
 
-    def mixture_of(self, names: Iterable[str]) -> dict[str, float]:
+    def mixture_of(self, names: Collection[str]) -> dict[str, float]:
         """Return the shares of the sets that are there; raises InvalidInput where none is."""
         shares = {**self.mixture, **{name: self.own for name in names if is_own(name)}}
         found = {name: share for name, share in shares.items() if name in names}
