@@ -37,6 +37,8 @@ ELSEWHERE = {
     "triptych serve": "the same",
     "triptych mcp": "tests/integrations/test_mcp.py talks to it",
     "python -m triptych.training": "tests/training/test_run.py runs the smoke recipe",
+    "apt-get download": "156 MB; tests/training/test_clipart.py makes a small library",
+    "for package in": "the same",
     "python -m benchmarks": "minutes to hours",
 }
 ON_A_USERS_DISK = {

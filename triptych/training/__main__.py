@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where everything is written")
     parser.add_argument("--name", help="of the model; default: that of --out")
     parser.add_argument("--steps", type=int, help="of a stage at most; default: the recipe's")
+    parser.add_argument("--seed", type=int, help="for other crops, batches and captions")
     parser.add_argument("--threads", type=int, help="instead of the recipe's")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
@@ -37,6 +39,8 @@ def main() -> None:
         if args.steps < 1:
             parser.error("--steps is 1 or more.")
         stages = tuple(stage.at_most(args.steps) for stage in stages)
+    if args.seed is not None:
+        stages = tuple(replace(stage, seed=args.seed) for stage in stages)
     torch.set_num_threads(args.threads or stages[0].threads)
     try:
         run(stages, data=args.data, out=args.out, name=args.name or args.out.resolve().name)

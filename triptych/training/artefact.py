@@ -37,7 +37,7 @@ def write(model: JointModel, ground: Ground, *, folder: Path, name: str, quantis
         pictured = [source.rows for source in ground.sources.values() if source.cache is not None]
         some = [row for rows in pictured for row in rows[:: max(len(rows) // 32, 1)][:32]]
         assert isinstance(model.picture, MobileNet)
-        ranges = measured_ranges(model.picture, list(pixel_batches(some, view=0)))
+        ranges = measured_ranges(model.picture, list(pixel_batches(some)))
     graphs = {
         "text": text_model(model, quantised=quantised),
         "image": picture_model(model, ranges=ranges),

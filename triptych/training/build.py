@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -78,14 +79,11 @@ def prepare(recipe: Recipe, *, data: Path, work: Path) -> Ground:
     dev = {name: _rows(file, splits=["dev"]) for name, file in files.items()}
     views = {name: recipe.views_of(name) for name in files}
     folder = work / "features"
+    cached = partial(build_cache, seed=recipe.seed, folder=folder, tower=trunk)
     caches = {
-        name: build_cache(rows, name=f"{name}.train", views=views[name], folder=folder, tower=trunk)
-        for name, rows in train.items()
+        name: cached(rows, name=f"{name}.train", views=views[name]) for name, rows in train.items()
     }
-    dev_caches = {
-        name: build_cache(rows, name=f"{name}.dev", views=1, folder=folder, tower=trunk)
-        for name, rows in dev.items()
-    }
+    dev_caches = {name: cached(rows, name=f"{name}.dev", views=1) for name, rows in dev.items()}
     law = data / "law.parquet"
     law_rows = read_rows(law, splits=["train"]) if law.exists() else []
     tokenizer, text = _text_tower(recipe, train=train, law_rows=law_rows, data=data)

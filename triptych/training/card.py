@@ -88,6 +88,7 @@ SOURCES = {
     "clothing": "clothing | garment names | CC0",
     "grocery": "grocery, shelf and catalogue photos | product names, descriptions | MIT",
     "medpix": "CT and MR pictures | captions, kind of scan | research use",
+    "clipart": "Open Clip Art Library, drawings | titles and keywords | public domain",
     "law": "German statutes, heading and body, text alone | pairs | official works",
 }
 ROWS = {

@@ -43,7 +43,7 @@ def parity(
     texts = [row.texts[0] for row in rows]
     with torch.inference_mode():
         text = embed_texts(joint, ground.tokenizer, texts)
-        looked = [joint.look(batch) for batch in pixel_batches(rows, view=0)]
+        looked = [joint.look(batch) for batch in pixel_batches(rows)]
         read = TokenStates(*(torch.cat(parts) for parts in zip(*looked, strict=True)))
         picture = joint(None, read).emb_BM
         both = joint(read_texts(joint, text_ids(ground.tokenizer, texts)), read)

@@ -22,6 +22,7 @@ PICTURE_SETS = (
     "caltech101",
     "clothing",
     "medpix",
+    "clipart",
 )
 TEXT_SETS = ("law",)
 _COLUMNS = ("id", "split", "image", "texts")

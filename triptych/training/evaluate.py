@@ -125,7 +125,7 @@ def figures_of(
     if "fashion" in rows:
         names = [row.texts[0] for row in rows["fashion"]][:1000]
         out |= _under("fashion", named(pictures["fashion"][:1000], names=names, embed=embed))
-    for name in ("grocery", "caltech101", "clothing", "medpix"):
+    for name in ("grocery", "caltech101", "clothing", "medpix", "clipart"):
         if name in rows:
             names = [row.texts[0] for row in rows[name]]
             out |= _under(name, named(pictures[name], names=names, embed=embed))

@@ -36,9 +36,11 @@ class ViewCache:
     folder: Path
     name: str
     num_pictures: int
+    seed: int  # other crops and light for another
 
     def path(self, view: int) -> Path:
-        return self.folder / f"{self.name}.{view}.bf16"
+        drawn = f"{self.seed}.{view}" if view else "whole"
+        return self.folder / f"{self.name}.{drawn}.bf16"
 
     def maps(self, view: int) -> Tensor:
         """maps_NHWC of one view, backed by its file."""
@@ -49,38 +51,39 @@ class ViewCache:
 
 
 def build_cache(
-    rows: Sequence[Row], *, name: str, views: int, folder: Path, tower: MobileNet
+    rows: Sequence[Row], *, name: str, views: int, seed: int, folder: Path, tower: MobileNet
 ) -> ViewCache:
     """Compute the views that are not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    cache = ViewCache(folder=folder, name=name, num_pictures=len(rows))
+    cache = ViewCache(folder=folder, name=name, num_pictures=len(rows), seed=seed)
     for view in range(views):
         done = cache.path(view).with_suffix(".done")
         if done.exists():
             continue
         LOG.info("features of %s, view %d, %d pictures", name, view, len(rows))
-        _fill(cache.maps(view), rows=rows, view=view, tower=tower)
+        pixels = pixel_batches(rows, view=view, seed=seed)
+        _fill(cache.maps(view), pixels=pixels, tower=tower)
         done.touch()
     return cache
 
 
-def _fill(maps_NHWC: Tensor, *, rows: Sequence[Row], view: int, tower: MobileNet) -> None:
+def _fill(maps_NHWC: Tensor, *, pixels: Iterator[Tensor], tower: MobileNet) -> None:
     start = 0
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        for pixels_BCHW in pixel_batches(rows, view=view):
+        for pixels_BCHW in pixels:
             map_BCHW = tower(pixels_BCHW, until=CUT)
             stop = start + len(map_BCHW)
             maps_NHWC[start:stop] = map_BCHW.permute(0, 2, 3, 1).to(torch.bfloat16)
             start = stop
 
 
-def pixel_batches(rows: Sequence[Row], *, view: int) -> Iterator[Tensor]:
-    """pixels_BCHW of one view, in order."""
+def pixel_batches(rows: Sequence[Row], *, view: int = 0, seed: int = 0) -> Iterator[Tensor]:
+    """pixels_BCHW of one view, in order; the first is the whole picture, whatever the seed."""
 
     def prepare(index: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         picture = _opened(rows[index])
         return np.asarray(
-            squash(picture) if view == 0 else varied(picture, Random(f"{view}:{index}"))  # noqa: S311
+            varied(picture, Random(f"{seed}:{view}:{index}")) if view else squash(picture)  # noqa: S311
         )
 
     with ThreadPoolExecutor(2) as pool:

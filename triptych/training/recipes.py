@@ -25,6 +25,7 @@ MIXTURE = {
     "caltech101": 0.04,
     "clothing": 0.02,
     "medpix": 0.02,
+    "clipart": 0.08,
     "law": 0.01,
 }
 VIEWS = {"flickr8k": 4, "grocery": 2}

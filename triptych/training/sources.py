@@ -147,6 +147,17 @@ def medpix(rows: Sequence[Row], random: Random) -> Drawn:
     return _join([[text] for text in said], said)
 
 
+def clipart(rows: Sequence[Row], random: Random) -> Drawn:
+    """The title, and some of the keywords; drawings of one title are alike."""
+    texts = []
+    for row in rows:
+        *title, said = row.texts
+        keywords = said.split(", ")
+        some = random.sample(keywords, random.randint(min(2, len(keywords)), len(keywords)))
+        texts.append([*title, ", ".join(some)])
+    return _join(texts, [row.label for row in rows])
+
+
 def law(rows: Sequence[Row], random: Random) -> Drawn:
     """A section's heading and the beginning of its body."""
     texts = [[row.texts[0].split(" ", 2)[-1], row.texts[-1][:300]] for row in rows]
@@ -178,5 +189,6 @@ _DRAWS: dict[str, Draw] = {
     "clothing": labelled(WORN),
     "grocery": grocery,
     "medpix": medpix,
+    "clipart": clipart,
     "law": law,
 }
