@@ -66,6 +66,7 @@ def draw_curves(folder: Path, picture: Path) -> None:
     """Draw the loss of every set, the four terms, the experts and the figures on dev as one PNG."""
     lines, figures = read_log(folder / LINES), read_log(folder / FIGURES)
     canvas, axes = pyplot.subplots(2, 2, figsize=(13, 8), layout="constrained")
+    axes[0, 0].set_prop_cycle(color=pyplot.get_cmap("tab20").colors)  # there are eleven sets
     for name in sorted({str(line["set"]) for line in lines}):
         some = [line for line in lines if line["set"] == name]
         axes[0, 0].plot(*_series(some, "loss"), ".-", label=name, linewidth=0.8)
@@ -82,7 +83,7 @@ def draw_curves(folder: Path, picture: Path) -> None:
     for each in axes.flat:
         each.set_xlabel("step")
         if each.has_data():
-            each.legend(fontsize=7, ncols=2)
+            each.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))  # beside the lines
     canvas.savefig(picture, dpi=110)
     pyplot.close(canvas)
 
