@@ -1,5 +1,6 @@
 """The graphs against torch, with weights that are all at work (nothing starts at zero here)."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from triptych.moe.layer import MoEConfig  # noqa: E402
 from triptych.training.export import shared  # noqa: E402
 from triptych.training.export.fusion import both_model, pair_model  # noqa: E402
 from triptych.training.export.picture import picture_model, places_model  # noqa: E402
+from triptych.training.export.rounding import Rounding, measured  # noqa: E402
 from triptych.training.export.text import text_model  # noqa: E402
 from triptych.training.made_up import write_data  # noqa: E402
 
@@ -66,7 +68,7 @@ def folder(model: JointModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("graphs")
     graphs = {
         "text": text_model(model, quantised=False),
-        "image": picture_model(model, ranges=None),
+        "image": picture_model(model, rounding=None),
         "places": places_model(model, quantised=False),
         "both": both_model(model, quantised=False),
         "pair": pair_model(model),
@@ -123,9 +125,24 @@ def test_a_byte_means_the_same_to_a_convolution_in_eight_bits(
         return run(graphs, "image", "read", pictures=alike)
 
     # without ranges of layers only the first has weights in eight bits, and 128 counts as 0 there
-    shared.save({"image": picture_model(model, ranges={})}, tmp_path)
+    shared.save({"image": picture_model(model, rounding=Rounding(ranges={}))}, tmp_path)
     a_step = np.abs(read(folder, 128) - read(folder, 127)).mean()
     assert np.abs(read(tmp_path, 128) - read(folder, 128)).mean() < 0.2 * a_step
+
+
+def test_rounding_shifts_no_channel_in_the_mean(
+    model: JointModel, folder: Path, tmp_path: Path
+) -> None:
+    pixels = torch.from_numpy(pictures()).float().permute(0, 3, 1, 2) / 127.5 - 1
+    corrected = measured(model.picture, [pixels])
+    exact_C = run(folder, "image", "read", pictures=pictures()).mean(axis=(0, 1))
+    shifts = {}
+    for name, rounding in (("as they are", replace(corrected, biases={})), ("moved", corrected)):
+        (tmp_path / name).mkdir()
+        shared.save({"image": picture_model(model, rounding=rounding)}, tmp_path / name)
+        mean_C = run(tmp_path / name, "image", "read", pictures=pictures()).mean(axis=(0, 1))
+        shifts[name] = np.abs(mean_C - exact_C).mean()
+    assert shifts["moved"] < 0.5 * shifts["as they are"]
 
 
 def test_some_places_give_what_torch_makes_of_them_alone(model: JointModel, folder: Path) -> None:

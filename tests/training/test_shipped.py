@@ -20,7 +20,8 @@ from triptych.training import shipped  # noqa: E402
 from triptych.training.batches import read_texts, text_ids  # noqa: E402
 from triptych.training.export import shared  # noqa: E402
 from triptych.training.export.fusion import both_model, pair_model  # noqa: E402
-from triptych.training.export.picture import measured_ranges, picture_model  # noqa: E402
+from triptych.training.export.picture import picture_model  # noqa: E402
+from triptych.training.export.rounding import Rounding, measured_ranges  # noqa: E402
 from triptych.training.export.text import text_model  # noqa: E402
 from triptych.training.features import squash, to_pixels  # noqa: E402
 from triptych.training.made_up import write_data  # noqa: E402
@@ -93,10 +94,11 @@ def loaded(rows: list[np.ndarray]) -> TokenStates:
 
 
 def test_what_is_written_again_is_read_the_same(model: JointModel, tmp_path: Path) -> None:
-    ranges = measured_ranges(model.picture, [pixels()])
+    # with biases as they are: corrected ones would be read as such
+    rounding = Rounding(ranges=measured_ranges(model.picture, [pixels()]))
     graphs = {
         "text": text_model(model, quantised=True),
-        "image": picture_model(model, ranges=ranges),
+        "image": picture_model(model, rounding=rounding),
         "both": both_model(model, quantised=True),
         "pair": pair_model(model),
     }

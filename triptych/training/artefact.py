@@ -11,9 +11,9 @@ from pathlib import Path
 from triptych.encoders.towers.mobilenet import IMAGE_SIZE, MobileNet
 from triptych.model import JointModel
 from triptych.training.build import Ground
-from triptych.training.export import shared
+from triptych.training.export import rounding, shared
 from triptych.training.export.fusion import both_model, pair_model
-from triptych.training.export.picture import measured_ranges, picture_model, places_model
+from triptych.training.export.picture import picture_model, places_model
 from triptych.training.export.text import text_model
 from triptych.training.features import pixel_batches
 from triptych.training.tokenizer import MAX_TOKENS
@@ -32,15 +32,15 @@ def write(model: JointModel, ground: Ground, *, folder: Path, name: str, quantis
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
-    ranges = None
+    eight_bits = None
     if quantised:
         pictured = [source.rows for source in ground.sources.values() if source.cache is not None]
         some = [row for rows in pictured for row in rows[:: max(len(rows) // 32, 1)][:32]]
         assert isinstance(model.picture, MobileNet)
-        ranges = measured_ranges(model.picture, list(pixel_batches(some)))
+        eight_bits = rounding.measured(model.picture, list(pixel_batches(some)))
     graphs = {
         "text": text_model(model, quantised=quantised),
-        "image": picture_model(model, ranges=ranges),
+        "image": picture_model(model, rounding=eight_bits),
         "places": places_model(model, quantised=quantised),
     }
     if model.fusion is not None:
@@ -89,7 +89,7 @@ def describe(folder: Path, *, model: JointModel, name: str, quantised: bool) -> 
         },
         "quantisation": {
             "text": "weights 8 bit, a scale per output, words by row; activations float",
-            "image": "static 8 bit with ranges fixed at export; head: weights 8 bit, as for text",
+            "image": "static 8 bit, ranges and biases set at export; head: weights 8 bit",
             "experts": "weights 8 bit, a scale per output; activations float",
         }
         if quantised

@@ -5,14 +5,10 @@ B batch, C channels, H W rows and columns of a map, P patches, M embedding width
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from torch import Tensor
 
 from triptych.encoders.towers.mobilenet import (
     IMAGE_SIZE,
@@ -35,27 +31,26 @@ from triptych.training.export.parts import (
     through_experts,
     with_load,
 )
-
-Range = tuple[float, float]
+from triptych.training.export.rounding import Rounding
 
 _PICTURE = -1  # where a layer's inputs are counted
 STEP = np.float32(1 / 127.5)  # of a byte: 0 to 255 are -1 to 1
 _ZERO = np.uint8(128)  # the byte that counts as 0, half a step above what really is
 
 
-def picture_model(model: JointModel, *, ranges: Mapping[int, Range] | None) -> onnx.ModelProto:
+def picture_model(model: JointModel, *, rounding: Rounding | None) -> onnx.ModelProto:
     """Return bytes_BHW3 to `vectors`, `states` (for pairs), and what others go on from.
 
     That is `read` (for fusion), and with `patches` what places tell (`places_model`).
 
-    With `ranges` of the layers' outputs the convolutions compute in eight bits.
+    With a `rounding` the convolutions compute in eight bits.
     """
-    graph, trunk = Graph(quantised=ranges is not None), model.picture
+    graph, trunk = Graph(quantised=rounding is not None), model.picture
     assert isinstance(trunk, MobileNet)
     shape = ["batch", IMAGE_SIZE, IMAGE_SIZE, 3]
     pictures = helper.make_tensor_value_info("pictures", TensorProto.UINT8, shape)
     bytes_BCHW = graph.op("Transpose", "pictures", perm=[0, 3, 1, 2])
-    map_BCHW = _Trunk(graph, trunk, ranges).run(bytes_BCHW)
+    map_BCHW = _Trunk(graph, trunk, rounding).run(bytes_BCHW)
     flat_BCP = graph.op("Reshape", map_BCHW, ints(graph, 0, model.config.channels, -1))
     turned_BPC = graph.op("Transpose", flat_BCP, perm=[0, 2, 1])
     read = graph.op("Mul", turned_BPC, graph.number(model.head.scale.item()))
@@ -116,8 +111,10 @@ def _seen(graph: Graph, read: str, head: PictureHead) -> str:
 class _Trunk:
     """Writes the convolutions, with fixed scales where ranges are given."""
 
-    def __init__(self, graph: Graph, trunk: MobileNet, ranges: Mapping[int, Range] | None) -> None:
-        self.graph, self.trunk, self.ranges = graph, trunk, ranges
+    def __init__(self, graph: Graph, trunk: MobileNet, rounding: Rounding | None) -> None:
+        self.graph, self.trunk = graph, trunk
+        self.ranges = None if rounding is None else rounding.ranges
+        self.biases = {} if rounding is None else rounding.biases
         self.scales: dict[int, float] = {}
 
     def run(self, bytes_BCHW: str) -> str:
@@ -130,11 +127,7 @@ class _Trunk:
                     size[source],
                 )
             else:
-                conv = self.trunk.convs[layer.name.replace(".", "_")]
-                assert isinstance(conv, SameConv)
-                raw = self._conv(
-                    outputs[source], conv, source=source, size=size[source], index=index
-                )
+                raw = self._conv(outputs[source], layer.name, size=size[source], index=index)
                 size[index] = -(-size[source] // layer.stride)
             outputs[index] = self._fixed(raw, index)
         return outputs[LAST_MAP]
@@ -149,8 +142,11 @@ class _Trunk:
         step, zero = self.graph.constant(np.asarray(STEP)), self.graph.constant(np.asarray(_ZERO))
         return self.graph.op("DequantizeLinear", bytes_BCHW, step, zero)
 
-    def _conv(self, x: str, conv: SameConv, *, source: int, size: int, index: int) -> str:
-        weight, bias = numbers(conv.weight), numbers(conv.bias)
+    def _conv(self, x: str, name: str, *, size: int, index: int) -> str:
+        name, source = name.replace(".", "_"), self.trunk.layers[index].inputs[0]
+        conv = self.trunk.convs[name]
+        assert isinstance(conv, SameConv)
+        weight, bias = numbers(conv.weight), numbers(self.biases.get(name, conv.bias))
         steps = -(-size // conv.stride)
         total = max((steps - 1) * conv.stride + weight.shape[2] - size, 0)
         low, high = total // 2, total - total // 2
@@ -196,7 +192,7 @@ class _Trunk:
         """Round to 256 steps of a range that was fixed at export."""
         if self.ranges is None or index not in self.ranges:
             return x
-        low, high = min(self.ranges[index][0], 0.0), max(self.ranges[index][1], 0.0)
+        low, high = self.ranges[index]
         scale = np.float32(max(high - low, 1e-6) / 255)
         self.scales[index] = float(scale)
         zero = np.asarray(round(-low / float(scale)), dtype=np.uint8)
@@ -204,31 +200,3 @@ class _Trunk:
         return self.graph.op(
             "DequantizeLinear", self.graph.op("QuantizeLinear", x, step, point), step, point
         )
-
-
-def measured_ranges(trunk: MobileNet, batches: list[Tensor]) -> dict[int, Range]:
-    """For every output the range whose 256 steps give the least error on training pictures."""
-    samples: dict[int, list[Tensor]] = {}
-    with torch.inference_mode():
-        for pixels in batches:
-            for index, output in enumerate(trunk.outputs(pixels)):
-                flat = output.flatten()
-                samples.setdefault(index, []).append(flat[:: max(len(flat) // 60_000, 1)])
-    return {index: _best_range(torch.cat(parts)) for index, parts in samples.items()}
-
-
-def _best_range(sample: Tensor) -> Range:
-    low, high = float(sample.min()), float(sample.max())
-    # cutting more than a fifth off the tails cost far more than finer steps gained, on every layer
-    parts = [1.0, 0.95, 0.9, 0.85, 0.8, 0.7]
-    errors = [
-        float((_rounded(sample, low * part, high * part) - sample).square().mean())
-        for part in parts
-    ]
-    best = parts[errors.index(min(errors))]
-    return low * best, high * best
-
-
-def _rounded(sample: Tensor, low: float, high: float) -> Tensor:
-    step = max(high - low, 1e-6) / 255
-    return ((sample - low) / step).round().clamp(0, 255) * step + low
