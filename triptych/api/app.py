@@ -18,7 +18,6 @@ from starlette.exceptions import HTTPException
 from triptych.api import openapi
 from triptych.api.access import Access
 from triptych.api.asking import Asking
-from triptych.api.bodies import invalid
 from triptych.api.call import KEY
 from triptych.api.catalog import Catalog
 from triptych.api.config import ServerConfig
@@ -27,6 +26,7 @@ from triptych.api.embedding import Embedding
 from triptych.api.errors import ApiError, body_of, headers_of, internal, status_of
 from triptych.api.experts import ExpertCollector
 from triptych.api.fetch import FetchConfig, Fetcher
+from triptych.api.fields import invalid
 from triptych.api.follower import FollowConfig, Follower
 from triptych.api.health import Health
 from triptych.api.jobs import Job, Jobs
@@ -219,7 +219,9 @@ async def _known(secret: str, request: Request, error: TriptychError) -> Respons
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> Response:
-    return _reply(invalid(error.errors()))
+    # of no body: those are read by the routes
+    wrong = [{**one, "loc": one["loc"][1:]} for one in error.errors()]
+    return _reply(invalid(wrong, body=dict(request.query_params)))
 
 
 async def _http(request: Request, error: HTTPException) -> Response:

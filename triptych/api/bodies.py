@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -17,6 +17,7 @@ from starlette.types import Message
 
 from triptych.api.config import Limits
 from triptych.api.errors import ApiError, too_large
+from triptych.api.fields import invalid
 from triptych.errors import InvalidInput
 
 M = TypeVar("M", bound=BaseModel)
@@ -44,7 +45,8 @@ def expect_type(request: Request, *allowed: str) -> str:
         raise ApiError(
             415,
             "unsupported_media_type",
-            f"Got the content type {given[:80]!r}, expected {' or '.join(allowed)}.",
+            f"Got {f'the content type {given[:80]!r}' if given else 'no content type'}, "
+            f"expected {' or '.join(allowed)}.",
         )
     return given
 
@@ -128,8 +130,10 @@ class _FormStream:
         return message
 
 
-def parse_json(data: bytes | str, *, depth: int) -> Any:
+def parse_json(data: bytes | str, *, depth: int, what: str = "The body") -> Any:
     """Return the value; raises ApiError, bad_json, or InvalidInput for what JSON itself permits.
+
+    `what` names the text in the error.
 
     Refused besides: NaN and infinity, a key twice in one object, a lone surrogate, numbers that
     no computer holds, and nesting deeper than `depth`.
@@ -137,11 +141,12 @@ def parse_json(data: bytes | str, *, depth: int) -> Any:
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
     except UnicodeDecodeError as error:
-        raise _bad_json(f"it is not UTF-8 at byte {error.start}") from None
+        raise _bad_json(what, f"it is not UTF-8 at byte {error.start}") from None
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise _bad_json(f"{error.msg} at character {error.pos + 1}") from None
+        empty = "it is empty" if not text.strip() else None
+        raise _bad_json(what, empty or f"{error.msg} at character {error.pos + 1}") from None
     except RecursionError:
         raise _too_deep(depth) from None
     if text.count("[") + text.count("{") > depth and _is_deeper(value, depth):
@@ -163,19 +168,9 @@ def validated(model: type[M], value: Any) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_input=False)) from None
-
-
-def invalid(errors: Iterable[Any]) -> InvalidInput:
-    """Return one error of all that pydantic found; what was sent is not repeated."""
-    said = [f"{_place(one['loc'])}{one['msg']}" for one in errors]
-    more = f" (and {len(said) - 3} more)" if len(said) > 3 else ""
-    return InvalidInput(f"{'; '.join(said[:3])}{more}.", hint="See: GET /openapi.json")
-
-
-def _place(loc: Iterable[Any]) -> str:
-    path = ".".join(str(part)[:80] for part in loc)
-    return f"{path}: " if path else ""
+        raise invalid(
+            error.errors(include_url=False), body=value, known=model.model_fields
+        ) from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -234,8 +229,8 @@ def _has_surrogate(value: Any) -> bool:
     return isinstance(value, list) and any(_has_surrogate(one) for one in value)
 
 
-def _bad_json(why: str) -> ApiError:
-    return ApiError(400, "bad_json", f"The body is no JSON: {why}.")
+def _bad_json(what: str, why: str) -> ApiError:
+    return ApiError(400, "bad_json", f"{what} is no JSON: {why}.")
 
 
 def _too_deep(depth: int) -> InvalidInput:

@@ -29,6 +29,6 @@ async def json_body(request: Request, model: type[M], *, small: bool = False) ->
     return await working(request, read_as, model, data, limits.json_depth)
 
 
-def parsed(data: str, depth: int) -> Any:
-    """Return the JSON of a form's field."""
-    return parse_json(data, depth=depth)
+def parsed(data: str, depth: int, *, name: str) -> Any:
+    """Return the JSON of the field of a form, or of an address, that has this name."""
+    return parse_json(data, depth=depth, what=f"The field {name}")

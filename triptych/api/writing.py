@@ -185,7 +185,7 @@ def parsed_lines(lines: Sequence[bytes], *, first: int, limits: Limits) -> list[
         try:
             if len(line) > limits.line_bytes:
                 raise too_large(f"The line has {len(line):,} bytes", most=limits.line_bytes)
-            found.append((index, parse_json(line, depth=limits.json_depth)))
+            found.append((index, parse_json(line, depth=limits.json_depth, what="The line")))
         except TriptychError as error:
             found.append((index, error))
     return found

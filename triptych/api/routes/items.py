@@ -174,13 +174,13 @@ async def _from_form(request: Request) -> tuple[list[Any], dict[str, bytes]]:
     fields, uploads = await form(request, limits=limits)
     files = _single(uploads)
     if "items" in fields:
-        given = parsed(fields.pop("items"), limits.json_depth)
+        given = parsed(fields.pop("items"), limits.json_depth, name="items")
         if fields or not isinstance(given, list):
             raise InvalidInput("The part items is a JSON array, alone beside the files.")
         return given, files
     item: dict[str, Any] = dict(fields)
     if "metadata" in item:
-        item["metadata"] = parsed(item["metadata"], limits.json_depth)
+        item["metadata"] = parsed(item["metadata"], limits.json_depth, name="metadata")
     if "image" in files:
         item["image"] = "part:image"
     return [item], files

@@ -61,7 +61,8 @@ async def show_map(
 
 def _map(server: Rooms, tenant: str, name: str, limit: int, filter: str | None) -> bytes:
     is_json = filter is not None and filter.lstrip().startswith("{")
-    wanted = parsed(filter, server.config.limits.json_depth) if filter and is_json else filter
+    depth = server.config.limits.json_depth
+    wanted = parsed(filter, depth, name="filter") if filter and is_json else filter
     with server.catalog.answering(tenant, name) as answers:
 
         def drawn() -> bytes:

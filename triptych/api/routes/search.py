@@ -77,7 +77,7 @@ async def _from_form(request: Request) -> tuple[SearchBody, Files]:
     unknown = fields.keys() - {"request", "query"}
     if unknown:
         raise InvalidInput(f"The form has request, query and files, got {sorted(unknown)[:3]}.")
-    value = parsed(fields.get("request", "{}"), limits.json_depth)
+    value = parsed(fields.get("request", "{}"), limits.json_depth, name="request")
     if not isinstance(value, dict):
         raise InvalidInput("The part request is a JSON object.")
     words = {"query": fields["query"]} if "query" in fields else {}
