@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 
 from triptych.api import openapi
 from triptych.api.access import Access
@@ -21,7 +22,7 @@ from triptych.api.asking import Asking
 from triptych.api.call import KEY
 from triptych.api.catalog import Catalog
 from triptych.api.config import ServerConfig
-from triptych.api.edge import Edge
+from triptych.api.edge import Edge, Scope
 from triptych.api.embedding import Embedding
 from triptych.api.errors import ApiError, body_of, headers_of, internal, status_of
 from triptych.api.experts import ExpertCollector
@@ -54,6 +55,7 @@ from triptych.settings import Settings
 
 _LOOK = 0.2  # seconds between two looks at what other workers want
 _TELL_EVERY = 5  # looks
+_METHODS = ("DELETE", "GET", "POST", "PUT")  # of all routes; the edge makes HEAD of GET
 # looked through in this order, a dozen expressions matched for each: what is asked most is first
 _ROUTERS = (search, embeddings, items, collections, pictures, follow, jobs, health, page)
 
@@ -230,7 +232,22 @@ async def _http(request: Request, error: HTTPException) -> Response:
     code = codes.get(error.status_code, "bad_request")
     message = said.get(error.status_code, "The request cannot be used.")
     hint = "See: GET /openapi.json" if error.status_code in said else None
-    return _reply(ApiError(error.status_code, code, message, hint=hint, headers=error.headers))
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+    return _reply(ApiError(error.status_code, code, message, hint=hint, headers=headers))
+
+
+def _allowed(request: Request) -> str:
+    """Return all methods of a path: Starlette names those of the first route only."""
+    methods = [
+        method
+        for method in _METHODS
+        if _is_taken({**request.scope, "method": method}, request.app.routes)
+    ]
+    return ", ".join(sorted([*methods, "HEAD"] if "GET" in methods else methods))
+
+
+def _is_taken(scope: Scope, routes: Iterable[BaseRoute]) -> bool:
+    return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
 
 async def _unknown(request: Request, error: Exception) -> Response:

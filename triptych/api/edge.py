@@ -125,6 +125,8 @@ class Edge:
 
     async def _route(self, scope: Scope, call: Call, receive: Receive, send: Send) -> None:
         _keep_slashes(scope)
+        if scope["method"] == "HEAD":
+            scope, receive, send = _head_of_get(scope, receive, send)
         try:
             await self._app(scope, receive, send)
         except Exception:
@@ -245,18 +247,45 @@ def _keep_slashes(scope: Scope) -> None:
         scope["path"] = unquote(kept.decode("ascii", "replace"))
 
 
+def _head_of_get(scope: Scope, receive: Receive, send: Send) -> tuple[Scope, Receive, Send]:
+    """Return a GET of which only the head is sent.
+
+    Once it is, the caller is gone for the route: one that would go on sending stops.
+    """
+    routed, is_sent = {**scope, "method": "GET"}, False
+
+    async def received() -> Message:
+        return {"type": "http.disconnect"} if is_sent else await receive()
+
+    async def sent(message: Message) -> None:
+        nonlocal is_sent
+        if message["type"] == "http.response.start":
+            is_sent = True
+            scope["route"] = routed.get("route")  # numbers and traces name it
+            await send(message)
+            await send({"type": "http.response.body", "body": b""})
+
+    return routed, received, sent
+
+
 def _allow_origin(call: Call, origin: str) -> None:
     call.headers += [
         (b"access-control-allow-origin", origin.encode("latin-1")),
         (b"vary", b"Origin"),
-        (b"access-control-expose-headers", b"X-Request-Id, X-Triptych-Tier, Server-Timing"),
+        (
+            b"access-control-expose-headers",
+            b"X-Request-Id, X-Triptych-Tier, Server-Timing, Retry-After",
+        ),
     ]
 
 
 async def _preflight(send: Send) -> None:
     headers = [
         (b"access-control-allow-methods", b"GET, POST, PUT, DELETE"),
-        (b"access-control-allow-headers", b"Authorization, Content-Type, X-Api-Key, X-Request-Id"),
+        (
+            b"access-control-allow-headers",
+            b"Authorization, Content-Type, X-Api-Key, X-Request-Id, X-Timeout-Ms",
+        ),
         (b"access-control-max-age", b"600"),
     ]
     await send({"type": "http.response.start", "status": 204, "headers": headers})
