@@ -1,6 +1,8 @@
-"""HEAD and Allow: what a proxy, a monitor and `curl -I` ask."""
+"""HEAD, Allow and Upgrade: what a proxy, a monitor and `curl -I` ask."""
 
 from __future__ import annotations
+
+import logging
 
 import pytest
 
@@ -57,3 +59,13 @@ def test_numbers_name_the_route_of_a_head(live: Live) -> None:
 def test_all_methods_of_a_path_are_named(live: Live, path: str, allowed: str) -> None:
     reply = live.client.request("PATCH", path)
     assert (reply.status_code, reply.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize("to", ["websocket", "h2c"])
+def test_an_upgrade_is_not_taken_and_fills_no_log(
+    live: Live, to: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        reply = live.client.get("/livez", headers={"Connection": "Upgrade", "Upgrade": to})
+    assert reply.json() == {"status": "ok"}
+    assert not caplog.records

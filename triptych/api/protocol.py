@@ -150,6 +150,9 @@ class GuardedProtocol(HttpToolsProtocol):
         """End the connection at once."""
         self.transport.abort()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing in the log: whoever may connect would fill it, and nothing is missing."""
+
     def _look(self) -> None:
         self._timer = None
         if self.transport.is_closing():
