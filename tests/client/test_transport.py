@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -63,8 +64,9 @@ class Fake:
                 self.send_response(status)
                 for name, value in {"Content-Length": str(len(sent)), **more}.items():
                     self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(sent)
+                with suppress(ConnectionError):  # a client that was told to wait may have gone
+                    self.end_headers()
+                    self.wfile.write(sent)
 
             do_GET = do_POST = do_PUT = do_DELETE = handle_any
 
