@@ -130,7 +130,13 @@ def test_a_filter_that_leaves_nothing_says_what_to_do(browser: Browser, stocked:
 def test_filters_are_those_that_somebody_can_choose_by(browser: Browser, live: Live) -> None:
     live.json("POST", "/v1/collections", {"name": "facts"})
     facts = [
-        {"all": "same", "hash": f"{n % 4:064x}", "kind": f"kind {n % 3}", "number": n}
+        {
+            "all": "same",
+            "hash": f"{n % 4:064x}",
+            "kind": f"kind {n % 3}",
+            "number": n,
+            "title": f"title {n}",
+        }
         for n in range(40)
     ]
     rows = [{"id": str(n), "text": f"note {n}", "metadata": one} for n, one in enumerate(facts)]

@@ -6,9 +6,9 @@ const SHOWN = 6; // filters, at most
 const VALUES = 30; // of one
 const LONGEST = 60; // characters of a value that a person reads: a hash has 64
 
-/** Whether somebody can choose by this: not where all are the same, numbers that differ, or hashes. */
+/** Whether somebody can choose by this: not where all are the same or none are, numbers that differ, or hashes. */
 function isChoice(values, all) {
-  if (!values.length || values[0].count === all) return false;
+  if (!values.length || values[0].count === all || values[0].count === 1) return false; // the most frequent is first
   const isCut = values.length === VALUES;
   return !values.some(({ value }) => (isCut && typeof value === "number") || String(value).length > LONGEST);
 }
