@@ -262,6 +262,28 @@ def test_signing_in(browser: Browser, tmp_path: Path) -> None:
         page.close()
 
 
+def test_a_wrong_key_is_said(browser: Browser, tmp_path: Path) -> None:
+    secret, key = new_key("me", role="read")
+    with serving(tmp_path, keys=[key]) as guarded:
+        page = browser.new_page()
+        page.goto(guarded.url)
+        field, trouble = page.get_by_label("Key", exact=True), page.locator("#signin-trouble")
+        expect(trouble).to_be_empty()
+        field.fill("wrong")
+        page.get_by_role("button", name="Sign in").click()
+        expect(trouble).to_have_text("The key is not known.")
+        assert not serious(page)
+        page.screenshot(path=SHOTS / "wrong-key.png")
+        field.fill("tt_…")  # as it is shown where keys are listed: no header takes it
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.locator("#signin")).to_be_visible()
+        field.fill(f" {secret} ")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.locator("#empty h2")).to_have_text("There is no collection yet")
+        expect(page.locator("#collection")).to_be_hidden()
+        page.close()
+
+
 def test_weight_compression_and_policy(live: Live) -> None:
     asked = {"Accept": "text/html", "Accept-Encoding": "gzip"}
     reply = live.client.get("/", headers=asked)

@@ -35,7 +35,7 @@ export async function ask(path, { method = "GET", body, json, signal } = {}) {
   }
   let reply = await send(path, options);
   while (reply.status === 401) {
-    sessionStorage.setItem(KEY, await signIn());
+    sessionStorage.setItem(KEY, await signIn(hasKey() ? (await reply.json()).error.message : ""));
     reply = await send(path, options);
   }
   if (!reply.ok) {

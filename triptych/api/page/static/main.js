@@ -30,8 +30,10 @@ const detail = new Detail({ explain, search: add, turn: { to: open, has: (index)
 const grid = new Grid($("grid"), { open, more });
 const atlas = new Atlas($("canvas"), { open: openCharted });
 
-onSignIn(() => new Promise((done) => {
+onSignIn((wrong) => new Promise((done) => {
+  $("signin-trouble").textContent = wrong;
   if (!$("signin").open) $("signin").showModal();
+  $("key").select();
   $("signin").addEventListener("cancel", (event) => event.preventDefault());
   $("signin-form").addEventListener("submit", (event) => {
     event.preventDefault();
