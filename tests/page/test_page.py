@@ -284,6 +284,19 @@ def test_a_wrong_key_is_said(browser: Browser, tmp_path: Path) -> None:
         page.close()
 
 
+def test_what_was_empty_is_looked_at_again(browser: Browser, live: Live) -> None:
+    live.json("POST", "/v1/collections", {"name": "new"})
+    page = browser.new_page()
+    page.goto(f"{live.url}/#new")
+    expect(page.locator("#empty h2")).to_have_text("Nothing is in this collection yet")
+    fill(live, "new")
+    page.fill("#words", "red circle")
+    assert first(page).startswith("red circle")
+    expect(page.locator("#empty")).to_be_hidden()
+    page.close()
+    live.client.delete("/v1/collections/new")
+
+
 def test_weight_compression_and_policy(live: Live) -> None:
     asked = {"Accept": "text/html", "Accept-Encoding": "gzip"}
     reply = live.client.get("/", headers=asked)

@@ -78,7 +78,8 @@ async function search() {
   clearTimeout(timer);
   trouble(null);
   remember(name, query);
-  if (!whole?.count) return;
+  if (!whole) return;
+  if (!whole.count) { await guarded(() => choose(name, query.filters)); return; } // somebody may have filled it
   $("empty").hidden = true;
   if (query.isEmpty) {
     await guarded(async () => { await narrowing; if (query.isEmpty) browse(); });
@@ -193,7 +194,7 @@ async function choose(chosen, filters = new Map()) {
     remember(name, query);
     grid.show(name, [], 0, false);
     $("status").textContent = "";
-    nothing("Nothing is in this collection yet", `Or index a folder of this machine: triptych index ~/Pictures -c ${name}`,
+    nothing("Nothing is in this collection yet", `Add some here, or index a folder of this machine: triptych index ~/Pictures -c ${name}`,
       make("button", { type: "button", class: "strong", onclick: () => $("add-files").click() }, "Add pictures"));
   }
   view($("show-map").getAttribute("aria-pressed") === "true" ? "map" : "grid");
