@@ -17,6 +17,7 @@ import pytest
 
 from tests.api.live import Live, serving
 from triptych.api.logs import AccessLog, JsonFormatter
+from triptych.errors import Overloaded
 
 JOBS = "/v1/collections/photos/jobs"
 
@@ -81,6 +82,23 @@ def test_a_job_is_called_off(live: Live, monkeypatch: pytest.MonkeyPatch) -> Non
     over = finished(live, job["id"])
     assert over["status"] == "cancelled"
     assert over["written"] < 1_000
+
+
+def test_a_job_waits_where_requests_take_the_model(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[Overloaded] = [Overloaded("1 requests wait.", retry_after=1)] * 2
+    write = live.rooms.writing.write
+
+    def busy(*args: Any, **more: Any) -> Any:
+        if refused:
+            raise refused.pop()
+        return write(*args, **more)
+
+    monkeypatch.setattr(live.rooms.writing, "write", busy)
+    job = live.json("POST", JOBS, {"items": [{"id": "patient", "text": "x"}]})
+    assert finished(live, job["id"])["status"] == "done"
+    assert not refused
 
 
 def test_a_job_of_a_collection_that_goes_away_fails(live: Live) -> None:

@@ -27,7 +27,7 @@ from typing import Any
 from triptych.api.config import Limits
 from triptych.api.errors import internal, overloaded_jobs, shown
 from triptych.api.writing import Mode, Outcome
-from triptych.errors import CollectionBusy, NotAvailable, NotFound, TriptychError
+from triptych.errors import CollectionBusy, NotAvailable, NotFound, Overloaded, TriptychError
 from triptych.index.sqlite.lock import WriterLock
 
 logger = logging.getLogger(__name__)
@@ -217,6 +217,8 @@ class Jobs:
                 self._end(job, "failed", error)
             else:
                 time.sleep(1)
+        except Overloaded:
+            time.sleep(1)  # requests take the model: nothing of the batch was done, it can wait
         except TriptychError as error:
             self._end(job, "failed", error)
         except Exception:
