@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from triptych.settings import Settings
 class Live:
     """A running server, and a client for it."""
 
-    def __init__(self, server: HttpServer, port: int) -> None:
-        self.server, self.port = server, port
+    def __init__(self, server: HttpServer, port: int, stop: Callable[[], None]) -> None:
+        self.server, self.port, self.stop = server, port, stop
         self.rooms = server.application.rooms
         self.url = f"http://127.0.0.1:{port}"
         self.client = httpx2.Client(base_url=self.url, timeout=30)
@@ -107,12 +107,16 @@ def serving(
     while not running.started:
         assert thread.is_alive() and time.monotonic() < until, "the server did not start"
         time.sleep(0.005)
-    live = Live(server, listener.getsockname()[1])
+
+    def stop() -> None:
+        running.should_exit = True
+
+    live = Live(server, listener.getsockname()[1], stop)
     try:
         yield live
     finally:
         live.client.close()
-        running.should_exit = True
+        stop()
         thread.join(20)
         assert not thread.is_alive(), "the server did not stop"
 

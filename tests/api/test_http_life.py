@@ -9,13 +9,15 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.api.live import Live, serving
+from tests.api.live import Live, serving, told
+from triptych.api.config import Times
 from triptych.api.logs import AccessLog, JsonFormatter
 from triptych.errors import Overloaded
 
@@ -262,6 +264,27 @@ def start(data: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
         except httpx2.TransportError:
             time.sleep(0.05)
     return process, url
+
+
+def test_who_is_not_answered_before_the_end_is_told(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(data, times=Times(drain=1)) as live, ThreadPoolExecutor(1) as threads:
+        names = live.rooms.catalog.names
+        begun = threading.Event()
+
+        def slow(tenant: str) -> list[str]:
+            begun.set()
+            time.sleep(2.5)
+            return names(tenant)
+
+        monkeypatch.setattr(live.rooms.catalog, "names", slow)
+        asked = threads.submit(httpx2.get, f"{live.url}/v1/collections", timeout=20)
+        assert begun.wait(10)
+        live.stop()
+        reply = asked.result(20)
+        assert told(reply) == (503, "shutting_down")
+        assert reply.headers["retry-after"] == "1"
 
 
 def test_the_end_under_load_loses_nothing_that_was_acknowledged(data: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -10,7 +11,14 @@ from urllib.parse import unquote
 
 from triptych.api.access import Access
 from triptych.api.call import KEY, Call, deadline_of, request_id_of
-from triptych.api.errors import ApiError, body_of, headers_of, internal, status_of
+from triptych.api.errors import (
+    ApiError,
+    body_of,
+    headers_of,
+    internal,
+    shutting_down,
+    status_of,
+)
 from triptych.api.health import Health
 from triptych.api.logs import AccessLog
 from triptych.api.metrics import Metrics
@@ -89,6 +97,11 @@ class Edge:
         scope[KEY] = call
         try:
             await self._handle(scope, headers, call, receive, send)
+        except asyncio.CancelledError:
+            # the time to drain is over: uvicorn would answer in words of its own
+            if call.status:
+                raise
+            await send_error(self._marked(scope, call, send), shutting_down())
         finally:
             self._note(scope, call)
 

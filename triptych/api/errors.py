@@ -106,6 +106,16 @@ def overloaded_jobs(most: int) -> Overloaded:
     return Overloaded(f"{most} jobs wait or run already.", retry_after=30)
 
 
+def shutting_down() -> ApiError:
+    """Return the error of a request that a server which stops has no more time for."""
+    return ApiError(
+        503,
+        "shutting_down",
+        "The server stops, and had no time left for the answer.",
+        hint="Ask again; what was to be written may have been.",
+    )
+
+
 def internal(request_id: str) -> ApiError:
     """Return what is said of an error of ours: nothing but where the log has it."""
     return ApiError(
