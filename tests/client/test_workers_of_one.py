@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -175,6 +176,29 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
         assert len(workers) == 2
         process.kill()
         until(lambda: not any(Path(f"/proc/{one}").exists() for one in workers))
+
+
+def test_who_comes_while_it_drains_is_refused_and_does_not_wait(tmp_path: Path) -> None:
+    with started(tmp_path, "--workers", "2") as (url, server):
+        place = ("127.0.0.1", int(url.rpartition(":")[2]))
+        until(lambda: Both(url).reply("GET", "/livez").status_code == 200)
+
+        def is_refused() -> bool:
+            try:
+                socket.create_connection(place, timeout=5).close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        with socket.create_connection(place) as slow:
+            slow.sendall(
+                b"POST /v1/collections HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+            )
+            time.sleep(0.3)
+            server.send_signal(signal.SIGTERM)
+            until(is_refused, 5)
+            assert server.poll() is None, "it was to wait for the slow one"
 
 
 def test_a_follower_is_one_process(tmp_path: Path) -> None:

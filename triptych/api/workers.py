@@ -124,6 +124,8 @@ class Workers:
     def _end(self, patience: float) -> None:
         for process in self._processes.values():
             process.terminate()
+        for listener in self._sockets:
+            listener.close()  # or the system goes on taking connections, that nobody answers
         until = time.monotonic() + patience
         for process in self._processes.values():
             process.join(max(until - time.monotonic(), 0))
