@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.api.live import Live, serving
 from tests.page.conftest import COLOURS, SHOTS, drawn
@@ -90,6 +90,21 @@ def test_exact_words_count_once_they_are_switched_on(browser: Browser, stocked: 
     page.keyboard.press("Escape")
     body, again = searched(page, lambda: (switch.focus(), page.keyboard.press("Space")))
     assert "hybrid" not in body and again == before
+    page.context.close()
+
+
+def test_what_is_on_is_seen_in_forced_colours(browser: Browser, stocked: Live) -> None:
+    page = at(stocked, browser, "parts", forced_colors="active")
+    switch = page.get_by_role("switch", name="Exact words count too")
+
+    def ground(what: Locator) -> str:
+        return str(what.evaluate("(one) => getComputedStyle(one).backgroundColor"))
+
+    off = ground(switch)
+    assert switch.evaluate("(one) => getComputedStyle(one).borderTopWidth") == "1px"
+    switch.check()
+    assert ground(switch) != off
+    assert ground(page.locator("#show-grid")) != ground(page.locator("#show-map"))
     page.context.close()
 
 
