@@ -58,6 +58,16 @@ def path(tmp_path: Path, whole: bytes) -> Path:
     return path
 
 
+def test_what_was_written_since_an_earlier_check_is_no_damage(path: Path) -> None:
+    store = open_store(path)
+    assert store.check() == []
+    store.delete([f"id{at}" for at in range(COUNT - 10)])
+    assert store.check() == []
+    store.write(items(), replace=True)
+    assert store.check() == []
+    store.close()
+
+
 def edit(path: Path, statement: str) -> None:
     connection = apsw.Connection(str(path), vfs=CHECKED)
     connection.execute(statement)

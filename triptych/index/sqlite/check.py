@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,6 +58,8 @@ def _pages(path: Path) -> list[Finding]:
 
 
 def _structure(connection: apsw.Connection) -> Iterator[Finding]:
+    with suppress(CollectionDamaged, apsw.CorruptError):  # which is found below
+        words.look_anew(connection)
     for (line,) in connection.execute("PRAGMA integrity_check"):
         if line != "ok":
             yield Finding("structure", f"SQLite says: {line}.")

@@ -85,6 +85,11 @@ def rebuild(connection: apsw.Connection, items: Iterable[tuple[int, str | None, 
         insert(connection, batch)
 
 
+def look_anew(connection: apsw.Connection) -> None:
+    """Let FTS5 see what others wrote: its integrity check alone takes that for damage."""
+    connection.execute("SELECT rowid FROM words LIMIT 1").fetchall()
+
+
 def problem(connection: apsw.Connection, rows_N: Rows) -> str | None:
     """Return what is wrong where the words are not those of exactly these rows, ascending."""
     found = connection.execute("PRAGMA integrity_check(words)").fetchall()
