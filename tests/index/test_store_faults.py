@@ -14,7 +14,7 @@ import apsw
 import numpy as np
 import pytest
 
-from triptych.errors import CollectionDamaged, NotAvailable
+from triptych.errors import CollectionBusy, CollectionDamaged, NotAvailable
 from triptych.index.sqlite import pages
 from triptych.index.sqlite.database import Database
 from triptych.index.sqlite.meta import peek
@@ -158,6 +158,44 @@ def test_a_read_only_folder_is_read(path: Path, store: Store, mounted: Callable[
     store.close()
     with pytest.raises(NotAvailable):
         open_store(copy / "new.sqlite")
+
+
+def test_a_read_only_folder_is_read_as_it_is_now(
+    path: Path, store: Store, mounted: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    store.close()
+    copy = mounted("--bind", "-o", "ro", str(path.parent))
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(copy)], check=True)
+    reader = open_store(copy / path.name)
+    assert len(reader) == 100
+    for at in range(2):
+        writer = open_store(path)
+        writer.write([entry(f"new{at}", metadata={"at": at})], replace=False)
+        assert len(reader) == len(reader.rows()) == 101 + at
+        if at:
+            writer.compact()
+        writer.delete([f"i{at}"])
+        writer.write([entry(f"i{at}")], replace=False)
+        writer.close()
+        assert len(reader) == 101 + at and reader.check() == []
+    reader.close()
+    assert not caplog.records
+
+
+def test_what_is_written_while_a_read_only_folder_is_read_is_told(
+    path: Path, store: Store, mounted: Callable[..., Path]
+) -> None:
+    store.close()
+    copy = mounted("--bind", "-o", "ro", str(path.parent))
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(copy)], check=True)
+    reader = open_store(copy / path.name)
+    with pytest.raises(CollectionBusy, match="while it was read"), reader.reading():
+        assert len(reader) == 100
+        writer = open_store(path)
+        writer.write([entry("new")], replace=False)
+        writer.close()  # which without a log no lock of a reader holds off
+    assert len(reader) == 101
+    reader.close()
 
 
 def test_this_sqlite_loses_no_commits_when_its_log_begins_anew() -> None:

@@ -22,6 +22,7 @@ from triptych.errors import CollectionDamaged, NotAvailable
 from triptych.index.disk import sync_file, sync_folder
 from triptych.index.sqlite.errors import extended, is_full, translated, unusable
 from triptych.index.sqlite.lock import WriterLock
+from triptych.index.sqlite.look import READ_WRITE, Look, look_at
 from triptych.index.sqlite.pages import CHECKED, PAGE, has_sums, reserve_sums
 from triptych.index.sqlite.reserve import Reserve
 
@@ -46,7 +47,7 @@ class Database:
         self._vfs = vfs
         self._mutex = threading.RLock()  # of the connection that writes
         self._local = threading.local()
-        self._idle: list[apsw.Connection] = []
+        self._idle: list[tuple[Look, apsw.Connection]] = []
         self._closed = False
         self._trusted = self._failed = False
         self._log_pages = self._pages = 0  # of the log; of the file, at least
@@ -60,14 +61,14 @@ class Database:
                 if not path.exists() or not path.stat().st_size:
                     _create(path)
                 self._file = _identity(path)
-                self._mode = _mode(path)
+                self._writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
             except OSError as error:
                 raise unusable(str(path), error) from None
 
     @property
     def read_only(self) -> bool:
         """Whether the file or its folder cannot be written to."""
-        return self.path is not None and self._mode != "rw"
+        return self.path is not None and not self._writable
 
     @contextmanager
     def reading(self) -> Iterator[apsw.Connection]:
@@ -92,12 +93,13 @@ class Database:
                 with self._mutex:  # the one connection to it: nobody else writes meanwhile
                     yield self._open_writer()
                 return
-            connection = self._take()
+            look = READ_WRITE if self._writable else look_at(self.path)
+            connection = self._take(look)
             try:
-                with transaction(connection, "DEFERRED"):
+                with look.held(self.path), transaction(connection, "DEFERRED"):
                     yield connection
             finally:
-                self._give(connection)
+                self._give(look, connection)
 
     @contextmanager
     def writing(self) -> Iterator[apsw.Connection]:
@@ -193,7 +195,8 @@ class Database:
         """Close every connection, those in use when they are given back; twice is harmless."""
         with self._mutex:
             self._closed = True
-            open_ones = [*self._idle, *([self._writer] if self._writer else [])]
+            open_ones = [connection for _, connection in self._idle]
+            open_ones += [self._writer] if self._writer else []
             self._idle, self._writer = [], None
             for connection in open_ones:
                 self._close_one(connection)
@@ -246,13 +249,17 @@ class Database:
         self._log_pages = pages
         return apsw.SQLITE_OK
 
-    def _take(self) -> apsw.Connection:
+    def _take(self, look: Look) -> apsw.Connection:
         self.check_there()
         if self._closed:
             raise apsw.ConnectionClosedError
         with suppress(IndexError):
-            return self._idle.pop()
-        return self._connect(self._mode, _READING_KB)
+            while True:
+                then, connection = self._idle.pop()
+                if then == look:
+                    return connection
+                self._close_one(connection)
+        return self._connect(look.mode, _READING_KB)
 
     def _connect(self, mode: str, cache_kb: int) -> apsw.Connection:
         """Return a new connection; on a full disk it takes of the room kept for deletions."""
@@ -264,17 +271,18 @@ class Database:
                 raise
         return _opened(self.path, mode, self._vfs, cache_kb)
 
-    def _give(self, connection: apsw.Connection) -> None:
+    def _give(self, look: Look, connection: apsw.Connection) -> None:
         if self._closed or len(self._idle) >= READERS:
             self._close_one(connection)
         else:
-            self._idle.append(connection)
+            self._idle.append((look, connection))
 
     def _close_one(self, connection: apsw.Connection) -> None:
         # the last one moves the log to its place; what cannot be moved stays in the log
         name = connection.filename  # which a closed one does not say
+        may_move = self._trusted and not self.read_only
         try:
-            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(not self._trusted))
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(not may_move))
             connection.close()
         except (apsw.Error, CollectionDamaged) as error:
             logger.warning("%s: %s", name, error)
@@ -296,15 +304,6 @@ def transaction(connection: apsw.Connection, kind: str) -> Iterator[None]:
 def _identity(path: Path) -> tuple[int, int]:
     found = os.stat(path)
     return found.st_dev, found.st_ino
-
-
-def _mode(path: Path) -> str:
-    """Return how to open `path`: rw, ro where another user may be writing, or immutable."""
-    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
-        return "rw"
-    log = path.with_name(f"{path.name}-wal")
-    # without a log nobody writes, and only so does SQLite open it in a folder that is read-only
-    return "ro" if log.exists() and log.stat().st_size else "immutable"
 
 
 def _create(path: Path) -> None:
