@@ -237,7 +237,7 @@ class Writer:
             time.sleep(_PAUSE)  # whoever wrote may just be coming or going
 
     def _become(self) -> None:
-        if self._ready:
+        if self._ready and self._store.writing:  # a forked child has the lock no more
             return
         self._store.lock()
         if self._folder is not None:  # what a repair left that was killed

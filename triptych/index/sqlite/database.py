@@ -21,6 +21,7 @@ import apsw
 from triptych.errors import CollectionDamaged, NotAvailable
 from triptych.index.disk import sync_file, sync_folder
 from triptych.index.sqlite.errors import extended, is_full, translated, unusable
+from triptych.index.sqlite.forks import check_own, watch
 from triptych.index.sqlite.lock import WriterLock
 from triptych.index.sqlite.look import READ_WRITE, Look, look_at
 from triptych.index.sqlite.pages import CHECKED, PAGE, has_sums, reserve_sums
@@ -64,6 +65,7 @@ class Database:
                 self._writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
             except OSError as error:
                 raise unusable(str(path), error) from None
+        watch(self)
 
     @property
     def read_only(self) -> bool:
@@ -195,11 +197,27 @@ class Database:
         """Close every connection, those in use when they are given back; twice is harmless."""
         with self._mutex:
             self._closed = True
-            open_ones = [connection for _, connection in self._idle]
-            open_ones += [self._writer] if self._writer else []
+            self._close_idle()
+
+    def before_fork(self) -> None:
+        """Close what is not in use; the log stays, for the next one to open the file."""
+        with self._mutex:
+            if self.path is not None and not (self._writer and self._writer.in_transaction):
+                self._pages = 0  # a child may write before this process does again
+                self._close_idle(keep_log=True)
+
+    def in_child(self) -> None:
+        """Begin anew, with nothing open; whoever held the mutex is not here."""
+        self._mutex, self._local = threading.RLock(), threading.local()
+        if self.path is not None:
             self._idle, self._writer = [], None
-            for connection in open_ones:
-                self._close_one(connection)
+
+    def _close_idle(self, *, keep_log: bool = False) -> None:
+        open_ones = [connection for _, connection in self._idle]
+        open_ones += [self._writer] if self._writer else []
+        self._idle, self._writer = [], None
+        for connection in open_ones:
+            self._close_one(connection, keep_log=keep_log)
 
     def _open_writer(self) -> apsw.Connection:
         if self._failed:
@@ -264,6 +282,7 @@ class Database:
     def _connect(self, mode: str, cache_kb: int) -> apsw.Connection:
         """Return a new connection; on a full disk it takes of the room kept for deletions."""
         assert self.path is not None and self.reserve is not None
+        check_own(self.path)
         try:
             return _opened(self.path, mode, self._vfs, cache_kb)
         except (apsw.FullError, apsw.IOError) as error:
@@ -277,10 +296,10 @@ class Database:
         else:
             self._idle.append((look, connection))
 
-    def _close_one(self, connection: apsw.Connection) -> None:
+    def _close_one(self, connection: apsw.Connection, *, keep_log: bool = False) -> None:
         # the last one moves the log to its place; what cannot be moved stays in the log
         name = connection.filename  # which a closed one does not say
-        may_move = self._trusted and not self.read_only
+        may_move = self._trusted and not self.read_only and not keep_log
         try:
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(not may_move))
             connection.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from triptych.errors import CollectionBusy, NotAvailable
+from triptych.index.sqlite.forks import watch
 
 
 class WriterLock:
@@ -20,6 +21,7 @@ class WriterLock:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: int | None = None
+        watch(self)
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -61,6 +63,13 @@ class WriterLock:
             os.ftruncate(file, 0)
             os.pwrite(file, f"{os.getpid()}\n".encode("ascii"), 0)
         self._file = file
+
+    def before_fork(self) -> None:
+        """Keep it."""
+
+    def in_child(self) -> None:
+        """Leave it to the parent: a lock that a child holds too outlives its process."""
+        self.release()
 
     def release(self) -> None:
         """Give the lock back; harmless where it is not held."""
