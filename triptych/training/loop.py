@@ -83,7 +83,8 @@ class Trainer:
         self.schedule = self._mixed()
         self.weights = schedule.make(recipe.weights)
         self.optimizer = optimizer(recipe, self.parts)
-        self.average = {name: tensor.detach().clone() for name, tensor in trained(model).items()}
+        self.began = {name: tensor.detach().clone() for name, tensor in trained(model).items()}
+        self.average = {name: tensor.clone() for name, tensor in self.began.items()}
         folder.mkdir(parents=True, exist_ok=True)
         self._restore()
 
@@ -212,8 +213,12 @@ class Trainer:
         )
 
     def averaged(self) -> dict[str, Tensor]:
-        """Return the state of the model with averaged weights."""
-        return {**self.model.state_dict(), **self.average}
+        """Return the state of the model: its weights' average, with those kept of the start."""
+        moved = {
+            name: torch.lerp(value, self.began[name], self.recipe.kept)
+            for name, value in self.average.items()
+        }
+        return {**self.model.state_dict(), **moved}
 
     def save(self) -> None:
         """Write a checkpoint: weights, their average, the optimizer's moments, all counters."""
