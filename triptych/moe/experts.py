@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -78,6 +79,8 @@ class Experts(nn.Module):
             gates_NE = gates_NK.new_zeros(len(ids_NK), self.config.num_experts)
             gates_NE = gates_NE.scatter(1, ids_NK, gates_NK.masked_fill(~chosen_NK, 0.0))
             return _dense(tokens_ND, widen_EDH, narrow_EHD, gates_NE)
+        if len(ids_NK) == 1 and self._run(0, tokens_ND) is _streamed:
+            return _alone(tokens_ND, ids_NK, gates_NK, chosen_NK, widen_EDH, narrow_EHD)
         pairs = _sorted_pairs(ids_NK, chosen_NK)
         gates_R1 = gates_NK.flatten()[pairs.place_R].unsqueeze(1).to(tokens_ND.dtype)
         run = self._run(len(pairs.place_R), tokens_ND)
@@ -155,17 +158,40 @@ def _streamed(
         return _summed(rows_RD, pairs, tokens_ND)
     hidden_RH = _gelu(_bags(widen_EDH, expert_R, weights_RK=rows_RD, num_bags=len(rows_RD)))
     hidden_RH = hidden_RH * gates_R1
-    if len(tokens_ND) == 1:
-        return _bags(narrow_EHD, expert_R, weights_RK=hidden_RH, num_bags=1)
     made_RD = _bags(narrow_EHD, expert_R, weights_RK=hidden_RH, num_bags=len(rows_RD))
     return _summed(made_RD, pairs, tokens_ND)
+
+
+def _alone(
+    token_1D: Tensor,
+    ids_1K: Tensor,
+    gates_1K: Tensor,
+    chosen_1K: Tensor,
+    widen_EDH: Tensor,
+    narrow_EHD: Tensor,
+) -> Tensor:
+    """Streamed, of one token: its experts need no sorting, and are one sum.
+
+    Reading them takes as long as some 60 calls into torch, so each call counts.
+    """
+    place_R = chosen_1K.view(-1).nonzero().view(-1)
+    num = len(place_R)
+    if num == 0:
+        return torch.zeros_like(token_1D)
+    expert_R = ids_1K.view(-1).index_select(0, place_R)
+    gates_R = gates_1K.view(-1).index_select(0, place_R)
+    rows_RD = token_1D.expand(num, -1)
+    hidden_RH = _gelu(_bags(widen_EDH, expert_R, weights_RK=rows_RD, num_bags=num))
+    hidden_RH.mul_(gates_R.unsqueeze(1))
+    return _bags(narrow_EHD, expert_R, weights_RK=hidden_RH, num_bags=1)
 
 
 def _bags(matrix_EKN: Tensor, expert_R: Tensor, *, weights_RK: Tensor, num_bags: int) -> Tensor:
     """The rows of the pairs' matrices, weighted and summed: one sum a pair, or one of them all."""
     num_rows, device = matrix_EKN.shape[1], expert_R.device
-    within_K = torch.arange(num_rows, device=device)
-    index_RK = torch.add(within_K, expert_R.unsqueeze(1), alpha=num_rows)
+    if not torch.is_grad_enabled():
+        matrix_EKN = matrix_EKN.detach()  # of what may want a gradient, the bags are counted too
+    index_RK = torch.add(_up_to(num_rows, device), expert_R.unsqueeze(1), alpha=num_rows)
     count = index_RK.numel()
     # functional.embedding_bag checks for as long as a token's expert takes to read
     made: Tensor = torch.embedding_bag(
@@ -175,6 +201,11 @@ def _bags(matrix_EKN: Tensor, expert_R: Tensor, *, weights_RK: Tensor, num_bags:
         per_sample_weights=weights_RK.flatten(),
     )[0]
     return made
+
+
+@cache
+def _up_to(num: int, device: torch.device) -> Tensor:
+    return torch.arange(num, device=device)
 
 
 def _loop(

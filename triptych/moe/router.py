@@ -215,7 +215,8 @@ class Router(nn.Module):
         )
         chosen_NK = margin_NK > 0
         chosen_NK[:, 0] = True
-        load_E = ids_NK[chosen_NK].bincount(minlength=self.config.num_experts).float()
+        load_E = score_NE.new_zeros(self.config.num_experts)
+        load_E.scatter_add_(0, ids_NK.flatten(), chosen_NK.flatten().to(load_E.dtype))
         balance, z_loss = _losses(score_NE, load_E)
         count_N = self._count(margin_NK, chosen_NK)
         gates_NK = _normalised(gate_NK, chosen_NK)
