@@ -96,6 +96,15 @@ def test_a_text_that_is_padding_leaves_its_picture_alone(model: JointModel) -> N
     assert float((both[0] - alone[0]).abs().max()) > 1e-3
 
 
+def test_what_a_masked_picture_holds_has_no_influence(model: JointModel) -> None:
+    text, picture = texts(3), pictures(3)
+    picture.tokens_BTD[1], picture.mask_BT[1] = torch.nan, False
+    both, alone = model(text, picture).emb_BM, model(text, None).emb_BM
+    assert float((both[1] - alone[1]).detach().abs().max()) <= 1e-5
+    grads = torch.autograd.grad(both.square().sum(), list(model.head.parameters())[1:])
+    assert all(grad.isfinite().all() for grad in grads)
+
+
 def test_a_batch_of_nothing_is_refused(model: JointModel) -> None:
     with pytest.raises(InvalidInput, match="neither texts nor pictures"):
         model(None, None)

@@ -101,9 +101,10 @@ class JointModel(nn.Module):
         neither, for shapes that do not fit, and for a token that is not finite, naming the row.
         """
         self._check(text, picture)
-        states = None if picture is None else picture.tokens_BTD
+        states = None
         if picture is not None:
-            picture = TokenStates(self.head.patches(picture.tokens_BTD), picture.mask_BT)
+            states = picture.tokens_BTD.masked_fill(~picture.mask_BT.unsqueeze(-1), 0.0)
+            picture = TokenStates(self.head.patches(states), picture.mask_BT)
         spatial_BTP = None
         if self.fusion is not None:
             text, picture, spatial_BTP = self.fusion(text, picture)
