@@ -82,3 +82,26 @@ def test_a_manifest_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(NotAvailable, match="cannot be read"):
         load(tmp_path)
+
+
+def test_a_flipped_bit_of_a_manifest_is_refused(tmp_path: Path) -> None:
+    written(tmp_path)
+    path = tmp_path / MANIFEST
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        try:
+            found = load(tmp_path, config=CONFIG)
+        except NotAvailable:
+            continue
+        assert found is not None and found.numbers == {"threshold": 0.1 + 0.2} and found.step == 3
+
+
+def test_a_manifest_of_an_earlier_form_has_no_sum(tmp_path: Path) -> None:
+    written(tmp_path)
+    path = tmp_path / MANIFEST
+    manifest = json.loads(path.read_text())
+    del manifest["sum"]
+    path.write_text(json.dumps(manifest))
+    found = load(tmp_path, config=CONFIG)
+    assert found is not None and found.step == 3

@@ -1,4 +1,4 @@
-"""Checkpoints: tensors in one file, and a manifest that says what they are and how they hash.
+"""Checkpoints: tensors in one file, and a manifest that says what they are and how both hash.
 
 The tensors are written first, the manifest is put in place last, so a checkpoint is whole or not
 there. Nothing in it is code.
@@ -20,6 +20,7 @@ from torch import Tensor
 from triptych.errors import InvalidInput, NotAvailable
 
 MANIFEST = "checkpoint.json"
+_TOLD = {"step", "file", "bytes", "sha256", "config", "numbers"}
 _AGAIN = "Remove the folder's checkpoint to start that stage again."
 
 
@@ -45,6 +46,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         "config": checkpoint.config,
         "numbers": checkpoint.numbers,
     }
+    manifest["sum"] = _sum(manifest)
     new = folder / f"{MANIFEST}.new"
     new.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     os.replace(new, folder / MANIFEST)
@@ -66,6 +68,7 @@ def load(folder: Path, *, config: Mapping[str, Any] | None = None) -> Checkpoint
         path = folder / str(manifest["file"])
         size, sum_, found = int(manifest["bytes"]), str(manifest["sha256"]), manifest["config"]
         step, numbers = int(manifest["step"]), manifest["numbers"]
+        _check_sum(manifest)
     except (ValueError, KeyError, TypeError) as error:
         raise NotAvailable(
             f"The manifest {folder / MANIFEST} cannot be read ({error!r}).", hint=_AGAIN
@@ -74,6 +77,18 @@ def load(folder: Path, *, config: Mapping[str, Any] | None = None) -> Checkpoint
     if config is not None:
         _check_config(path, found=found, expected=config)
     return Checkpoint(step=step, config=found, tensors=load_file(path), numbers=numbers)
+
+
+def _sum(manifest: Mapping[str, Any]) -> str:
+    plain = json.loads(json.dumps(manifest))  # numbers as keys are words there
+    return sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _check_sum(manifest: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the manifest is as it was written; an earlier form has no sum."""
+    told = {name: value for name, value in manifest.items() if name != "sum"}
+    if told.keys() != _TOLD or manifest.get("sum", _sum(told)) != _sum(told):
+        raise ValueError("its bytes have changed")
 
 
 def _hash(path: Path) -> str:
