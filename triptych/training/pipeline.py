@@ -51,7 +51,10 @@ def run(stages: Stages, *, data: Path, out: Path, name: str) -> dict[str, object
 
 
 def train(stages: Stages, ground: Ground, *, out: Path) -> JointModel:
-    """Train stage by stage, each from where the one before ended."""
+    """Train stage by stage, each from where the one before ended; return the model on the CPU.
+
+    What follows, calibration to export, is for the CPU that it is served on.
+    """
     state = None
     for stage in stages:
         if state is None:
@@ -68,10 +71,10 @@ def train(stages: Stages, ground: Ground, *, out: Path) -> JointModel:
         )
         measured = measure_pairs if stage.scorer_only else measure
         trainer.train(measure=partial(measured, model, ground))
-        state = trainer.averaged()
+        state = {key: value.cpu() for key, value in trainer.averaged().items()}
         model.load_state_dict(state)
         draw_curves(out / stage.name, out / f"{stage.name}.png")
-    return model.eval()
+    return model.cpu().eval()
 
 
 def measure(model: JointModel, ground: Ground) -> dict[str, float]:

@@ -34,17 +34,18 @@ def reranked(
     """Return recall@1 in percent for each weight of the score beside the cosine (0: none)."""
     assert model.scorer is not None, "built without a scorer"
     pictures, emb_NM = _pictures(model, model.scorer, maps_NHWC)
+    device = emb_NM.device
     hits, asked = dict.fromkeys(WEIGHTS, 0), 0
     texts = [(at, text) for at, row in enumerate(rows) for text in row.texts[:1]]
     for start in range(0, len(texts), 32):
         some = texts[start : start + 32]
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
             read = read_texts(model, text_ids(tokenizer, [text for _, text in some]))
             cosines_TN = logits(model(read, None).emb_BM, emb_NM, scale=1.0)
             top_TK = cosines_TN.topk(min(candidates, len(emb_NM)), dim=1).indices
             scores_TK = _scores(model.scorer, model.scorer.text(read), pictures, top_TK)
         cosines_TK = cosines_TN.gather(1, top_TK)
-        own_T = torch.tensor([at for at, _ in some])
+        own_T = torch.tensor([at for at, _ in some], device=device)
         for weight in WEIGHTS:
             best_T = (cosines_TK + weight * scores_TK).argmax(dim=1, keepdim=True)
             hits[weight] += int((top_TK.gather(1, best_T)[:, 0] == own_T).sum())
@@ -53,14 +54,16 @@ def reranked(
 
 
 def _pictures(model: JointModel, matcher: TokenMatcher, maps_NHWC: Tensor) -> tuple[States, Tensor]:
+    device = model.log_scale.device
     tokens, embs = [], []
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
         for chunk in torch.split(maps_NHWC, 64):
-            looked = model.look(chunk.permute(0, 3, 1, 2), after=CUT)
+            looked = model.look(chunk.permute(0, 3, 1, 2).to(device), after=CUT)
             tokens.append(matcher.picture(looked).tokens_BTD)
             embs.append(model(None, looked).emb_BM)
     all_NPD = torch.cat(tokens)
-    return TokenStates(all_NPD, torch.ones(all_NPD.shape[:2], dtype=torch.bool)), torch.cat(embs)
+    there_NP = torch.ones(all_NPD.shape[:2], dtype=torch.bool, device=device)
+    return TokenStates(all_NPD, there_NP), torch.cat(embs)
 
 
 def _scores(matcher: TokenMatcher, text: States, pictures: States, top_TK: Tensor) -> Tensor:
