@@ -8,6 +8,7 @@ from torch import Tensor  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from triptych.encoders.hubness import Hubness, HubnessConfig  # noqa: E402
+from triptych.errors import InvalidInput  # noqa: E402
 
 DIM = 24
 CONFIG = HubnessConfig(num_centres=5)
@@ -86,3 +87,13 @@ def test_an_extreme_hub_stays_a_unit_vector() -> None:
     hubness = fitted(HubnessConfig(num_centres=5, strength=20.0))
     rows = hubness.picture(unit(50, seed=6))
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(50))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"constant": 0.0}, {"constant": 0.8}, {"sharpness": 0.0}, {"num_centres": 0}, {"floor": -1.0}],
+    ids=str,
+)
+def test_what_would_leave_no_unit_vector_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InvalidInput):
+        HubnessConfig(**wrong)  # type: ignore[arg-type]

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from triptych.errors import InvalidInput
+
 MOST_TOLD = 0.7  # of what tells of a hub: its square and the constant's stay below 1
 
 
@@ -28,6 +30,19 @@ class HubnessConfig:
     strength: float = 0.7  # cosines that are taken off per unit of hubness
     constant: float = 0.4  # what the other side's number is multiplied with
     floor: float = 0.05  # what is less of a hub than a typical item by more is unlike all questions
+
+    def __post_init__(self) -> None:
+        if self.num_centres < 1 or self.sharpness <= 0 or self.strength < 0 or self.floor < 0:
+            raise InvalidInput(
+                f"Got {self}, expected a centre or more, a sharpness above 0, and no less than 0 "
+                "of the rest."
+            )
+        if self.constant <= 0 or self.constant**2 + MOST_TOLD**2 >= 1:
+            raise InvalidInput(
+                f"Got the constant {self.constant}: its square and {MOST_TOLD}'s leave no room in "
+                "a unit vector.",
+                hint="Expected a constant above 0 and below 0.71.",
+            )
 
 
 class QueryBank(nn.Module):
