@@ -272,9 +272,15 @@ def test_a_configuration_that_cannot_be_is_refused(wrong: dict[str, object]) -> 
         SparsityConfig(**wrong)  # type: ignore[arg-type]
 
 
-def test_a_run_too_short_for_its_events_is_refused() -> None:
+@pytest.mark.parametrize("steps", [5, 12, 19])
+def test_a_run_too_short_for_its_events_is_refused(steps: int) -> None:
     with pytest.raises(InvalidInput, match="at least 20 steps"):
-        plan(SparsityConfig(), steps=5)
+        plan(SparsityConfig(), steps=steps)
+
+
+def test_in_the_shortest_run_every_event_has_a_step_of_its_own() -> None:
+    kinds = [event.kind for event in plan(SparsityConfig(), steps=20).values()]
+    assert kinds.count("cut") == 6
 
 
 def test_nothing_to_cut_is_refused() -> None:

@@ -28,8 +28,10 @@ class SparsityConfig:
     every: float = 0.05
     cut: float = 0.20  # of what is left, at each event
     density: float = 0.30  # where cutting ends
-    move: float = 0.30  # of the active weights, at the first event that moves; then a cosine to 0
-    move_until: float = 0.75  # later the masks stay, so that what was grown last can learn
+    move: float = 0.30  # of the active weights, at the run's start; falls to 0 as a cosine ...
+    move_until: float = (
+        0.75  # ... by then; later the masks stay, so that what was grown last can learn
+    )
     pyramid: tuple[float, float] | None = None  # (0.1, 0.5): densities of the lowest, highest layer
     by_shape: bool = False  # large tensors lose more: density in proportion to 1 / numbers per edge
     score: Score = "magnitude"
@@ -59,7 +61,7 @@ class Event(NamedTuple):
 
 def plan(config: SparsityConfig, *, steps: int) -> dict[int, Event]:
     """Return what happens after which step (counted from 1) of a run of `steps`."""
-    if round(config.every * steps) < 1:
+    if config.every * steps < 1 - 1e-9:  # two events would fall on one step
         raise InvalidInput(
             f"Got {steps} steps with an event every {config.every:.0%} of them, expected at least "
             f"{math.ceil(1 / config.every)} steps."
