@@ -100,6 +100,7 @@ def test_rows_are_unit_and_in_order(model: OnnxModel) -> None:
 
 def test_empty_batches(model: OnnxModel) -> None:
     assert model.embed_texts([]).shape == (0, model.dim)
+    assert model.embed_both([], []).shape == (0, model.dim)
     assert model.embed_pictures([]).shape == (0, model.dim)
     assert model.embed([]).shape == (0, model.dim)
 
@@ -233,6 +234,12 @@ def test_all_files_are_at_most_40_megabytes() -> None:
 
 def test_a_missing_model_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"model\.json"):
+        OnnxModel.load(tmp_path)
+
+
+def test_a_cut_description_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text('{"name": "cut')
+    with pytest.raises(NotAvailable, match=r"model\.json cannot be read"):
         OnnxModel.load(tmp_path)
 
 

@@ -79,7 +79,13 @@ class OnnxModel(DualEncoder, DualStates):
         path = folder / "model.json"
         if not path.exists():
             raise NotFound(f"There is no model in {folder}, expected a model.json.")
-        description = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            description = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise NotAvailable(
+                f"The description {path} cannot be read ({error}).",
+                hint="Install triptych again.",
+            ) from error
         for name, expected in _files(description).items():
             # sizes at once, sums on demand (`verify`): hashing 30 MB would double a cold start
             size = (folder / name).stat().st_size if (folder / name).exists() else -1
@@ -146,6 +152,8 @@ class OnnxModel(DualEncoder, DualStates):
         """
         if "both.onnx" not in self._description["files"]:
             return super().embed_both(texts, pictures)
+        if not texts:
+            return np.zeros((0, self.dim), dtype=np.float32)
         segments, owners = self._segments(texts)
         looks_LNPC = [self._read_pictures(pictures, look) for look in self._looks]
         vectors_SM = np.zeros((len(segments), self.dim), dtype=np.float32)
