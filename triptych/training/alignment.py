@@ -13,7 +13,7 @@ from torch import Tensor
 from triptych.encoders.cross_modal.entrance import States
 from triptych.encoders.scorers.maxsim import maxsim
 from triptych.encoders.structure.graphs import Grid, places
-from triptych.training.losses import attract
+from triptych.training.losses import both_ways
 from triptych.training.scenes import Box, Scene
 
 Offsets = Sequence[tuple[int, int]]  # characters start:stop of every piece of a text
@@ -21,9 +21,7 @@ Offsets = Sequence[tuple[int, int]]  # characters start:stop of every piece of a
 
 def contrast(scores_QN: Tensor, *, positive_QN: Tensor, scale: Tensor) -> Tensor:
     """Texts find their pictures, and pictures their texts, by any score (as in `losses`)."""
-    logits_QN = scale * scores_QN
-    there = attract(logits_QN, positive_QN=positive_QN)
-    return (there + attract(logits_QN.T, positive_QN=positive_QN.T)) / 2
+    return both_ways(scale * scores_QN, positive_QN=positive_QN)
 
 
 def recall(scores_QN: Tensor, *, positive_QN: Tensor) -> float:

@@ -53,6 +53,13 @@ def _attraction(
     return (each_QN.sum(dim=1) / count_Q.clamp(min=1)).sum(), (count_Q > 0).sum()
 
 
+def both_ways(logits_QN: Tensor, *, positive_QN: Tensor) -> Tensor:
+    """Rows find their columns, and columns their rows: the mean of `attract` either way."""
+    there = attract(logits_QN, positive_QN=positive_QN)
+    back = attract(logits_QN.T, positive_QN=positive_QN.T)
+    return (there + back) / 2
+
+
 def cross_modal(
     pictures_IM: Tensor,
     texts_TM: Tensor,
@@ -69,10 +76,7 @@ def cross_modal(
         back = _in_chunks(texts_TM, pictures_IM, group_T, group_I, scale=scale, rows=rows)
         return (there + back) / 2
     logits_IT = logits(pictures_IM, texts_TM, scale=scale)
-    positive_IT = group_I[:, None] == group_T[None, :]
-    there = attract(logits_IT, positive_QN=positive_IT)
-    back = attract(logits_IT.T, positive_QN=positive_IT.T)
-    return (there + back) / 2
+    return both_ways(logits_IT, positive_QN=group_I[:, None] == group_T[None, :])
 
 
 def joint(all_NM: Tensor, *, group_N: Tensor, scale: Tensor, rows: int | None = None) -> Tensor:

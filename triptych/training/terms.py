@@ -18,7 +18,7 @@ from triptych.encoders.cross_modal.entrance import States
 from triptych.encoders.scorers.maxsim import maxsim
 from triptych.model import JointModel, JointOutput
 from triptych.moe.layer import MoEOutput
-from triptych.training.losses import attract, cross_modal, joint, matryoshka
+from triptych.training.losses import both_ways, cross_modal, joint, matryoshka
 from triptych.training.objective import (
     Terms,
     classification,
@@ -92,9 +92,7 @@ def pair_terms(model: JointModel, batch: Batch) -> Found:
     with torch.autocast(batch.group_B.device.type, enabled=False):
         logits_TB = model.score(_in_float32(batch.text), _in_float32(batch.picture))
     positive_TB = batch.group_B[batch.owner_T][:, None] == batch.group_B[None, :]
-    there = attract(logits_TB, positive_QN=positive_TB)
-    back = attract(logits_TB.T, positive_QN=positive_TB.T)
-    return Found(Terms(contrastive=(there + back) / 2), None, 0.0)
+    return Found(Terms(contrastive=both_ways(logits_TB, positive_QN=positive_TB)), None, 0.0)
 
 
 def _in_float32(states: States) -> States:

@@ -18,6 +18,7 @@ from triptych.encoders.cross_modal.entrance import Entrance, States, check_state
 from triptych.encoders.cross_modal.layers import CrossLayer
 from triptych.encoders.cross_modal.spatial_mask import SpatialMask, as_bias, as_mask
 from triptych.encoders.scorers.maxsim import best_cosines, unit_tokens
+from triptych.encoders.towers.transformer import mean_of_tokens
 from triptych.errors import InvalidInput
 
 
@@ -93,7 +94,8 @@ class PairScorer(nn.Module):
             bias_BTP=None if logits_BTP is None else as_bias(logits_BTP),
         )
         scores_B = scores_B + self._judgement(
-            _mean(self.norm_text(text_BTW), mask_BT), _mean(self.norm_picture(picture_BPW), mask_BP)
+            mean_of_tokens(self.norm_text(text_BTW), mask_BT),
+            mean_of_tokens(self.norm_picture(picture_BPW), mask_BP),
         )
         return PairScores(
             scores_B.masked_fill(~(mask_BT.any(dim=1) & mask_BP.any(dim=1)), 0.0),
@@ -114,9 +116,3 @@ class PairScorer(nn.Module):
         seen = torch.cat([text_BW, picture_BW, text_BW * picture_BW], dim=1)
         said_B: Tensor = self.judge(functional.gelu(self.widen(seen))).squeeze(-1)
         return said_B
-
-
-def _mean(tokens_BTW: Tensor, mask_BT: Tensor) -> Tensor:
-    """The mean state of what is there; 0 where nothing is."""
-    weight_BT1 = mask_BT.unsqueeze(-1).to(tokens_BTW.dtype)
-    return (tokens_BTW * weight_BT1).sum(dim=1) / weight_BT1.sum(dim=1).clamp(min=1.0)

@@ -140,7 +140,6 @@ def from_bert(
 
 def mean_of_tokens(tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     """The mean state of what is not padding, whatever padding holds."""
-    tokens_BTD = tokens_BTD.masked_fill(~mask_BT.unsqueeze(-1), 0.0)
-    weight_BT1 = mask_BT.unsqueeze(-1).to(tokens_BTD.dtype)
+    there_BTD = tokens_BTD.masked_fill(~mask_BT.unsqueeze(-1), 0.0)
     # a text without a token is 0, not NaN
-    return (tokens_BTD * weight_BT1).sum(dim=1) / weight_BT1.sum(dim=1).clamp(min=1.0)
+    return there_BTD.sum(dim=1) / mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
