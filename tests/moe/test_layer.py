@@ -86,6 +86,20 @@ def test_without_gradients_whatever_is_fastest_agrees(num: int) -> None:
         torch.testing.assert_close(found_BTD, truth_BTD, atol=1e-5, rtol=1e-5)
 
 
+def test_one_token_streams_with_its_gradients_too() -> None:
+    found = []
+    for form in ("streamed", "dense"):
+        moe = layer(replace(CONFIG, form=form))
+        tokens_BTD, mask_BT = batch(1)
+        with torch.inference_mode():
+            moe(tokens_BTD, mask_BT)
+        made_BTD = moe(tokens_BTD, mask_BT).tokens_BTD
+        made_BTD.square().sum().backward()
+        found.append([made_BTD, moe.experts.widen_EDH.grad, moe.experts.narrow_EHD.grad])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
 def test_losses_are_for_training_only() -> None:
     moe = layer()
     tokens_BTD, mask_BT = batch(20, 7)
