@@ -95,13 +95,3 @@ def test_a_flipped_bit_of_a_manifest_is_refused(tmp_path: Path) -> None:
         except NotAvailable:
             continue
         assert found is not None and found.numbers == {"threshold": 0.1 + 0.2} and found.step == 3
-
-
-def test_a_manifest_of_an_earlier_form_has_no_sum(tmp_path: Path) -> None:
-    written(tmp_path)
-    path = tmp_path / MANIFEST
-    manifest = json.loads(path.read_text())
-    del manifest["sum"]
-    path.write_text(json.dumps(manifest))
-    found = load(tmp_path, config=CONFIG)
-    assert found is not None and found.step == 3

@@ -78,6 +78,21 @@ def test_it_stops_when_nothing_gets_better(data: Path, tmp_path: Path) -> None:
     assert found is not None and found.step == 3
 
 
+@pytest.mark.slow
+def test_the_result_keeps_a_share_of_what_it_began_with(data: Path, tmp_path: Path) -> None:
+    recipe = replace(recipes.smoke()[0], kept=0.4)
+    ground = prepare(recipe, data=data, work=tmp_path)
+    model = ground.model(recipe.model, seed=recipe.seed)
+    trainer = Trainer(
+        recipe, model=model, tokenizer=ground.tokenizer, sources=ground.sources, folder=tmp_path
+    )
+    trainer.train(measure=lambda: {"right": 1.0})
+    name = "head.mean.weight"
+    moved, began = trainer.average[name], trainer.began[name]
+    assert not torch.equal(moved, began)
+    torch.testing.assert_close(trainer.averaged()[name], 0.6 * moved + 0.4 * began)
+
+
 def test_an_epoch_sees_every_row_once() -> None:
     schedule = Schedule(mixture={"a": 1.0}, sizes={"a": 12}, steps=9, batch=4, seed="7")
     drawn = [schedule.draw(step)[1] for step in range(9)]

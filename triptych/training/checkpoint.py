@@ -85,9 +85,9 @@ def _sum(manifest: Mapping[str, Any]) -> str:
 
 
 def _check_sum(manifest: Mapping[str, Any]) -> None:
-    """Raise ValueError unless the manifest is as it was written; an earlier form has no sum."""
+    """Raise ValueError unless the manifest is as it was written."""
     told = {name: value for name, value in manifest.items() if name != "sum"}
-    if told.keys() != _TOLD or manifest.get("sum", _sum(told)) != _sum(told):
+    if told.keys() != _TOLD or manifest["sum"] != _sum(told):
         raise ValueError("its bytes have changed")
 
 
