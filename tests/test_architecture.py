@@ -90,6 +90,11 @@ def test_only_settings_reads_the_environment() -> None:
             assert "os.environ" not in text and "getenv" not in text, module
 
 
+def test_only_the_silenced_runtime_is_used() -> None:
+    for module in modules():
+        assert module == ("encoders", "runtime") or "onnxruntime" not in imports(module), module
+
+
 def test_functions_and_files_keep_the_measure() -> None:
     for module in modules():
         text = PACKAGE.joinpath(*module).with_suffix(".py").read_text("utf-8")

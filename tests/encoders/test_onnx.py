@@ -1,7 +1,10 @@
 """The default model that ships: law 2, long texts, empty batches, lazy towers, damaged files."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -261,3 +264,13 @@ def test_half_a_character_is_read_as_an_unreadable_one(model: OnnxModel) -> None
     np.testing.assert_array_equal(model.embed_texts(halves), model.embed_texts(whole))
     half, whole_one = (model.text_states([f"a {end}"])[0] for end in ("\ud800", "\ufffd"))
     np.testing.assert_array_equal(half, whole_one)
+
+
+def test_the_runtime_sends_nothing_and_notes_no_device(tmp_path: Path) -> None:
+    # where these are set it is silent by itself
+    silent = {"CI", "GITHUB_ACTIONS", "TF_BUILD", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
+    environ = {name: value for name, value in os.environ.items() if name not in silent}
+    code = "from triptych.encoders.onnx import OnnxModel; OnnxModel.load().embed_texts(['a dog'])"
+    environ |= {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environ, cwd=tmp_path)
+    assert not list(tmp_path.rglob("*"))

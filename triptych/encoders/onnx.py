@@ -20,7 +20,6 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
@@ -31,6 +30,7 @@ from triptych.encoders.expert_load import ExpertLoad
 from triptych.encoders.late import DualStates
 from triptych.encoders.pictures.look import Look
 from triptych.encoders.places import left_over
+from triptych.encoders.runtime import onnxruntime
 from triptych.errors import NotAvailable, NotFound
 from triptych.types import Cube, Matrix, Vector
 
