@@ -216,6 +216,33 @@ def test_a_transparent_palette_is_white(transparency: Any) -> None:
     assert got.getpixel((0, 0)) == (255, 255, 255)
 
 
+def shape(colour: tuple[int, int, int, int], hidden: tuple[int, int, int, int]) -> Image.Image:
+    picture = Image.new("RGBA", (20, 20), hidden)
+    picture.paste(colour, (5, 5, 15, 15))
+    return picture
+
+
+@pytest.mark.parametrize("level", [224, 240, 255])
+def test_white_on_transparency_is_seen(level: int) -> None:
+    got = load_picture(encoded(shape((level, level, 255, 255), (0, 0, 0, 0))))
+    assert got.getpixel((10, 10)) == (level, level, 255)
+    assert got.getpixel((0, 0)) == (160, 160, 160)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        shape((223, 255, 255, 255), (0, 0, 0, 0)),  # pale, but seen
+        shape((255, 255, 255, 255), (90, 0, 0, 60)),  # with a shadow
+        shape((255, 255, 255, 60), (0, 0, 0, 0)),  # nothing to see on any ground
+    ],
+)
+def test_what_is_seen_on_white_stays_there(picture: Image.Image) -> None:
+    white = Image.new("RGB", picture.size, "white")
+    white.paste(picture.convert("RGB"), mask=picture.getchannel("A"))
+    assert load_picture(encoded(picture)).tobytes() == white.tobytes()
+
+
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_of_an_animation_the_first_frame(kind: str) -> None:
     frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue", "lime")]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 pytest.importorskip("torch")
 
+from triptych.encoders.pictures.picture import load_picture
 from triptych.errors import InvalidInput
 from triptych.training.build import prepare
-from triptych.training.data import checked, picture_sets, read_rows
+from triptych.training.data import checked, open_picture, picture_sets, read_rows
 from triptych.training.features import pixel_batches
 from triptych.training.made_up import write_data
 from triptych.training.recipes import base, more
@@ -108,3 +111,13 @@ def test_made_up_data_is_whole(tmp_path: Path) -> None:
     write_data(tmp_path)
     for path in picture_sets(tmp_path).values():
         assert checked(read_rows(path, splits=["train"]), of=path)
+
+
+@pytest.mark.parametrize("colour", ["white", "ivory", "navy"])
+def test_a_transparent_picture_is_trained_with_as_it_is_encoded(colour: str) -> None:
+    picture = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
+    picture.paste(colour, (5, 5, 15, 15))
+    encoded = BytesIO()
+    picture.save(encoded, "PNG")
+    trained = open_picture(encoded.getvalue())
+    assert trained.tobytes() == load_picture(encoded.getvalue()).tobytes()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as parquet
 from PIL import Image
 
+from triptych.encoders.pictures.colour import flattened
 from triptych.errors import InvalidInput
 
 PICTURE_SETS = (
@@ -104,9 +105,9 @@ def _row(record: Mapping[str, object]) -> Row:
 
 
 def open_picture(encoded: bytes) -> Image.Image:
-    """An RGB picture; what is transparent becomes white, as when encoding."""
+    """An RGB picture; what is transparent gets the ground that it gets when encoding."""
     picture = Image.open(io.BytesIO(encoded))
     if picture.mode in ("RGBA", "LA", "P"):
         rgba = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        return flattened(rgba.convert("RGB"), rgba.getchannel("A"))
     return picture.convert("RGB")

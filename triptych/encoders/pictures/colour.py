@@ -1,4 +1,7 @@
-"""Every mode of Pillow to plain RGB: scaled, not clamped; composited on white, not unmasked."""
+"""Every mode of Pillow to plain RGB: scaled, not clamped; composited, not unmasked.
+
+What is transparent becomes white; grey where the picture is so white itself that it would vanish.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageStat
 
 from triptych.errors import PictureError
 
 _WIDE = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _MAX_PROFILE_BYTES = 4 * 2**20
+_WHITE = (255, 255, 255)
+_GREY = (160, 160, 160)  # of white, greys and black the one on which white shapes were found best
+_NEARLY_WHITE = 224
+_OPAQUE = 128
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
@@ -27,7 +34,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     elif picture.mode == "LAB":
         return _converted(picture, None)
     if picture.has_transparency_data:
-        picture = _on_white(picture, profile)
+        picture = _composited(picture, profile)
     elif profile and picture.mode in ("RGB", "CMYK"):
         picture = _converted(picture, profile)
     return picture if picture.mode == "RGB" else picture.convert("RGB")
@@ -78,16 +85,25 @@ def _range(mode: str, low: float, high: float) -> tuple[float, float]:
     return low, high
 
 
-def _on_white(picture: Image.Image, profile: bytes | None) -> Image.Image:
+def flattened(colours: Image.Image, alpha: Image.Image) -> Image.Image:
+    """Return RGB `colours` on white; on grey where on white nothing of them would be seen."""
+    ground = Image.new("RGB", colours.size, _WHITE)
+    ground.paste(colours, mask=alpha)
+    darkest = min(low for low, _ in ImageStat.Stat(ground).extrema)
+    if darkest >= _NEARLY_WHITE and ImageStat.Stat(alpha).extrema[0][1] >= _OPAQUE:
+        ground.paste(_GREY, (0, 0, *ground.size))  # in place: a copy more is memory nobody told
+        ground.paste(colours, mask=alpha)
+    return ground
+
+
+def _composited(picture: Image.Image, profile: bytes | None) -> Image.Image:
     if picture.mode == "La":
         picture = picture.convert("LA")
     rgba = picture.convert("RGBA")
     colours = rgba.convert("RGB")
     if profile and picture.mode != "LA":
         colours = _converted(colours, profile)
-    white = Image.new("RGB", rgba.size, (255, 255, 255))
-    white.paste(colours, mask=rgba.getchannel("A"))
-    return white
+    return flattened(colours, rgba.getchannel("A"))
 
 
 def _converted(picture: Image.Image, profile: bytes | None) -> Image.Image:

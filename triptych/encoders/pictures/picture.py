@@ -1,8 +1,9 @@
 """Anything that holds a picture, to an upright RGB picture, or to the reason why not.
 
 What is decoded: JPEG (and MPO), PNG, WebP, GIF, BMP, TIFF, PPM, ICO and AVIF, recognised by
-content; of an animation the first frame. Transparency is composited on white. A colour profile
-other than sRGB is converted; one that cannot be used is ignored.
+content; of an animation the first frame. Transparency is composited on white, or on grey what
+would vanish there. A colour profile other than sRGB is converted; one that cannot be used is
+ignored.
 """
 
 from __future__ import annotations
