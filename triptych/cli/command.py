@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import NoReturn, Protocol
 
 from triptych.errors import InvalidInput
 from triptych.settings import Settings
+
+# -heels begins like -h, and argparse complains of 'eels'
+_STUCK = re.compile(
+    r"argument -(\w)/--\S+: ignored explicit argument '(\w+)'|unrecognized arguments: -(\w+)"
+)
 
 
 class Command(Protocol):
@@ -44,4 +50,10 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are sentences like all others."""
 
     def error(self, message: str) -> NoReturn:
-        raise InvalidInput(f"{message[:1].upper()}{message[1:]}.", hint=f"See: {self.prog} --help")
+        hint = f"See: {self.prog} --help"
+        if found := _STUCK.fullmatch(message):
+            word = "".join(part for part in found.groups() if part)
+            message = f"unrecognized arguments: -{word}"
+            if self.prog.endswith(" search"):
+                hint = f"A minus stands alone: - {word}. {hint}"
+        raise InvalidInput(f"{message[:1].upper()}{message[1:]}.", hint=hint)
