@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from PIL import Image
@@ -20,6 +19,7 @@ from PIL import Image
 from benchmarks.common import WORK, alternate, median_ratio, photos
 from triptych.encoders.base import EmbeddingModel
 from triptych.encoders.open_clip.torchvision_guard import guarded_import
+from triptych.encoders.runtime import onnxruntime as ort
 from triptych.settings import Settings
 from triptych.types import Item
 

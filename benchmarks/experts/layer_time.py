@@ -14,11 +14,11 @@ from itertools import count
 from typing import NamedTuple
 
 import numpy as np
-import onnxruntime
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
+from triptych.encoders.runtime import onnxruntime
 from triptych.moe.experts import product_by_onednn
 from triptych.moe.layer import MoE, MoEConfig
 from triptych.moe.serving import write_moe

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.common import WORK
 from benchmarks.experts.layer_time import cpu_seconds, session_of
+from triptych.encoders.runtime import onnxruntime
 from triptych.moe.layer import MoE, MoEConfig
 
 CONFIG = MoEConfig(width=384, hidden=64)

@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import get_args
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
+from triptych.encoders.runtime import onnxruntime
 from triptych.moe.layer import MoE, MoEConfig
 from triptych.moe.router import RouterKind
 from triptych.moe.serving import MoEWeights, write_moe

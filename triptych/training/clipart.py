@@ -29,6 +29,7 @@ import pyarrow.parquet as parquet
 from PIL import Image, ImageStat
 
 from triptych.encoders.onnx import DEFAULT_FOLDER, OnnxModel
+from triptych.encoders.pictures.colour import flattened
 from triptych.training.data import Row
 from triptych.types import Item
 
@@ -145,11 +146,11 @@ def _row(png: Path, drawing: Drawing) -> Row:
 
 
 def _small(path: Path) -> bytes:
-    """The picture on white, as WebP; nothing where it is blank there."""
+    """The picture on its ground, as WebP; nothing where it is blank."""
     with Image.open(path) as picture:
         picture.thumbnail((SIDE, SIDE))
         rgba = picture.convert("RGBA")
-    shown = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    shown = flattened(rgba.convert("RGB"), rgba.getchannel("A"))
     if ImageStat.Stat(shown.convert("L")).stddev[0] < FAINT:
         return b""
     file = io.BytesIO()
