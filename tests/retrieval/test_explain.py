@@ -159,9 +159,8 @@ def test_a_hit_that_is_deleted_meanwhile_is_searched_again(
 
 
 def test_the_default_models_heat_lies_on_the_thing(real: Collection) -> None:
-    hits = by_id(real.search("a square", explain=True))
     for id, rows, columns in (("red", (0, 1, 2), (4, 5, 6)), ("blue", (4, 5, 6), (0, 1, 2))):
-        explanation = hits[id].explanation
+        explanation = by_id(real.search(f"a {id} square", explain=True))[id].explanation
         assert explanation is not None and explanation.heat is not None
         row, column = hottest(explanation.heat.grid_RC)
         assert row in rows and column in columns
