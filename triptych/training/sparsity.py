@@ -28,10 +28,8 @@ class SparsityConfig:
     every: float = 0.05
     cut: float = 0.20  # of what is left, at each event
     density: float = 0.30  # where cutting ends
-    move: float = 0.30  # of the active weights, at the run's start; falls to 0 as a cosine ...
-    move_until: float = (
-        0.75  # ... by then; later the masks stay, so that what was grown last can learn
-    )
+    move: float = 0.30  # of the active weights, at the run's start; a cosine to 0 at `move_until`
+    move_until: float = 0.75  # later the masks stay, so that what was grown last can learn
     pyramid: tuple[float, float] | None = None  # (0.1, 0.5): densities of the lowest, highest layer
     by_shape: bool = False  # large tensors lose more: density in proportion to 1 / numbers per edge
     score: Score = "magnitude"

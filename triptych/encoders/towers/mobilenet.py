@@ -127,14 +127,22 @@ class MobileNet(nn.Module):
     def _run(self, map_BCHW: Tensor, *, after: int, until: int) -> dict[int, Tensor]:
         outputs = {after: map_BCHW}
         for index in range(after + 1, until + 1):
-            layer = self.layers[index]
-            if layer.op == "add":
-                first, second = layer.inputs
-                outputs[index] = outputs[first] + outputs[second]
-            else:
-                conv = self.convs[layer.name.replace(".", "_")]
-                outputs[index] = conv(outputs[layer.inputs[0]])
+            outputs[index] = self.step(self.layers[index], outputs)
         return outputs
+
+    def step(self, layer: Layer, outputs: Mapping[int, Tensor]) -> Tensor:
+        """The output of one layer, given those that it reads."""
+        if layer.op == "add":
+            first, second = layer.inputs
+            return outputs[first] + outputs[second]
+        found: Tensor = self.conv(layer)(outputs[layer.inputs[0]])
+        return found
+
+    def conv(self, layer: Layer) -> SameConv:
+        """The convolution of a layer that is one."""
+        conv = self.convs[layer.name.replace(".", "_")]
+        assert isinstance(conv, SameConv)
+        return conv
 
     def parameters_after(self, layer: int) -> list[nn.Parameter]:
         """Parameters of the layers above `layer`, which training may move."""

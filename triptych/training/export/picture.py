@@ -15,7 +15,6 @@ from triptych.encoders.towers.mobilenet import (
     LAST_MAP,
     MobileNet,
     PictureHead,
-    SameConv,
 )
 from triptych.model import JointModel
 from triptych.training.export.graph import Graph
@@ -31,9 +30,8 @@ from triptych.training.export.parts import (
     through_experts,
     with_load,
 )
-from triptych.training.export.rounding import Rounding
+from triptych.training.export.rounding import PICTURE, Rounding
 
-_PICTURE = -1  # where a layer's inputs are counted
 STEP = np.float32(1 / 127.5)  # of a byte: 0 to 255 are -1 to 1
 _ZERO = np.uint8(128)  # the byte that counts as 0, half a step above what really is
 
@@ -118,7 +116,7 @@ class _Trunk:
         self.scales: dict[int, float] = {}
 
     def run(self, bytes_BCHW: str) -> str:
-        outputs, size = {_PICTURE: self._pixels(bytes_BCHW)}, {_PICTURE: IMAGE_SIZE}
+        outputs, size = {PICTURE: self._pixels(bytes_BCHW)}, {PICTURE: IMAGE_SIZE}
         for index, layer in enumerate(self.trunk.layers[: LAST_MAP + 1]):
             source = layer.inputs[0]
             if layer.op == "add":
@@ -127,7 +125,7 @@ class _Trunk:
                     size[source],
                 )
             else:
-                raw = self._conv(outputs[source], layer.name, size=size[source], index=index)
+                raw = self._conv(outputs[source], size=size[source], index=index)
                 size[index] = -(-size[source] // layer.stride)
             outputs[index] = self._fixed(raw, index)
         return outputs[LAST_MAP]
@@ -138,15 +136,14 @@ class _Trunk:
             floats = self.graph.op("Cast", bytes_BCHW, to=TensorProto.FLOAT)
             scaled = self.graph.op("Mul", floats, self.graph.number(float(STEP)))
             return self.graph.op("Sub", scaled, self.graph.number(1.0))
-        self.scales[_PICTURE] = float(STEP)
+        self.scales[PICTURE] = float(STEP)
         step, zero = self.graph.constant(np.asarray(STEP)), self.graph.constant(np.asarray(_ZERO))
         return self.graph.op("DequantizeLinear", bytes_BCHW, step, zero)
 
-    def _conv(self, x: str, name: str, *, size: int, index: int) -> str:
-        name, source = name.replace(".", "_"), self.trunk.layers[index].inputs[0]
-        conv = self.trunk.convs[name]
-        assert isinstance(conv, SameConv)
-        weight, bias = numbers(conv.weight), numbers(self.biases.get(name, conv.bias))
+    def _conv(self, x: str, *, size: int, index: int) -> str:
+        layer = self.trunk.layers[index]
+        conv, source = self.trunk.conv(layer), layer.inputs[0]
+        weight, bias = numbers(conv.weight), numbers(self.biases.get(layer.name, conv.bias))
         steps = -(-size // conv.stride)
         total = max((steps - 1) * conv.stride + weight.shape[2] - size, 0)
         low, high = total // 2, total - total // 2
@@ -170,7 +167,7 @@ class _Trunk:
         graph = self.graph
         if self.ranges is None or source not in self.scales:
             return [graph.constant(weight), graph.constant(bias)]
-        if source == _PICTURE:
+        if source == PICTURE:
             bias = bias + weight.sum(axis=(1, 2, 3)) * STEP / 2
         scale = np.abs(weight).max(axis=(1, 2, 3)) / 127
         # of a channel whose weights are all zero the bias must fit its 32 bits, too

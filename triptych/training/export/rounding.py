@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from triptych.encoders.towers.mobilenet import LAST_MAP, Layer, MobileNet, SameConv
+from triptych.encoders.towers.mobilenet import LAST_MAP, Layer, MobileNet
 
 Range = tuple[float, float]
 
-_PICTURE = -1  # where a layer's inputs are counted
+PICTURE = -1  # where a layer's inputs are counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Rounding:
     """What is fixed at export. An output without a range stays float."""
 
     ranges: Mapping[int, Range]  # by layer
-    biases: Mapping[str, Tensor] = field(default_factory=dict)  # by convolution: not its own
+    biases: Mapping[str, Tensor] = field(default_factory=dict)  # by layer's name: not its own
 
 
 def measured(trunk: MobileNet, batches: Sequence[Tensor]) -> Rounding:
@@ -47,7 +47,7 @@ def measured_ranges(trunk: MobileNet, batches: Sequence[Tensor]) -> dict[int, Ra
 def corrected_biases(
     trunk: MobileNet, pixels_BCHW: Tensor, ranges: Mapping[int, Range]
 ) -> dict[str, Tensor]:
-    """Return biases_C by convolution, which give every channel the mean that it has in float.
+    """Return biases_C by the layer's name, which give every channel the mean that it has in float.
 
     Rounded weights shift the mean of a channel for all pictures alike, and the shifts add up from
     layer to layer (Nagel et al. 2019, 1906.04721, section 4.2). So each layer is corrected on what
@@ -56,39 +56,25 @@ def corrected_biases(
     rough, biases = deepcopy(trunk), {}
     for weight in rough.parameters():
         if weight.ndim == 4:
-            weight.data = rounded_weight(weight.data)
-    exact_maps, rough_maps = {_PICTURE: pixels_BCHW}, {_PICTURE: pixels_BCHW}
+            weight.data = _rounded_weight(weight.data)
+    exact_maps, rough_maps = {PICTURE: pixels_BCHW}, {PICTURE: pixels_BCHW}
     with torch.inference_mode():
         for index, layer in enumerate(trunk.layers[: LAST_MAP + 1]):
-            exact, map_BCHW = _step(trunk, layer, exact_maps), _step(rough, layer, rough_maps)
+            exact, map_BCHW = trunk.step(layer, exact_maps), rough.step(layer, rough_maps)
             if layer.op == "conv":
-                bias = _conv(rough, layer).bias
+                bias = rough.conv(layer).bias
                 bias.data = bias.data - (map_BCHW - exact).mean(dim=(0, 2, 3))
-                biases[layer.name.replace(".", "_")] = bias.data
-                map_BCHW = _step(rough, layer, rough_maps)
+                biases[layer.name] = bias.data
+                map_BCHW = rough.step(layer, rough_maps)
             exact_maps[index], rough_maps[index] = exact, _rounded(map_BCHW, *ranges[index])
             _forget(exact_maps, rough_maps, later=trunk.layers[index + 1 :])
     return biases
 
 
-def rounded_weight(weight: Tensor) -> Tensor:
+def _rounded_weight(weight: Tensor) -> Tensor:
     """Return weight_OIHW in 255 steps for each output."""
     scale_O = (weight.abs().amax(dim=(1, 2, 3), keepdim=True) / 127).clamp(min=1e-12)
     return (weight / scale_O).round() * scale_O
-
-
-def _step(trunk: MobileNet, layer: Layer, maps: Mapping[int, Tensor]) -> Tensor:
-    if layer.op == "add":
-        first, second = layer.inputs
-        return maps[first] + maps[second]
-    found: Tensor = _conv(trunk, layer)(maps[layer.inputs[0]])
-    return found
-
-
-def _conv(trunk: MobileNet, layer: Layer) -> SameConv:
-    conv = trunk.convs[layer.name.replace(".", "_")]
-    assert isinstance(conv, SameConv)
-    return conv
 
 
 def _forget(*maps: dict[int, Tensor], later: Sequence[Layer]) -> None:
