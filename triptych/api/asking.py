@@ -76,14 +76,14 @@ class Asking:
     ) -> Found:
         """Return the answer to a search; `files` are the parts of a multipart body."""
         with self._catalog.answering(tenant, name) as answers:
-            embedder = answers.collection.embedder
+            terms, embedder = _terms(body), answers.collection.embedder
 
             def query() -> Query:
-                return self._query(body, files, getattr(embedder, "picture_size", None))
+                return self._query(terms, files, getattr(embedder, "picture_size", None))
 
-            if not _is_kept(body):
+            if body.explain or _has_address(terms):
                 return self._answer(answers.collection, query(), body)
-            if _has_picture(body) or files:
+            if _is_shown(terms) or files:
                 return self._remembered(answers, _seen(body, files), query, body)
             return self._worded(answers, query(), body)
 
@@ -92,11 +92,12 @@ class Asking:
 
         An event loop may ask: nothing is decoded or looked up.
         """
-        if not _is_kept(body):
+        terms = _terms(body)
+        if body.explain or _has_address(terms):
             return None
-        if _has_picture(body):
+        if _is_shown(terms):
             return self._key(answers, _seen(body, {}), body)
-        question = question_of(self._query(body, {}, None), _options(body))
+        question = question_of(self._query(terms, {}, None), _options(body))
         return self._key(answers, question, body)._replace(question=question)
 
     def recommend(self, tenant: str, name: str, body: RecommendBody) -> Found:
@@ -205,28 +206,47 @@ class Asking:
         )
 
     def _query(
-        self, body: SearchBody, files: Mapping[str, list[bytes]], size_hint: int | None
+        self, terms: list[Part], files: Mapping[str, list[bytes]], size_hint: int | None
     ) -> Query:
         given = {name: data[0] for name, data in files.items()}
-        bodies = [PartBody(text=body.query)] if body.query is not None else []
-        bodies += [PartBody(image=image) for image in _as_list(body.image)]
         uploads = files.get("image", [])
-        bodies += [PartBody(id=id) for id in _as_list(body.like)]
-        bodies += [PartBody(vector=body.vector)] if body.vector is not None else []
-        bodies += body.parts
-        bodies += [_negated(term) for term in _as_list(body.minus)]
-        number = len(bodies) + len(uploads)
+        number = len(terms) + len(uploads)
         if number > self._limits.parts:
             raise too_large(f"The query has {number} parts", most=self._limits.parts)
-        parts = [self._part(one, given, size_hint) for one in bodies]
-        parts += [Part(image=self._pictures.load(one, size_hint=size_hint)) for one in uploads]
+        load = self._pictures.load
+        parts = [
+            replace(part, image=load(part.image, size_hint=size_hint, files=given))
+            if isinstance(part.image, str)
+            else part
+            for part in terms
+        ]
+        parts += [Part(image=load(one, size_hint=size_hint)) for one in uploads]
         return Query(tuple(parts))
 
-    def _part(self, body: PartBody, files: Mapping[str, bytes], size_hint: int | None) -> Part:
-        image: Any = body.image
-        if image is not None:
-            image = self._pictures.load(image, size_hint=size_hint, files=files)
-        return Part(weight=body.weight, text=body.text, image=image, id=body.id, vector=body.vector)
+
+def _terms(body: SearchBody) -> list[Part]:
+    """Return what a search asks for in its order, pictures as they were sent.
+
+    Raises InvalidInput for a part that is none.
+    """
+    terms = [] if body.query is None else [Part(text=body.query)]
+    terms += [Part(image=image) for image in _as_list(body.image)]
+    terms += [Part(id=id) for id in _as_list(body.like)]
+    terms += [] if body.vector is None else [Part(vector=body.vector)]
+    terms += [_term(part, 1) for part in body.parts]
+    for less in _as_list(body.minus):
+        terms.append(Part(text=less, weight=-1) if isinstance(less, str) else _term(less, -1))
+    return terms
+
+
+def _term(body: PartBody, sign: int) -> Part:
+    return Part(
+        weight=sign * body.weight,
+        text=body.text,
+        image=body.image,
+        id=body.id,
+        vector=body.vector,
+    )
 
 
 def _options(asked: SearchOptions) -> dict[str, Any]:
@@ -237,46 +257,24 @@ def _options(asked: SearchOptions) -> dict[str, Any]:
     return {**said, "filter": None if wanted is None else to_json(wanted), "hybrid": share}
 
 
-def _is_kept(body: SearchBody) -> bool:
-    """Whether answers to it are remembered."""
-    return not body.explain and not _has_address(body)
-
-
 def _seen(body: SearchBody, files: Mapping[str, list[bytes]]) -> list[Any]:
     """Return all that a search with pictures or vectors says."""
     return [body.model_dump(exclude_defaults=True), files]
 
 
-def _has_picture(body: SearchBody) -> bool:
-    """Whether it holds pictures or vectors."""
-    parts = [*body.parts, *(one for one in _as_list(body.minus) if isinstance(one, PartBody))]
-    return (
-        body.image is not None
-        or body.vector is not None
-        or any(part.image is not None or part.vector is not None for part in parts)
-    )
+def _is_shown(terms: list[Part]) -> bool:
+    """Whether pictures or vectors are among them: there is no one spelling of such a question."""
+    return any(part.image is not None or part.vector is not None for part in terms)
 
 
 def needs_model(body: SearchBody) -> bool:
     """Whether words or pictures are to be embedded: all else is near a vector that is there."""
-    parts = [*body.parts, *map(_negated, _as_list(body.minus))]
-    return (
-        body.query is not None
-        or body.image is not None
-        or any(part.text is not None or part.image is not None for part in parts)
-    )
+    return any(part.text is not None or part.image is not None for part in _terms(body))
 
 
-def _has_address(body: SearchBody) -> bool:
+def _has_address(terms: list[Part]) -> bool:
     """Whether a picture is to be fetched: what lies at an address changes, so nothing is kept."""
-    minus = [one for one in _as_list(body.minus) if isinstance(one, PartBody)]
-    pictures = [*_as_list(body.image), *(part.image for part in (*body.parts, *minus))]
-    return any(one is not None and "://" in one[:16] for one in pictures)
-
-
-def _negated(term: str | PartBody) -> PartBody:
-    part = PartBody(text=term) if isinstance(term, str) else term
-    return part.model_copy(update={"weight": -part.weight})
+    return any(isinstance(part.image, str) and "://" in part.image[:16] for part in terms)
 
 
 def _kind(part: Part) -> str:
