@@ -4,12 +4,14 @@ import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 
 from tests.api.conftest import png
 from tests.api.live import Live, serving
+from triptych.encoders.onnx import OnnxModel
 from triptych.errors import DiskFull
 from triptych.settings import Settings
 
@@ -74,6 +76,33 @@ def test_models_are_listed(running: Live) -> None:
     assert [(one["id"], one["dim"]) for one in listed["data"]] == [
         ("hashing:64", 64), ("hashing:32", 32),
     ]  # fmt: skip
+
+
+def test_one_model_is_shown(running: Live) -> None:
+    listed = running.json("GET", "/v1/models")["data"]
+    for one in listed:
+        assert running.json("GET", f"/v1/models/{one['id']}") == one
+    assert running.json("GET", "/v1/models/hashing%3A32") == listed[1]
+    head = running.client.head("/v1/models/hashing:64")
+    assert (head.status_code, head.content) == (200, b"")
+    refused = running.client.delete("/v1/models/hashing:64")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize(
+    "name", ["hashing:16", "", "hashing:64/", "%2Fetc%2Fpasswd", "a/b", "%FF", "hashing%253A64"]
+)
+def test_a_model_that_is_not_there_is_not_shown(running: Live, name: str) -> None:
+    assert running.error("GET", f"/v1/models/{name}") == (404, "not_found")
+
+
+def test_a_model_is_shown_whose_name_is_a_path(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    OnnxModel.from_name("", threads=1).save(folder)
+    with serving(tmp_path / "data", also_models=(f"default:{folder}",)) as live:
+        expected = live.json("GET", "/v1/models")["data"][1]
+        for name in (f"default:{folder}", quote(f"default:{folder}", safe="")):
+            assert live.json("GET", f"/v1/models/{name}") == expected
 
 
 def vectors(reply: Any) -> Any:

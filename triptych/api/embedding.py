@@ -16,7 +16,7 @@ from triptych.api.jsons import dumps
 from triptych.api.pictures import Pictures
 from triptych.api.schemas import EmbeddingsBody, Input, Message, RerankBody
 from triptych.encoders.base import CountsTokens, EmbeddingModel
-from triptych.errors import InvalidInput, PictureError
+from triptych.errors import InvalidInput, NotFound, PictureError
 from triptych.spans import span
 from triptych.types import Item, Matrix
 
@@ -34,6 +34,12 @@ class Embedding:
         names = self._catalog.model_names
         data = [_described(name, self._catalog.model(name)) for name in names]
         return dumps({"object": "list", "data": data})
+
+    def model(self, name: str) -> bytes:
+        """Return one of them; raises NotFound."""
+        if not name:  # elsewhere it stands for the default
+            raise NotFound("There is no model without a name.", hint="See: GET /v1/models")
+        return dumps(_described(name, self._catalog.model(name)))
 
     def embeddings(self, caller: Caller, body: EmbeddingsBody) -> bytes:
         """Return the vectors of all inputs, in OpenAI's shape."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 from fastapi import APIRouter, Request, Response
 
 from triptych.api.openapi import ERRORS, takes
 from triptych.api.reading import json_body
-from triptych.api.replies import Embeddings, Models, Reranked
+from triptych.api.replies import Embeddings, ModelReply, Models, Reranked
 from triptych.api.rooms import Reader, Server, working
 from triptych.api.schemas import EmbeddingsBody, RerankBody
 
@@ -17,6 +19,14 @@ router = APIRouter(tags=["embeddings"], responses=ERRORS)
 async def models(request: Request, caller: Reader, server: Server) -> Response:
     """Return the models that requests may name."""
     return _json(await working(request, server.embedding.models))
+
+
+@router.get("/v1/models/{id:path}", response_model=ModelReply)
+async def model(id: str, request: Request, caller: Reader, server: Server) -> Response:
+    """Return one of them; slashes in its name may be encoded or not."""
+    # a slash that was encoded is still so in `id`, see edge.py
+    name = unquote(request.scope["raw_path"].decode("latin-1")).removeprefix("/v1/models/")
+    return _json(await working(request, server.embedding.model, name))
 
 
 @router.post("/v1/embeddings", response_model=Embeddings, openapi_extra=takes(EmbeddingsBody))
