@@ -1,6 +1,7 @@
 """`triptych index --documents` and `triptych context`, as a person meets them."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,3 +48,18 @@ def test_the_report_and_strict_work_as_for_pictures(run: Run, handbook: Path) ->
     (line,) = report.read_text().splitlines()
     assert json.loads(line)["code"] == "document_damaged"
     assert run("index", "--documents")[0] == 2
+
+
+def test_without_the_extra_nothing_is_made(
+    run: Run, handbook: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("markdown", "html", "pdf"):
+        monkeypatch.delitem(sys.modules, f"triptych.retrieval.rag.{module}", raising=False)
+    monkeypatch.setitem(sys.modules, "selectolax.lexbor", None)  # Markdown needs it as well
+    for source in (handbook, handbook / "a.md"):
+        code, out, err = run("index", "--documents", str(source))
+        assert (code, out) == (2, "")
+        assert "needs 'selectolax.lexbor'" in err and 'pip install "triptych[documents]"' in err
+    assert not data.exists()
+    (handbook / "a.md").unlink()
+    assert run("index", "--documents", str(handbook))[0] == 0, "a PDF is read without"

@@ -22,7 +22,7 @@ from triptych.retrieval.ingest.columns import Wanted
 from triptych.retrieval.ingest.globs import is_pattern
 from triptych.retrieval.ingest.run import IngestOptions, IngestReport, index_source
 from triptych.retrieval.ingest.sources import Folder, Source, sources_of
-from triptych.retrieval.rag.intake import IntakeOptions
+from triptych.retrieval.rag.intake import IntakeOptions, check_readers
 from triptych.settings import Settings
 
 _LANES = 8  # each holds some decoded pictures
@@ -90,6 +90,8 @@ class Index:
             )
         if Collection.peek(folder) is None:
             _check_there(args.sources)
+        if args.documents:
+            check_readers(args.sources)  # now: else it is noticed in a collection that is new
         with failure_log(args.report) as log:
             if args.documents:
                 intake = IntakeOptions(prune=args.prune, on_failure=log)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +19,7 @@ from triptych.errors import InvalidInput, NotFound
 from triptych.retrieval.ingest.offers import Failure
 from triptych.retrieval.ingest.scan import Scan, is_below, scan_folder
 from triptych.retrieval.prepare import batches
-from triptych.retrieval.rag.citation import SUFFIXES
+from triptych.retrieval.rag.citation import READERS, SUFFIXES
 from triptych.retrieval.rag.cut import Cut
 from triptych.retrieval.rag.document import DocumentError, DocumentLimits, Note
 from triptych.retrieval.rag.inside import read_file
@@ -76,6 +76,18 @@ def index_documents(
     InvalidInput where more than half of the documents vanished, unless `prune`.
     """
     return _Intake(collection, options or IntakeOptions()).take(source)
+
+
+def check_readers(sources: Iterable[str | Path]) -> None:
+    """Raise NotAvailable where a library is missing that a document in one of these needs."""
+    for source in sources:
+        given = os.path.abspath(os.path.expanduser(source))
+        paths = [given]
+        if os.path.isdir(given):
+            paths = [found.path for found in scan_folder(given, suffixes=SUFFIXES).found]
+        suffixes = {Path(path).suffix.lower() for path in paths}
+        for kind in sorted({SUFFIXES[suffix] for suffix in suffixes & SUFFIXES.keys()}):
+            READERS.resolve(kind)
 
 
 class _Intake:
