@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from triptych.cli.main import main
+from triptych.cli.sheets import save_sheet, sheet_file
+from triptych.retrieval.display.sheet import SheetRow, Tile, contact_sheet
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -79,12 +81,46 @@ def test_json_is_one_array_of_hits(run: Run, photos: Path) -> None:
     assert [set(hit) >= {"id", "score", "metadata", "uri"} for hit in hits] == [True, True]
 
 
-def test_a_sheet_is_drawn(run: Run, photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind"), [("sheet.png", "PNG"), ("sheet.JPG", "JPEG"), ("sheet.jpeg", "JPEG")]
+)
+def test_a_sheet_is_drawn(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     run("index", str(photos))
-    code, _, _ = run("search", "red", "--sheet", str(tmp_path / "sheet.png"))
+    code, _, _ = run("search", "red", f"--sheet=~/{name}")
     assert code == 0
-    with Image.open(tmp_path / "sheet.png") as sheet:
+    with Image.open(tmp_path / name) as sheet:
         assert sheet.width > 300
+        assert sheet.format == kind
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (["--sheet", "nowhere/hits.png"], "There is no folder 'nowhere' for the sheet."),
+        (["--sheet", "hits.txt"], "The sheet hits.txt ends in .txt, expected .png or .jpg."),
+        (["--sheet", "hits"], "The sheet hits ends in nothing, expected .png or .jpg."),
+        (["--sheet", "a.png"], "The sheet a.png is a folder."),
+        (["--sheet", "hits.jpg", "-n", "301"], "has room for 300 hits, got 301."),
+    ],
+)
+def test_a_sheet_that_cannot_be_is_refused_before_anything_is_opened(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: list[str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").mkdir()
+    code, out, err = run("search", "red", *line, "-c", "not-there-either")
+    assert (code, out) == (2, "")
+    assert sentence in err
+
+
+def test_the_widest_jpeg_is_written(tmp_path: Path) -> None:
+    tiles = [Tile(None, 0.5, "")] * 300
+    save_sheet(contact_sheet([SheetRow("x", (), tiles)]), sheet_file(tmp_path / "a.jpg", limit=300))
+    with Image.open(tmp_path / "a.jpg") as sheet:
+        assert sheet.width > 60_000
 
 
 @pytest.mark.parametrize(

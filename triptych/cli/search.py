@@ -13,7 +13,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from triptych.cli.command import add_collection_option, collection_folder, whole_number
-from triptych.cli.sheets import sheet_row
+from triptych.cli.sheets import save_sheet, sheet_file, sheet_row
 from triptych.filters import parse_filter
 from triptych.retrieval.display.sheet import contact_sheet
 from triptych.retrieval.languages import unserved_script
@@ -75,10 +75,13 @@ class Search:
             "-f", "--files", action="store_true", help="print paths only, for pipes"
         )
         output.add_argument("--json", action="store_true", help="print one JSON array")
-        parser.add_argument("--sheet", type=Path, metavar="PNG", help="also draw the hits")
+        parser.add_argument(
+            "--sheet", type=Path, metavar="FILE", help="also draw the hits, as .png or .jpg"
+        )
 
     def run(self, args: argparse.Namespace, settings: Settings) -> int:
         query = parse_query(args.query)
+        sheet = None if args.sheet is None else sheet_file(args.sheet, limit=args.limit)
         folder = collection_folder(args, settings)
         with settings.open_collection(folder, model=args.model, must_exist=True) as collection:
             _warn_of_unserved(query, collection.embedder.languages)
@@ -98,8 +101,8 @@ class Search:
             if not hits and not args.json:
                 reasons = unmatched(parse_filter(args.filter), collection.count)
                 print("nothing found", *reasons, sep="\n  ", file=sys.stderr)
-            if args.sheet is not None:
-                contact_sheet([sheet_row(collection, query, hits)]).save(args.sheet, "PNG")
+            if sheet is not None:
+                save_sheet(contact_sheet([sheet_row(collection, query, hits)]), sheet)
         return 0
 
 

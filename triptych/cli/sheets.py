@@ -9,12 +9,43 @@ from pathlib import Path
 from PIL import Image
 
 from triptych.encoders.pictures.picture import load_picture
+from triptych.errors import InvalidInput
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.display.atlas import atlas
 from triptych.retrieval.display.sheet import SheetRow, Tile
 from triptych.types import Hit, Part, Query
 
 _ON_MAP = 1_000  # pictures; more would not be seen
+_KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+_IN_JPEG = 300  # hits: none is wider than 65,535 pixels
+
+
+def sheet_file(path: Path, *, limit: int) -> Path:
+    """Return where a sheet of `limit` hits will be written; raises InvalidInput where it cannot."""
+    kind = _KINDS.get(path.suffix.lower())
+    if kind is None:
+        raise InvalidInput(
+            f"The sheet {path} ends in {path.suffix or 'nothing'}, expected .png or .jpg.",
+            hint="Its ending says how it is written.",
+        )
+    if kind == "JPEG" and limit > _IN_JPEG:
+        raise InvalidInput(
+            f"A sheet in JPEG has room for {_IN_JPEG} hits, got {limit:,}.",
+            hint="Name it .png, or ask for fewer.",
+        )
+    path = path.expanduser()
+    if not path.parent.is_dir():
+        raise InvalidInput(
+            f"There is no folder {str(path.parent)!r} for the sheet.", hint="Make it first."
+        )
+    if path.is_dir():
+        raise InvalidInput(f"The sheet {path} is a folder.", hint="Name a file, such as hits.png.")
+    return path
+
+
+def save_sheet(sheet: Image.Image, path: Path) -> None:
+    """Write a sheet as its ending says."""
+    sheet.save(path, _KINDS[path.suffix.lower()], quality=90)  # PNG has none, and ignores it
 
 
 def sheet_row(collection: Collection, query: Query, hits: Sequence[Hit]) -> SheetRow:
