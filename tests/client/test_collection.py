@@ -254,6 +254,20 @@ def test_errors_are_of_the_same_class(collection: Any) -> None:
     assert collection.count() == 4
 
 
+def test_vectors_are_of_one_shape_here_and_there(collection: Any) -> None:
+    collection.add(ITEMS)
+    none = collection.vectors([])
+    assert none.shape == (0, 64) and none.dtype == np.float32
+    row_M = np.arange(64.0) - 20
+    expected = collection.search(vector=row_M)
+    assert collection.search(vector=row_M[None]) == expected
+
+
+def test_an_error_of_a_batch_names_its_item(collection: Any) -> None:
+    with pytest.raises(PictureError, match="'broken'"):
+        collection.upsert([{"id": "fine", "text": "y"}, {"id": "broken", "image": b"no picture"}])
+
+
 def test_the_others_of_a_batch_are_stored_and_the_error_says_so(address: str) -> None:
     with connect(address, collection="partly") as remote:
         remote.create()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import multiprocessing
 import subprocess
 import sys
 import threading
@@ -237,6 +239,41 @@ def test_tasks_share_a_client_and_do_not_wait_for_each_other(fake: Fake) -> None
     assert time.monotonic() - start < 2.5
 
 
+def test_a_forked_child_has_connections_of_its_own(fake: Fake) -> None:
+    with connect(fake.url) as remote:
+        remote.count()
+        child = multiprocessing.get_context("fork").Process(target=remote.count)
+        child.start()
+        child.join()
+        assert child.exitcode == 0 and len(fake.got) == 2
+        assert len(fake.peers) == 2, "the child spoke over the connection of its parent"
+        remote.count()
+        assert len(fake.peers) == 2
+
+
+# that its connections were not closed is true: the loop was gone before anybody could
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_one_event_loop_after_another_may_use_a_client(fake: Fake) -> None:
+    def use() -> None:
+        remote = connect_async(fake.url)
+
+        async def ask() -> int:
+            return await remote.count()
+
+        assert [asyncio.run(ask()) for _ in range(3)] == [7, 7, 7]
+        asyncio.run(remote.close())  # what is of another loop is no error
+
+    use()
+    gc.collect()
+
+
+@pytest.mark.parametrize("ask", [lambda c: c.count(), lambda c: c.thumbnail("a")])
+def test_a_redirection_is_no_answer(fake: Fake, ask: Any) -> None:
+    fake.script = [(301, b"<a href=https://other>moved</a>", {"Location": "https://other/"})]
+    with connect(fake.url) as remote, pytest.raises(RemoteError, match="answered 301"):
+        ask(remote)
+
+
 def test_an_async_client_retries_and_writes_too(fake: Fake) -> None:
     async def write() -> int:
         async with connect_async(fake.url) as remote:
@@ -246,10 +283,39 @@ def test_an_async_client_retries_and_writes_too(fake: Fake) -> None:
     assert asyncio.run(write()) == 2
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "/data", ""])
-def test_an_address_is_an_address(url: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:8000", "ftp://x", "/data", "", "http://", "http://x:port", "http://[::1", None],
+)
+def test_an_address_is_an_address(url: Any) -> None:
     with pytest.raises(InvalidInput, match="expected http"):
         connect(url)
+
+
+def test_an_address_in_capitals_is_one(fake: Fake) -> None:
+    with connect(fake.url.replace("http", "HTTP")) as remote:
+        assert remote.count() == 7
+
+
+@pytest.mark.parametrize("key", ["", "tt_abc\n", "tt abc", "ключ"])
+def test_a_key_that_is_none_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(InvalidInput, match="The key is empty") as caught:
+        connect("http://127.0.0.1:1", key=key)
+    assert "strip" in str(caught.value) and (not key or key not in str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout": 0}, {"timeout": -1}, {"timeout": None}, {"timeout": "5"},
+        {"timeout": float("nan")}, {"timeout": float("inf")},
+        {"retries": -1}, {"retries": None}, {"retries": 1.5},
+    ],
+)  # fmt: skip
+def test_patience_is_a_number(options: dict[str, Any]) -> None:
+    (name,) = options
+    with pytest.raises(InvalidInput, match=name):
+        connect_async("http://127.0.0.1:1", **options)
 
 
 def test_codes_and_waits_are_read_with_care() -> None:

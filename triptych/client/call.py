@@ -53,7 +53,7 @@ class Call(Generic[T]):
 
     def result(self, reply: Reply) -> T:
         """Return what the call is for; raises the error that the server answered with."""
-        if reply.status >= 400:
+        if reply.status >= 300:  # redirections are not followed: they may lead anywhere
             if reply.status == 404 and not self.is_json:
                 return self.read(None)
             raise error_of(reply)

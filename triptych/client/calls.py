@@ -66,13 +66,19 @@ class Calls:
     def vectors(self, ids: Sequence[str]) -> Call[Matrix]:
         """Return the stored unit rows of `ids`, in order; raises NotFound for an unknown id."""
         names = as_ids(ids)
+        if not names:  # no row says how wide they are
+
+            def none(said: Any) -> Matrix:
+                return np.empty((0, said["dim"]), dtype=np.float32)
+
+            return Call(method="GET", path=self._path, read=none)
 
         def read(said: Any) -> Matrix:
             for name, item in zip(names, said["items"], strict=True):
                 if item is None:
                     raise NotFound(f"There is no item {name!r} in this collection.")
             rows = [item["vector"] for item in said["items"]]
-            return np.asarray(rows, dtype=np.float32).reshape(len(rows), -1)
+            return np.asarray(rows, dtype=np.float32)
 
         return self._get(names, read, vectors=True)
 
@@ -202,9 +208,10 @@ def _written(said: Any) -> int:
     """Raise the first error of a batch, saying what became of the others."""
     written, errors = int(said["written"]), said["errors"]
     if errors:
-        first = errors[0]["error"]
+        first, id = errors[0]["error"], errors[0]["id"]
+        named = "" if id is None or repr(id) in first["message"] else f"{id!r}: "
         rest = f" {said['num_errors']} of this batch were refused, {written} were stored."
-        raise error_from(first["code"], first["message"] + rest, first.get("hint"))
+        raise error_from(first["code"], named + first["message"] + rest, first.get("hint"))
     return written
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from triptych.client.call import encoded
+from triptych.encoders.base import real_numbers
 from triptych.encoders.pictures.picture import load_picture, picture_bytes
 from triptych.errors import PictureError
 from triptych.filters import Filter, to_json
@@ -54,7 +55,8 @@ def part_json(part: Part) -> dict[str, Any]:
     if part.image is not None:
         said["image"] = picture_json(part.image)
     if part.vector is not None:
-        said["vector"] = vector_json(part.vector)
+        # one row of a matrix is a vector as well
+        said["vector"] = vector_json(real_numbers(part.vector, "the query").reshape(-1))
     return said
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 from collections.abc import Generator
@@ -14,6 +15,7 @@ from typing import Any, Self, TypeVar
 from triptych.client.call import Call, Reply
 from triptych.client.failures import retry_after
 from triptych.errors import InvalidInput, NotAvailable, RemoteError
+from triptych.retrieval.arguments import whole
 
 try:
     import httpx2
@@ -25,6 +27,7 @@ except ModuleNotFoundError:
 
 T = TypeVar("T")
 
+_LONGEST = 86_400.0  # seconds
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
 
@@ -39,11 +42,19 @@ class Address:
     most_wait: float = 30.0  # seconds before any of them
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
+        if not _is_address(self.url):
             raise InvalidInput(
                 f"Got the address {self.url!r}, expected http://... or https://...",
                 hint="For a folder use triptych.open(path).",
             )
+        if self.key is not None and not _is_key(self.key):
+            raise InvalidInput(  # which is not shown: logs are read by many
+                "The key is empty, or holds what no key does: spaces, line ends, or no ASCII.",
+                hint="Of one that was read from a file, strip the line end.",
+            )
+        if not isinstance(self.timeout, int | float) or not 0 < self.timeout <= _LONGEST:
+            raise InvalidInput(f"timeout is seconds, more than 0, got {self.timeout!r}.")
+        whole("retries", self.retries, least=0)
 
     def options(self) -> dict[str, Any]:
         """Return what both of httpx2's clients are told."""
@@ -82,11 +93,11 @@ class Address:
 
 
 class Waiting:
-    """Calls that return when they are answered. Threads may share it."""
+    """Calls that return when they are answered. Threads may share it, and forked processes."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._client = httpx2.Client(**address.options())
+        self._client, self._process = httpx2.Client(**address.options()), os.getpid()
 
     def send(self, call: Call[T]) -> T:
         """Return the call's result; raises the server's errors and RemoteError."""
@@ -106,9 +117,16 @@ class Waiting:
 
     def _once(self, call: Call[Any]) -> Reply | httpx2.HTTPError:
         try:
-            return _reply(self._client.request(**_request(call)))
+            return _reply(self._own().request(**_request(call)))
         except httpx2.HTTPError as error:
             return error
+
+    def _own(self) -> httpx2.Client:
+        # over its parent's connections a forked child would read what the parent is answered
+        if self._process != os.getpid():
+            self._client = httpx2.Client(**self.address.options())
+            self._process = os.getpid()
+        return self._client
 
     def __enter__(self) -> Self:
         return self
@@ -123,11 +141,12 @@ class Waiting:
 
 
 class Awaiting:
-    """Calls to await. Tasks of one event loop may share it."""
+    """Calls to await. Tasks of one event loop may share it, and loops that run one by one."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._client = httpx2.AsyncClient(**address.options())
+        self._client: httpx2.AsyncClient | None = None
+        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
 
     async def send(self, call: Call[T]) -> T:
         """Return the call's result; raises the server's errors and RemoteError."""
@@ -143,13 +162,20 @@ class Awaiting:
 
     async def close(self) -> None:
         """Let go of the connections."""
-        await self._client.aclose()
+        if self._client is not None and self._home == _here():
+            await self._client.aclose()
 
     async def _once(self, call: Call[Any]) -> Reply | httpx2.HTTPError:
         try:
-            return _reply(await self._client.request(**_request(call)))
+            return _reply(await self._own().request(**_request(call)))
         except httpx2.HTTPError as error:
             return error
+
+    def _own(self) -> httpx2.AsyncClient:
+        # connections of a loop that is over, or of a parent's, are of no use here
+        if self._client is None or self._home != _here():
+            self._client, self._home = httpx2.AsyncClient(**self.address.options()), _here()
+        return self._client
 
     async def __aenter__(self) -> Self:
         return self
@@ -161,6 +187,22 @@ class Awaiting:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parsed = httpx2.URL(url)
+    except (httpx2.InvalidURL, TypeError):
+        return False
+    return parsed.scheme in ("http", "https") and bool(parsed.host)
+
+
+def _is_key(key: str) -> bool:
+    return key.isascii() and key.isprintable() and " " not in key and bool(key)
+
+
+def _here() -> tuple[int, asyncio.AbstractEventLoop]:
+    return os.getpid(), asyncio.get_running_loop()
 
 
 @cache
