@@ -17,9 +17,12 @@ import httpx2
 import pytest
 
 from tests.api.live import Live, serving, told
-from triptych.api.config import Times
+from triptych.api.config import Limits, Times
+from triptych.api.jobs import Job, Jobs
 from triptych.api.logs import AccessLog, JsonFormatter
+from triptych.api.writing import Outcome
 from triptych.errors import Overloaded
+from triptych.keys import new_key
 
 JOBS = "/v1/collections/photos/jobs"
 
@@ -46,6 +49,7 @@ def test_a_job_stores_its_items(live: Live) -> None:
     over = finished(live, job["id"])
     assert (over["status"], over["written"], over["num_errors"]) == ("done", 150, 1)
     assert over["errors"][0]["index"] == 71
+    assert over["done"] == over["total"], "a blank line is no item"
     assert live.json("GET", "/v1/jobs")["jobs"][0] == over
     folder = live.rooms.catalog.settings.data / ".jobs" / "default"
     assert [path.suffix for path in folder.glob(f"{job['id']}*")] == [".json"]
@@ -101,6 +105,45 @@ def test_a_job_waits_where_requests_take_the_model(
     job = live.json("POST", JOBS, {"items": [{"id": "patient", "text": "x"}]})
     assert finished(live, job["id"])["status"] == "done"
     assert not refused
+
+
+def test_the_longest_job_is_there_when_it_ends(tmp_path: Path) -> None:
+    jobs = Jobs(folder=tmp_path, write=lambda *_: Outcome(10), limits=Limits())
+
+    def over(at: float, finished: float) -> Job:
+        job = Job(f"{int(at):032x}", "a", "photos", "upsert", 1, created=at, finished=finished)
+        job.status = "done"
+        jobs.scratch("a")  # makes the folder
+        jobs._save(job)
+        return job
+
+    long = over(1.0, 500.0)
+    short = [over(at, at) for at in range(2, 102)]
+    jobs._forget_old("a")
+    left = {job.id for job in jobs.list("a")}
+    assert len(left) == 100
+    assert long.id in left and short[0].id not in left
+
+
+def test_what_a_killed_server_has_left_of_a_body_is_swept_away(tmp_path: Path) -> None:
+    jobs = Jobs(folder=tmp_path, write=lambda *_: Outcome(10), limits=Limits())
+    old, fresh = jobs.scratch("a"), jobs.scratch("a")
+    for path in (old, fresh):
+        path.write_text("half")
+    os.utime(old, (time.time() - 7_200,) * 2)
+    jobs.start()
+    jobs.stop()
+    assert not old.exists() and fresh.exists()
+
+
+@pytest.mark.parametrize("tenant", ["lock", "models"])
+def test_a_tenant_may_be_called_what_is_on_the_disk(tmp_path: Path, tenant: str) -> None:
+    secret, key = new_key("a", role="admin", tenant=tenant)
+    with serving(tmp_path, keys=[key]) as live:
+        live.client.headers["X-API-Key"] = secret
+        live.json("POST", "/v1/collections", {"name": "photos"})
+        job = live.json("POST", JOBS, {"items": [{"id": "a", "text": "x"}]})
+        assert finished(live, job["id"])["written"] == 1
 
 
 def test_a_job_of_a_collection_that_goes_away_fails(live: Live) -> None:

@@ -3,7 +3,7 @@
 <data>/.jobs/<tenant>/<id>.ndjson   the items, gone when the job is over
                       <id>.json     how far it is; a job that was interrupted goes on from there
                       <id>.cancel   somebody wants it to stop
-<data>/.jobs/lock                   held by the one process of this folder that works
+<data>/.jobs/.lock                  held by the one process of this folder that works
 
 So it does not matter which of several processes is asked: all of them know every job.
 """
@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -28,6 +29,7 @@ from triptych.api.config import Limits
 from triptych.api.errors import internal, overloaded_jobs, shown
 from triptych.api.writing import Mode, Outcome
 from triptych.errors import CollectionBusy, NotAvailable, NotFound, Overloaded, TriptychError
+from triptych.index.disk import sync_folder
 from triptych.index.sqlite.lock import WriterLock
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _BATCH = 64
 _KEPT = 100  # jobs of a tenant that are over
 _TRIES = 30  # a second apart, while another process holds the collection
+_STALE = 3_600.0  # seconds without a byte: far more than a body is given
 _LOOK = 0.2  # seconds between two looks at what other processes have taken in
 
 Write = Callable[["Job", Sequence[bytes]], Outcome]
@@ -53,8 +56,9 @@ class Job:
     total: int
     created: float
     status: str = "queued"
-    done: int = 0
-    offset: int = 0  # bytes of the file that are done
+    done: int = 0  # items
+    line: int = 0  # lines of the file that are done, blank ones too
+    offset: int = 0  # bytes of it
     written: int = 0
     num_errors: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
@@ -69,7 +73,7 @@ class Job:
 
     def json(self) -> dict[str, Any]:
         """Return it as a reply shows it."""
-        hidden = {"tenant", "offset", "tries", "into"}
+        hidden = {"tenant", "line", "offset", "tries", "into"}
         said = {name: value for name, value in asdict(self).items() if name not in hidden}
         return said if self.error is not None else {k: v for k, v in said.items() if k != "error"}
 
@@ -79,7 +83,7 @@ class Jobs:
 
     def __init__(self, *, folder: Path, write: Write, limits: Limits) -> None:
         self._folder, self._write, self._limits = folder, write, limits
-        self._lock = WriterLock(folder / "lock")  # of who works
+        self._lock = WriterLock(folder / ".lock")  # of who works; no tenant is called so
         self._jobs: dict[str, Job] = {}  # that are worked on here
         self._queue: deque[Job] = deque()
         self._unreadable: set[str] = set()
@@ -95,6 +99,7 @@ class Jobs:
     def start(self) -> None:
         """Go on with what was interrupted, unless another process does."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._sweep()
         self._thread.start()
 
     def stop(self) -> None:
@@ -126,6 +131,7 @@ class Jobs:
             os.fsync(file.fileno())
         scratch.rename(scratch.with_suffix(".ndjson"))
         self._save(job, sync=True)
+        sync_folder(scratch.parent)
         with self._wake:
             self._wake.notify_all()
         return job
@@ -154,6 +160,13 @@ class Jobs:
             with self._wake:
                 self._wake.notify_all()
         return job
+
+    def _sweep(self) -> None:
+        """Delete bodies that came in part when a server was killed; others may be coming in."""
+        for path in self._folder.glob("*/*.part"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _STALE:
+                    path.unlink()
 
     def _run(self) -> None:
         while True:
@@ -240,7 +253,8 @@ class Jobs:
         outcome = Outcome(self._limits.errors_listed, job.written, job.num_errors, job.errors)
         outcome.add(self._write(job, lines))
         job.written, job.num_errors = outcome.written, outcome.num_errors
-        job.offset, job.done, job.tries = offset, job.done + len(lines), 0
+        job.done += sum(bool(line.strip()) for line in lines)
+        job.line, job.offset, job.tries = job.line + len(lines), offset, 0
         self._save(job)
 
     def _end(self, job: Job, status: str, error: TriptychError | None = None) -> None:
@@ -265,6 +279,8 @@ class Jobs:
 
     def _forget_old(self, tenant: str) -> None:
         over = [job for job in self.list(tenant) if job.is_over]
+        # by their end: a long one that has just ended is not to be gone before it was looked at
+        over.sort(key=lambda job: job.finished or 0.0, reverse=True)
         for job in over[_KEPT:]:
             self._path(job).unlink(missing_ok=True)
 

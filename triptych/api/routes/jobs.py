@@ -58,10 +58,10 @@ async def start_job(
 
 
 @router.get("/v1/jobs", response_model=Jobs)
-async def list_jobs(caller: Reader, server: Server) -> Response:
+async def list_jobs(request: Request, caller: Reader, server: Server) -> Response:
     """Return the jobs, the newest first."""
-    said = {"jobs": [job.json() for job in server.jobs.list(caller.tenant)]}
-    return Response(dumps(said), media_type="application/json")
+    said = await working(request, _listed, server, caller.tenant)
+    return Response(said, media_type="application/json")
 
 
 @router.get("/v1/jobs/{id}", response_model=JobReply)
@@ -85,6 +85,10 @@ async def watch_job(id: str, caller: Reader, server: Server) -> StreamingRespons
 async def cancel_job(id: str, caller: Writer, server: Server) -> Response:
     """Have a job stop after its batch."""
     return _json(server.jobs.cancel(caller.tenant, id))
+
+
+def _listed(server: Rooms, tenant: str) -> bytes:
+    return dumps({"jobs": [job.json() for job in server.jobs.list(tenant)]})
 
 
 def _check(server: Rooms, tenant: str, name: str) -> str:
