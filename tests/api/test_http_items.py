@@ -2,12 +2,15 @@
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.api.live import Live, serving
+from tests.api.live import Live, serving, told
+from triptych.errors import Overloaded
+from triptych.keys import new_key
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +132,58 @@ def test_lines_are_taken_as_they_come(live: Live) -> None:
     assert [one["index"] for one in reply.json()["errors"]] == [11, 12]
     assert {one["error"]["code"] for one in reply.json()["errors"]} == {"bad_json"}
     assert live.json("POST", f"{ITEMS}/count", {}) == {"count": 200}
+
+
+def lines_of(ids: Iterable[int]) -> str:
+    return "".join(f'{{"id": "{at}", "text": "x"}}\n\n' for at in ids)
+
+
+LINES = {"content-type": "application/x-ndjson"}
+
+
+def test_lines_wait_for_room_once_the_first_are_stored(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = live.rooms.writing.write
+    refused: list[Any] = []
+
+    def busy(*args: Any, **more: Any) -> Any:
+        if len(refused) < 2 and args[2][0][0] >= 128:
+            refused.append(args)
+            raise Overloaded("1 requests wait.", retry_after=0.1)
+        return write(*args, **more)
+
+    monkeypatch.setattr(live.rooms.writing, "write", busy)
+    reply = live.client.post(ITEMS, content=lines_of(range(150)), headers=LINES)
+    assert (reply.status_code, reply.json()["written"], len(refused)) == (200, 150, 2)
+
+
+def test_lines_that_are_refused_at_once_may_be_sent_again(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*args: Any, **more: Any) -> Any:
+        raise Overloaded("1 requests wait.", retry_after=1)
+
+    monkeypatch.setattr(live.rooms.writing, "write", busy)
+    reply = live.client.post(ITEMS, content=lines_of(range(150)), headers=LINES)
+    assert (reply.status_code, told(reply)[1]) == (429, "overloaded")
+
+
+def test_lines_that_are_refused_midway_are_no_429(tmp_path: Path) -> None:
+    (few, key), (none, other) = (new_key(str(n), role="admin", daily=n) for n in (50, 1))
+    with serving(tmp_path, keys=[key, other]) as live:
+        live.client.headers["X-API-Key"] = few
+        live.json("POST", "/v1/collections", {"name": "photos"})
+        reply = live.client.post(ITEMS, content=lines_of(range(90)), headers=LINES)
+        # an add that is sent again would find its own first items there
+        assert told(reply) == (503, "quota_exceeded")
+        assert int(reply.headers["retry-after"]) > 60
+        assert "The 64 lines before were taken in." in reply.json()["error"]["message"]
+        # blank lines are no items: half of the 64
+        assert live.json("POST", f"{ITEMS}/count", {}) == {"count": 32}
+        live.client.headers["X-API-Key"] = none
+        reply = live.client.post(ITEMS, content=lines_of(range(90)), headers=LINES)
+        assert told(reply) == (429, "quota_exceeded")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 
 from triptych.api.access import Caller
 from triptych.api.bodies import FORM, JSON, LINES, Files, chunks, content_type, expect_type, form
-from triptych.api.errors import ApiError, too_large
+from triptych.api.errors import ApiError, headers_of, status_of, too_large
 from triptych.api.jsons import dumps
 from triptych.api.openapi import ERRORS, takes
 from triptych.api.reading import json_body, parsed
@@ -20,7 +21,7 @@ from triptych.api.routes.collections import CollectionName
 from triptych.api.routes.pictures import id_of
 from triptych.api.schemas import CountItems, GetItems, Items, Record, SomeIds, Written
 from triptych.api.writing import Mode, Outcome, parsed_lines
-from triptych.errors import InvalidInput, NotFound
+from triptych.errors import InvalidInput, NotFound, Overloaded, TriptychError
 
 router = APIRouter(tags=["items"], responses=ERRORS)
 
@@ -132,18 +133,45 @@ async def _write_lines(
     request: Request, server: Rooms, caller: Caller, name: str, mode: Mode
 ) -> Outcome:
     """Store line by line, each batch durable by itself and with a deadline of its own."""
-    limits, times = server.config.limits, server.config.times
-    outcome, first = Outcome(limits.errors_listed), 0
-    async for lines in line_batches(request, size=_BATCH):
-        caller.spend(len(lines))
-        outcome.add(
-            await server.pool.run(
-                time.monotonic() + times.answer,
-                store_lines, server, caller.tenant, name, lines, mode, first,
-            )
-        )  # fmt: skip
-        first += len(lines)
+    outcome, first = Outcome(server.config.limits.errors_listed), 0
+    try:
+        async for lines in line_batches(request, size=_BATCH):
+            caller.spend(sum(bool(line.strip()) for line in lines))
+            outcome.add(await _store_lines(server, caller.tenant, name, lines, mode, first))
+            first += len(lines)
+    except TriptychError as error:
+        raise _midway(error, first) if first else error from None
     return outcome
+
+
+async def _store_lines(
+    server: Rooms, tenant: str, name: str, lines: list[bytes], mode: Mode, first: int
+) -> Outcome:
+    """Store some lines; where others were stored before them, wait for room as a job does."""
+    deadline = time.monotonic() + server.config.times.answer
+    while True:
+        try:
+            return await server.pool.run(
+                deadline, store_lines, server, tenant, name, lines, mode, first
+            )
+        except Overloaded as error:
+            if not first or time.monotonic() + error.retry_after > deadline:
+                raise
+            await asyncio.sleep(error.retry_after)
+
+
+def _midway(error: TriptychError, done: int) -> ApiError:
+    """Return the error of a stream whose first lines are stored.
+
+    It is no 429: whoever gets that sends everything again, and what is added twice is refused.
+    """
+    return ApiError(
+        503 if status_of(error) == 429 else status_of(error),
+        error.code,
+        f"{error.message} The {done:,} lines before were taken in.",
+        hint=error.hint,
+        headers=headers_of(error),
+    )
 
 
 async def line_batches(request: Request, *, size: int) -> AsyncIterator[list[bytes]]:
