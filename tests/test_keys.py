@@ -44,6 +44,7 @@ def test_roles_include_the_lower_ones() -> None:
         json.dumps({"keys": [{"name": "a", "sha256": "0" * 64, "tenant": "../b"}]}),
         json.dumps({"keys": [{"name": "a", "sha256": "0" * 64, "rate": -1}]}),
         json.dumps({"keys": [{"name": "a", "sha256": "0" * 64, "rate": float("nan")}]}),
+        json.dumps({"keys": [{"name": "a", "sha256": "0" * 64, "rate": float("inf")}]}),
         json.dumps({"keys": [{"name": "a", "sha256": "0" * 64, "colour": "red"}]}),
         json.dumps({"keys": [{"name": "a", "sha256": "0" * 64}, {"name": "a", "sha256": "1" * 64}]}),
     ],
@@ -63,6 +64,14 @@ def test_a_file_that_is_not_there_says_how_to_make_one(tmp_path: Path) -> None:
 def test_a_key_that_can_be_guessed_is_refused() -> None:
     with pytest.raises(InvalidInput, match="32 characters"):
         kept("password", name="a")
+
+
+@pytest.mark.parametrize("end", ["\n", " ", "\r\n", "é", "\0"])
+def test_a_key_that_nobody_can_present_is_refused_and_not_shown(end: str) -> None:
+    secret = "a-key-of-the-environment-of-a-server" + end
+    with pytest.raises(InvalidInput, match="strip the line end") as caught:
+        kept(secret, name="a")
+    assert secret[:8] not in str(caught.value)
 
 
 def test_the_command_prints_a_key_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

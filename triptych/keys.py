@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import os
 import re
 import secrets
@@ -52,7 +53,9 @@ class Key:
         if self.role not in ROLES:
             raise InvalidInput(f"A role is {', '.join(ROLES)}, got {self.role!r}.")
         for number in (self.rate, self.daily):
-            if number is not None and (isinstance(number, str | bool) or not number >= 0):
+            if number is not None and (
+                isinstance(number, str | bool) or not 0 <= number < math.inf
+            ):
                 raise InvalidInput(f"A limit of {self.name!r} is 0 or more, got {number!r}.")
 
     def may(self, role: Role) -> bool:
@@ -85,6 +88,15 @@ class Keys:
         return key
 
 
+def check_sendable(key: str) -> None:
+    """Raise InvalidInput for what no header can hold; the key is not shown: logs are read."""
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise InvalidInput(
+            "The key is empty, or holds what no key does: a space, a line end, no ASCII.",
+            hint="Of one that was read from a file, strip the line end.",
+        )
+
+
 def new_key(name: str, **settings: Any) -> tuple[str, Key]:
     """Return a fresh secret, and what is kept of it; `settings` are the fields of Key."""
     secret = f"tt_{secrets.token_urlsafe(32)}"
@@ -98,6 +110,7 @@ def kept(secret: str, *, name: str, **settings: Any) -> Key:
             f"A key has {SHORTEST} characters or more, got {len(secret)}.",
             hint="Make one: triptych keys add keys.json --name me",
         )
+    check_sendable(secret)
     return Key(name=name, sha256=hashlib.sha256(secret.encode()).hexdigest(), **settings)
 
 

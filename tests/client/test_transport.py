@@ -297,7 +297,7 @@ def test_an_address_in_capitals_is_one(fake: Fake) -> None:
         assert remote.count() == 7
 
 
-@pytest.mark.parametrize("key", ["", "tt_abc\n", "tt abc", "ключ"])
+@pytest.mark.parametrize("key", ["", "tt_abc\n", " tt_abc", "tt abc", "ключ"])
 def test_a_key_that_is_none_is_refused_and_not_shown(key: str) -> None:
     with pytest.raises(InvalidInput, match="The key is empty") as caught:
         connect("http://127.0.0.1:1", key=key)

@@ -78,7 +78,7 @@ def build(settings: Settings, config: ServerConfig, access: Access) -> Applicati
         docs_url=None,  # its page would be loaded from elsewhere
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=partial(_lifespan, rooms),
+        lifespan=partial(_lifespan, rooms, _followed(config)),
     )
     api.state.rooms = rooms
     for module in _ROUTERS:
@@ -131,7 +131,7 @@ def build_rooms(settings: Settings, config: ServerConfig) -> Rooms:
     catalog.again = asking.again
 
     def write(job: Job, lines: Sequence[bytes]) -> Outcome:
-        given = parsed_lines(lines, first=job.done, limits=config.limits)
+        given = parsed_lines(lines, first=job.line, limits=config.limits)
         # held meanwhile: it cannot be dropped, and another made in its place
         with catalog.using(job.tenant, job.collection) as collection:
             if job.into not in ("", collection.copying.meta.collection):
@@ -164,14 +164,16 @@ def build_rooms(settings: Settings, config: ServerConfig) -> Rooms:
     return rooms
 
 
-def _following(rooms: Rooms) -> Follower | None:
-    config = rooms.config
+def _followed(config: ServerConfig) -> FollowConfig | None:
     if not config.follow:
         return None
-    follower = Follower(
-        FollowConfig(url=config.follow, key=config.follow_key, every=config.follow_every),
-        catalog=rooms.catalog,
-    )
+    return FollowConfig(url=config.follow, key=config.follow_key, every=config.follow_every)
+
+
+def _following(rooms: Rooms, followed: FollowConfig | None) -> Follower | None:
+    if followed is None:
+        return None
+    follower = Follower(followed, catalog=rooms.catalog)
     rooms.metrics.gauge(
         "triptych_follower_lag_seconds", "Since all of the other server was here", follower.lag
     )
@@ -180,9 +182,11 @@ def _following(rooms: Rooms) -> Follower | None:
 
 
 @asynccontextmanager
-async def _lifespan(rooms: Rooms, api: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(
+    rooms: Rooms, followed: FollowConfig | None, api: FastAPI
+) -> AsyncIterator[None]:
     rooms.catalog.settings.data.mkdir(parents=True, exist_ok=True)
-    follower = _following(rooms)
+    follower = _following(rooms, followed)
     await rooms.health.start()
     if follower is not None:
         follower.start()

@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 from triptych.api.catalog import Catalog
 from triptych.errors import InvalidInput, TriptychError
+from triptych.keys import check_sendable
 from triptych.retrieval.folder import open_store
 from triptych.retrieval.library import Library
 from triptych.retrieval.maintenance.increments import Increment, Mark, apply_increment
@@ -51,6 +52,8 @@ class FollowConfig:
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
             raise InvalidInput(f"Got --follow {self.url!r}, expected http://... or https://...")
+        if self.key:
+            check_sendable(self.key)  # now: who finds out later shows it in the log
 
 
 class Follower:

@@ -26,10 +26,13 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _processes(text: str) -> int:
-    number = _whole(text)
-    if not 1 <= number <= 256:
-        raise ValueError("expected a number from 1 to 256")
+def _between(least: int, most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        found = _whole(text)
+        if not least <= found <= most:
+            raise ValueError(f"expected a number from {least} to {most}")
+        return found
+
     return number
 
 
@@ -98,14 +101,14 @@ class Option:
 
 OPTIONS = (
     Option("host", str, "where to listen (default: 127.0.0.1, this machine only)", "ADDRESS"),
-    Option("port", _whole, "the port (default: 8000; 0: any free one)", "N"),
-    Option("workers", _processes, "processes that serve (default: 1)", "N"),
+    Option("port", _between(0, 65_535), "the port (default: 8000; 0: any free one)", "N"),
+    Option("workers", _between(1, 256), "processes that serve (default: 1)", "N"),
     Option("data", Path, "the data folder", "FOLDER"),
     Option("key_file", Path, "who may call: a file that triptych keys made", "FILE"),
     Option("model", str, "the model of new collections and embeddings", "NAME"),
     Option("also_model", _names, "further models that requests may name", "NAMES"),
     Option("redis_url", str, "the shared cache tier", "URL"),
-    Option("pool", _whole, "requests worked on at once (default: 32)", "N"),
+    Option("pool", _between(1, 1_024), "requests worked on at once (default: 32)", "N"),
     Option("queue", _whole, "requests that wait; beyond it 429 (default: 256)", "N"),
     Option("rate", _rate, "requests a second of a key (default: 0, no limit)", "N"),
     Option("max_body", _size, "of a body that is no NDJSON (default: 32MB)", "SIZE"),

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 from triptych.client.call import Call, Reply
 from triptych.client.failures import retry_after
 from triptych.errors import InvalidInput, NotAvailable, RemoteError
+from triptych.keys import check_sendable
 from triptych.retrieval.arguments import whole
 
 try:
@@ -47,11 +48,8 @@ class Address:
                 f"Got the address {self.url!r}, expected http://... or https://...",
                 hint="For a folder use triptych.open(path).",
             )
-        if self.key is not None and not _is_key(self.key):
-            raise InvalidInput(  # which is not shown: logs are read by many
-                "The key is empty, or holds what no key does: spaces, line ends, or no ASCII.",
-                hint="Of one that was read from a file, strip the line end.",
-            )
+        if self.key is not None:
+            check_sendable(self.key)
         if not isinstance(self.timeout, int | float) or not 0 < self.timeout <= _LONGEST:
             raise InvalidInput(f"timeout is seconds, more than 0, got {self.timeout!r}.")
         whole("retries", self.retries, least=0)
@@ -195,10 +193,6 @@ def _is_address(url: str) -> bool:
     except (httpx2.InvalidURL, TypeError):
         return False
     return parsed.scheme in ("http", "https") and bool(parsed.host)
-
-
-def _is_key(key: str) -> bool:
-    return key.isascii() and key.isprintable() and " " not in key and bool(key)
 
 
 def _here() -> tuple[int, asyncio.AbstractEventLoop]:
