@@ -23,6 +23,7 @@ from triptych.api.logs import AccessLog, JsonFormatter
 from triptych.api.writing import Outcome
 from triptych.errors import Overloaded
 from triptych.keys import new_key
+from triptych.retrieval.batching import BatchingModel
 
 JOBS = "/v1/collections/photos/jobs"
 
@@ -214,6 +215,27 @@ def test_it_is_ready_while_a_true_embedding_and_a_true_search_go_well(data: Path
         model.embed = working  # type: ignore[method-assign]
         live.rooms.health.probe()
         assert live.client.get("/readyz").status_code == 200
+
+
+def test_it_is_ready_while_it_is_busy_and_not_where_the_model_stands_still(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(data) as live:
+        model, health = live.rooms.catalog.model(None), live.rooms.health
+        assert isinstance(model, BatchingModel)
+
+        def full(items: Any) -> Any:
+            raise Overloaded("64 texts wait already.", retry_after=1)
+
+        monkeypatch.setattr(model, "embed", full)
+        for check in health._checks.values():
+            check.went_well -= 20  # nothing from before counts
+        model._calls += 7
+        health.probe()
+        assert live.client.get("/readyz").status_code == 200
+        health._checks["embed"].went_well -= 20
+        health.probe()  # no call of the model since
+        assert live.client.get("/readyz").json()["checks"]["embed"]["ok"] is False
 
 
 def test_it_is_not_ready_where_nobody_gets_an_answer(

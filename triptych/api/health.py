@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from triptych.encoders.base import EmbeddingModel
-from triptych.errors import NotAvailable
+from triptych.errors import NotAvailable, Overloaded
+from triptych.retrieval.batching import BatchingModel
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.models import holds_own_vectors
 from triptych.types import Item
@@ -52,6 +53,7 @@ class Health:
         self._numbers = itertools.count()
         self._task: asyncio.Task[None] | None = None
         self._failed, self._went_well = 0, 0
+        self._calls, self._goes_on = 0, False  # of the model: done, and more than at the last look
         self._since = time.monotonic()
         self.draining = False
         self.also: dict[str, Callable[[], bool]] = {}  # further things that must go well
@@ -91,6 +93,8 @@ class Health:
 
     def probe(self) -> None:
         """Try everything now."""
+        calls = self._calls_done()
+        self._goes_on, self._calls = calls > self._calls, calls
         self._try("data", lambda: os.scandir(self._data).close())
         self._try("embed", self._embed)
         self._try("search", self._search)
@@ -99,6 +103,11 @@ class Health:
         check, start = self._checks[name], time.monotonic()
         try:
             attempt()
+        except Overloaded:
+            # so many wait: all servers red at once would send everybody away, while a model that
+            # stands still is to be told from one that is busy
+            if self._goes_on:
+                check.ok, check.went_well = True, time.monotonic()
         except Exception as error:
             if check.ok or not check.ms:
                 logger.error("not ready, %s: %s", name, error)
@@ -106,6 +115,13 @@ class Health:
         else:
             check.ok, check.went_well = True, time.monotonic()
         check.ms = (time.monotonic() - start) * 1000
+
+    def _calls_done(self) -> int:
+        try:
+            model = self._model()
+        except Exception:  # the probe of it will say why
+            return 0
+        return model.load.calls if isinstance(model, BatchingModel) else 0
 
     def _embed(self) -> None:
         model = self._model()
