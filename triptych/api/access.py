@@ -85,10 +85,12 @@ class Access:
         presented = _presented(headers)
         if presented is None:
             raise _NOBODY
-        if wait := self._failures.wait(address):
-            raise _later("rate_limited", "Too many wrong keys", wait)
         key = self._keys.find(presented)
         if key is None:
+            # only wrong ones are slowed down: behind a proxy all callers have one address, and a
+            # stranger would lock out those who have a key, which nobody can guess
+            if wait := self._failures.wait(address):
+                raise _later("rate_limited", "Too many wrong keys", wait)
             self._failures.note(address)
             raise ApiError(
                 401,
