@@ -134,11 +134,36 @@ def test_lines_are_taken_as_they_come(live: Live) -> None:
     assert live.json("POST", f"{ITEMS}/count", {}) == {"count": 200}
 
 
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        (ITEMS, {"id": "a", "text": "x"}),
+        (ITEMS, {"items": '[{"id": "a", "text": "x", "image": "part:photo"}]'}),
+        ("/v1/collections/photos/search", {"query": "x"}),
+        ("/v1/collections/photos/search", {"request": '{"image": "part:photo"}'}),
+    ],
+)
+def test_a_file_that_nothing_names_is_not_lost_in_silence(
+    live: Live, red: bytes, path: str, data: dict[str, str]
+) -> None:
+    files = {"photo": ("x.png", red), "img": ("y.png", red)}
+    reply = live.client.post(path, data=data, files=files)
+    assert told(reply) == (422, "invalid_input")
+    assert "names the file '" in reply.json()["error"]["message"]
+    assert live.json("POST", f"{ITEMS}/count", {}) == {"count": 0}
+
+
 def lines_of(ids: Iterable[int]) -> str:
     return "".join(f'{{"id": "{at}", "text": "x"}}\n\n' for at in ids)
 
 
 LINES = {"content-type": "application/x-ndjson"}
+
+
+def test_lines_may_begin_as_windows_begins_a_file(live: Live) -> None:
+    lines = '\ufeff{"id": "0", "text": "a"}\r\n{"id": "1", "text": "b"}\r\n'
+    reply = live.client.put(ITEMS, content=lines.encode(), headers=LINES)
+    assert reply.json() == {"written": 2, "errors": [], "num_errors": 0}
 
 
 def test_lines_wait_for_room_once_the_first_are_stored(

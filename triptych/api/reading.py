@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from fastapi import Request
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 
 from triptych.api.bodies import JSON, expect_type, parse_json, read_as, whole_body
 from triptych.api.rooms import rooms_of, working
+from triptych.errors import InvalidInput
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -32,3 +34,22 @@ async def json_body(request: Request, model: type[M], *, small: bool = False) ->
 def parsed(data: str, depth: int, *, name: str) -> Any:
     """Return the JSON of the field of a form, or of an address, that has this name."""
     return parse_json(data, depth=depth, what=f"The field {name}")
+
+
+def check_named(files: Iterable[str], value: Any) -> None:
+    """Raise InvalidInput for a file of a form that nothing in `value` names: it would be lost."""
+    named = set(_strings(value))
+    for name in files:
+        if f"part:{name}" not in named:
+            raise InvalidInput(
+                f"Nothing in the form names the file {name[:80]!r}.",
+                hint="Call the part image, or write part:NAME where a picture may be.",
+            )
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _strings(one)

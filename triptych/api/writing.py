@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
@@ -180,6 +181,8 @@ def parsed_lines(lines: Sequence[bytes], *, first: int, limits: Limits) -> list[
     """
     found: list[tuple[int, Any]] = []
     for index, line in enumerate(lines, first):
+        if index == 0:
+            line = line.removeprefix(BOM_UTF8)  # what Windows begins a file with
         if not line.strip():
             continue
         try:

@@ -14,7 +14,7 @@ from triptych.api.bodies import FORM, JSON, LINES, Files, chunks, content_type, 
 from triptych.api.errors import ApiError, headers_of, status_of, too_large
 from triptych.api.jsons import dumps
 from triptych.api.openapi import ERRORS, takes
-from triptych.api.reading import json_body, parsed
+from triptych.api.reading import check_named, json_body, parsed
 from triptych.api.replies import Count, Deleted, Records
 from triptych.api.rooms import Reader, Rooms, Server, Writer, rooms_of, working
 from triptych.api.routes.collections import CollectionName
@@ -205,12 +205,14 @@ async def _from_form(request: Request) -> tuple[list[Any], dict[str, bytes]]:
         given = parsed(fields.pop("items"), limits.json_depth, name="items")
         if fields or not isinstance(given, list):
             raise InvalidInput("The part items is a JSON array, alone beside the files.")
+        check_named(files, given)
         return given, files
     item: dict[str, Any] = dict(fields)
     if "metadata" in item:
         item["metadata"] = parsed(item["metadata"], limits.json_depth, name="metadata")
     if "image" in files:
         item["image"] = "part:image"
+    check_named(files, item.get("image"))
     return [item], files
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from triptych.api.asking import Found
 from triptych.api.bodies import FORM, JSON, Files, content_type, expect_type, form, validated
 from triptych.api.openapi import ERRORS, takes
-from triptych.api.reading import json_body, parsed
+from triptych.api.reading import check_named, json_body, parsed
 from triptych.api.replies import Facets
 from triptych.api.rooms import Reader, Rooms, Server, rooms_of, working
 from triptych.api.routes.collections import CollectionName
@@ -80,6 +80,7 @@ async def _from_form(request: Request) -> tuple[SearchBody, Files]:
     value = parsed(fields.get("request", "{}"), limits.json_depth, name="request")
     if not isinstance(value, dict):
         raise InvalidInput("The part request is a JSON object.")
+    check_named(files.keys() - {"image"}, value)
     words = {"query": fields["query"]} if "query" in fields else {}
     return validated(SearchBody, value | words), files
 
