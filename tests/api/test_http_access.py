@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.api.live import Live, serving, told
-from triptych.errors import InvalidInput
+from triptych.errors import InvalidInput, Overloaded
 from triptych.keys import Key, new_key, write_keys
 
 NAMES = ("reader", "writer", "admin", "other")
@@ -191,6 +191,38 @@ def test_a_key_has_its_rate_and_its_quota(tmp_path: Path) -> None:
         told_ = live.error("POST", "/v1/embeddings", {"input": ["a"] * 2}, headers=headers)
         assert told_ == (429, "quota_exceeded")
         live.json("POST", "/v1/embeddings", {"input": ["a"]}, headers=headers)
+
+
+def test_who_is_told_to_try_again_has_spent_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, key = new_key("few", daily=5, role="admin")
+    with serving(tmp_path, keys=[key]) as live:
+        live.client.headers["X-API-Key"] = few
+        live.json("POST", "/v1/collections", {"name": "photos"})
+        items = {"items": [{"id": str(at), "text": "x"} for at in range(5)]}
+        lines = "".join(json.dumps(item) + "\n" for item in items["items"])
+        asked: list[tuple[str, dict[str, Any]]] = [
+            ("/v1/collections/photos/items", {"json": items}),
+            (
+                "/v1/collections/photos/items",
+                {"content": lines, "headers": {"Content-Type": "application/x-ndjson"}},
+            ),
+            ("/v1/embeddings", {"json": {"input": ["a"] * 5}}),
+            ("/v1/rerank", {"json": {"query": "a", "documents": ["b"] * 4}}),
+        ]
+
+        def full(*_: Any, **more: Any) -> Any:
+            raise Overloaded("64 texts wait already.", retry_after=1)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(live.rooms.writing, "write", full)
+            patched.setattr(live.rooms.embedding, "_vectors", full)
+            for path, body in asked:
+                assert told(live.client.post(path, **body)) == (429, "overloaded")
+        live.json("PUT", "/v1/collections/photos/items", items)
+        for path, body in asked:
+            assert told(live.client.post(path, **body)) == (429, "quota_exceeded")
 
 
 def test_a_key_that_is_removed_ends_at_once(tmp_path: Path) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
 from triptych.api.errors import ApiError
 from triptych.api.rates import Bucket, Cells, Failures, Quota
-from triptych.errors import TriptychError
+from triptych.errors import Overloaded, TriptychError
 from triptych.keys import Key, Keys, Role, read_keys
 
 logger = logging.getLogger(__name__)
@@ -47,11 +48,22 @@ class Caller:
                 f"This needs the role {role}, the key has {self.key.role}.",
             )
 
-    def spend(self, items: int) -> None:
-        """Count items that are embedded; raises ApiError beyond the quota of the day."""
+    @contextmanager
+    def spending(self, items: int) -> Iterator[None]:
+        """Count items that are embedded meanwhile; raises ApiError beyond the quota of the day.
+
+        Where there is no room for them they are not counted: whoever is told to try again later
+        would pay for each try.
+        """
         wait = self.quota.take(items) if self.quota is not None else 0.0
         if wait:
             raise _later("quota_exceeded", "The key has used up its items of today", wait)
+        try:
+            yield
+        except Overloaded:
+            if self.quota is not None:
+                self.quota.give_back(items)
+            raise
 
 
 _ANYONE = Caller(key=Key(name="loopback", sha256="0" * 64, role="admin"))

@@ -48,8 +48,8 @@ class Embedding:
             raise InvalidInput(f"dimensions: the model gives {model.dim}, got {body.dimensions}.")
         inputs = _inputs(body)
         self._check(inputs, most=self._limits.inputs)
-        caller.spend(len(inputs))
-        vectors_NM = self._vectors(model, inputs)
+        with caller.spending(len(inputs)):
+            vectors_NM = self._vectors(model, inputs)
         data = [
             {"object": "embedding", "index": at, "embedding": _written(row, body.encoding_format)}
             for at, row in enumerate(vectors_NM)
@@ -64,9 +64,10 @@ class Embedding:
         model = self._catalog.remembering(body.model, caller.tenant)
         query, *documents = [_input(one) for one in (body.query, *body.documents)]
         self._check([query, *documents], most=self._limits.documents + 1)
-        caller.spend(len(documents) + 1)
-        query_1M = self._vectors(model, [query], name="query")
-        scores_N = (self._vectors(model, documents, name="documents") @ query_1M[0]).tolist()
+        with caller.spending(len(documents) + 1):
+            query_1M = self._vectors(model, [query], name="query")
+            rows_NM = self._vectors(model, documents, name="documents")
+        scores_N = (rows_NM @ query_1M[0]).tolist()
         order = sorted(range(len(documents)), key=lambda at: (-scores_N[at], at))
         results = [
             {"index": at, "relevance_score": scores_N[at]}

@@ -9,8 +9,9 @@ from __future__ import annotations
 import ctypes
 import time
 from collections import OrderedDict
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from hashlib import blake2b
+from threading import Lock
 from typing import Any
 
 _DAY = 86_400.0
@@ -27,7 +28,7 @@ class Cells:
 
     def __init__(self, shared: Any = (), lock: AbstractContextManager[Any] | None = None) -> None:
         self._shared = shared
-        self.lock: AbstractContextManager[Any] = nullcontext() if lock is None else lock
+        self.lock: AbstractContextManager[Any] = Lock() if lock is None else lock
 
     def of(self, name: str, left: float) -> Cell:
         """Return the cell of this name, a new one with so much left where there is none.
@@ -88,6 +89,11 @@ class Quota:
                 cell.left -= number
                 return 0.0
             return float(_DAY - (now - cell.at))
+
+    def give_back(self, number: int) -> None:
+        """Let so many pass once more that came to nothing."""
+        with self._lock:
+            self._cell.left = min(self._cell.left + number, self._most)
 
 
 class Failures:

@@ -123,10 +123,9 @@ async def _write(request: Request, server: Rooms, caller: Caller, name: str, mod
         given, files = await _from_form(request)
     if len(given) > server.config.limits.items:
         raise too_large(f"There are {len(given):,} items", most=server.config.limits.items)
-    caller.spend(len(given))
-    return await working(
-        request, _store, server, caller.tenant, name, list(enumerate(given)), mode, files
-    )
+    numbered = list(enumerate(given))
+    with caller.spending(len(given)):
+        return await working(request, _store, server, caller.tenant, name, numbered, mode, files)
 
 
 async def _write_lines(
@@ -136,8 +135,8 @@ async def _write_lines(
     outcome, first = Outcome(server.config.limits.errors_listed), 0
     try:
         async for lines in line_batches(request, size=_BATCH):
-            caller.spend(sum(bool(line.strip()) for line in lines))
-            outcome.add(await _store_lines(server, caller.tenant, name, lines, mode, first))
+            with caller.spending(sum(bool(line.strip()) for line in lines)):
+                outcome.add(await _store_lines(server, caller.tenant, name, lines, mode, first))
             first += len(lines)
     except TriptychError as error:
         raise _midway(error, first) if first else error from None
