@@ -61,6 +61,7 @@ def test_a_job_is_watched_to_its_end(live: Live) -> None:
     job = live.json("POST", JOBS, items)
     with live.client.stream("GET", f"/v1/jobs/{job['id']}/events") as reply:
         assert reply.headers["content-type"].startswith("text/event-stream")
+        assert reply.headers["x-accel-buffering"] == "no"
         events = "".join(reply.iter_text()).strip().split("\n\n")
     assert all(event.startswith("event: progress\ndata: {") for event in events[:-1])
     kind, data = events[-1].split("\ndata: ")

@@ -49,9 +49,9 @@ async def start_job(
     scratch = server.jobs.scratch(caller.tenant)
     try:
         total = await _spool(request, scratch)
-        caller.spend(total)
         given = (scratch, caller.tenant, name, mode, total, into)
-        job = await working(request, server.jobs.submit, *given)
+        with caller.spending(total):
+            job = await working(request, server.jobs.submit, *given)
     finally:
         scratch.unlink(missing_ok=True)
     return _json(job, status=202, headers={"Location": f"/v1/jobs/{job.id}"})
@@ -78,7 +78,9 @@ async def show_job(id: str, caller: Reader, server: Server) -> Response:
 async def watch_job(id: str, caller: Reader, server: Server) -> StreamingResponse:
     """Tell how far a job is, until it is over."""
     job = server.jobs.get(caller.tenant, id)
-    return StreamingResponse(_events(job, server), media_type="text/event-stream")
+    # nginx, and so most ingresses, would hold the events back until many have come together
+    headers = {"X-Accel-Buffering": "no"}
+    return StreamingResponse(_events(job, server), media_type="text/event-stream", headers=headers)
 
 
 @router.delete("/v1/jobs/{id}", response_model=JobReply)
