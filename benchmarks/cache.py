@@ -26,14 +26,14 @@ from benchmarks.peers.corpus import DIM, Corpus, Mixture, metadata
 from tests.fault_proxy import FaultProxy, cut, late, lying, silent, trickling
 from tests.redis_server import RedisServer
 from triptych.cache.base import Cache, NoCache
-from triptych.cache.breaker import BreakerConfig
+from triptych.cache.circuit_breaker import CircuitBreakerConfig
 from triptych.cache.memory import MemoryCache
 from triptych.cache.redis import RedisCache, RedisConfig
 from triptych.cache.tiered import TieredCache
 from triptych.embedder import Embedder
 from triptych.encoders.onnx import OnnxModel
 from triptych.index.plan import Budget
-from triptych.retrieval.answering.answers import Answers
+from triptych.retrieval.answering.answer_cache import AnswerCache
 from triptych.retrieval.answering.hits import pack_hits
 from triptych.retrieval.answering.query_log import QueryLog
 from triptych.retrieval.answering.upkeep import Upkeep
@@ -100,7 +100,7 @@ class Setting:
     def __init__(self, collection: Collection, model: Words, cache: Cache) -> None:
         self._collection, self._model, self._cache = collection, model, cache
         self.embedder = Embedder(model, cache=cache)
-        self.answers = Answers(collection, cache=cache)
+        self.answers = AnswerCache(collection, cache=cache)
         self._fixed = pack_hits(collection.search(words(0)))
         self.clear()
 
@@ -167,7 +167,7 @@ class Bench:
 
     def known(self) -> None:
         """A known answer in process, through the collection's own search."""
-        answers = Answers(self.collection, cache=NoCache()).attach()
+        answers = AnswerCache(self.collection, cache=NoCache()).attach()
         text = words(1)
         expected = self.collection.search(text)
         took = [timed(lambda: self.collection.search(text)) for _ in range(20_000)]
@@ -182,7 +182,7 @@ class Bench:
         """Requests a second with all tiers and with none, in turns."""
         memory = self.room()
         # the machine may be busy with other things: filled is filled
-        patient = RedisConfig(timeout=10.0, breaker=BreakerConfig(slow=10.0))
+        patient = RedisConfig(timeout=10.0, breaker=CircuitBreakerConfig(slow=10.0))
         filling = TieredCache([memory, RedisCache(self.server.url, config=patient)])
         Setting(self.collection, self.model, filling).fill(self.stream)
         cache = TieredCache([memory, RedisCache(self.server.url)])
@@ -206,13 +206,13 @@ class Bench:
         frequent = [number for number, _ in Counter(self.stream.take(20_000)).most_common(200)]
         log = QueryLog(WORK / "queries.json")
         log.clear()
-        asked = Answers(self.collection, cache=MemoryCache(10**7))
+        asked = AnswerCache(self.collection, cache=MemoryCache(10**7))
         Upkeep(asked.attach(), log=log)
         for number in frequent:
             self.collection.search(words(number))
         today = self.stream.take(500)
         for name in ("cold", "warm"):
-            answers = Answers(self.collection, cache=MemoryCache(10**7)).attach()
+            answers = AnswerCache(self.collection, cache=MemoryCache(10**7)).attach()
             took_warming = timed(Upkeep(answers, log=log).warm) if name == "warm" else 0.0
             took = [
                 timed(lambda number=number: self.collection.search(words(number)))
@@ -300,7 +300,7 @@ class Bench:
         exact.close()
 
     def _added(self, cache: Cache, count: int = 2_000) -> list[float]:
-        answers = Answers(self.collection, cache=cache)
+        answers = AnswerCache(self.collection, cache=cache)
         took = []
         for at in range(count):
             key = answers.key("unknown", [time.perf_counter_ns(), at])

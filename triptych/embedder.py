@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from triptych.cache.base import Cache
-from triptych.cache.flight import Flight
 from triptych.cache.keys import digest, embedding_prefix
+from triptych.cache.single_flight import SingleFlight
 from triptych.encoders.base import EmbeddingModel
 from triptych.encoders.pictures.picture import load_picture, picture_bytes
 from triptych.errors import PictureError
@@ -62,7 +62,7 @@ class Embedder:
         self._ttl = ttl
         self._cache = cache
         self._prefix = embedding_prefix(tenant)
-        self._flight: Flight[bytes, Vector] = Flight()
+        self._flight: SingleFlight[bytes, Vector] = SingleFlight()
 
     @property
     def name(self) -> str:

@@ -34,7 +34,7 @@ from triptych.errors import InvalidInput, NotFound
 from triptych.index.plan import Budget
 from triptych.index.sqlite.meta import Meta, Space
 from triptych.registry import Registry
-from triptych.retrieval.answering.answers import Answers, AnswersConfig
+from triptych.retrieval.answering.answer_cache import AnswerCache, AnswerCacheConfig
 from triptych.retrieval.answering.query_log import NAME as QUERIES
 from triptych.retrieval.answering.query_log import QueryLog
 from triptych.retrieval.answering.upkeep import DEFAULT as UPKEEP
@@ -165,12 +165,12 @@ class Settings:
         cache: Cache,
         tenant: str = "default",
         name: str = "default",
-    ) -> Answers:
+    ) -> AnswerCache:
         """Return the answer cache of an open collection; it does not close `cache`."""
-        config = AnswersConfig(ttl=self.cache.answers_ttl)
-        return Answers(collection, cache=cache, tenant=tenant, name=name, config=config)
+        config = AnswerCacheConfig(ttl=self.cache.answers_ttl)
+        return AnswerCache(collection, cache=cache, tenant=tenant, name=name, config=config)
 
-    def upkeep(self, answers: Answers, *, config: UpkeepConfig = UPKEEP) -> Upkeep:
+    def upkeep(self, answers: AnswerCache, *, config: UpkeepConfig = UPKEEP) -> Upkeep:
         """Return what tidies up behind `answers`, with a log of queries if TRIPTYCH_QUERY_LOG."""
         folder = answers.collection.folder
         log = QueryLog(folder / QUERIES) if self.cache.query_log and folder is not None else None

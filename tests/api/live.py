@@ -26,7 +26,7 @@ class Live:
 
     def __init__(self, server: HttpServer, port: int, stop: Callable[[], None]) -> None:
         self.server, self.port, self.stop = server, port, stop
-        self.rooms = server.application.rooms
+        self.services = server.application.services
         self.url = f"http://127.0.0.1:{port}"
         self.client = httpx2.Client(base_url=self.url, timeout=30)
 

@@ -194,7 +194,7 @@ def test_an_answer_that_takes_too_long(strict: Live, monkeypatch: pytest.MonkeyP
     def slow(*_: Any) -> None:
         time.sleep(0.3)
 
-    monkeypatch.setattr(strict.rooms.catalog, "names", slow)
+    monkeypatch.setattr(strict.services.catalog, "names", slow)
     told = strict.error("GET", "/v1/collections", headers={"X-Timeout-Ms": "50"})
     assert told == (503, "timed_out")
 
@@ -205,7 +205,7 @@ def test_an_error_of_ours_says_nothing_but_its_id(
     def broken(*_: Any) -> None:
         raise RuntimeError("secret at 0x7f1234")
 
-    monkeypatch.setattr(strict.rooms.catalog, "names", broken)
+    monkeypatch.setattr(strict.services.catalog, "names", broken)
     reply = strict.client.get("/v1/collections")
     assert reply.status_code == 500
     assert reply.json()["error"]["code"] == "internal"
@@ -324,7 +324,7 @@ def test_beyond_the_queue_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyP
     from concurrent.futures import ThreadPoolExecutor
 
     with serving(tmp_path, pool=1, queue=2) as live:
-        monkeypatch.setattr(live.rooms.catalog, "names", lambda tenant: time.sleep(0.4) or [])
+        monkeypatch.setattr(live.services.catalog, "names", lambda tenant: time.sleep(0.4) or [])
         with ThreadPoolExecutor(8) as threads:
             replies = list(threads.map(lambda _: live.client.get("/v1/collections"), range(8)))
         codes = [reply.status_code for reply in replies]

@@ -216,8 +216,8 @@ def test_who_is_told_to_try_again_has_spent_nothing(
             raise Overloaded("64 texts wait already.", retry_after=1)
 
         with monkeypatch.context() as patched:
-            patched.setattr(live.rooms.writing, "write", full)
-            patched.setattr(live.rooms.embedding, "_vectors", full)
+            patched.setattr(live.services.item_writer, "write", full)
+            patched.setattr(live.services.embedding, "_vectors", full)
             for path, body in asked:
                 assert told(live.client.post(path, **body)) == (429, "overloaded")
         live.json("PUT", "/v1/collections/photos/items", items)
@@ -317,5 +317,5 @@ def test_no_secret_is_in_metrics_or_errors(guarded: Live, secrets: Any) -> None:
     for name in ("photos", "tenant", secrets["reader"][0], secrets["reader"][1].sha256):
         assert name not in metrics
     reply = guarded.client.get("/v1/collections/nowhere", headers=headers)
-    assert str(guarded.rooms.catalog.settings.data) not in reply.text
+    assert str(guarded.services.catalog.settings.data) not in reply.text
     assert json.loads(reply.content)

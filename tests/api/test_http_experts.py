@@ -38,7 +38,7 @@ def test_experts_are_counted_while_the_model_runs(live: Live, monkeypatch: Any) 
     inner = {"expert_tokens": tokens, "expert_steps": 30}
     models = {"=a": model("mixture", **inner), "=b": model("plain"), "a": model("mixture", **inner)}
     models["=c"] = model("none yet", expert_tokens=None)
-    monkeypatch.setattr(live.rooms.catalog, "_models", models)
+    monkeypatch.setattr(live.services.catalog, "_models", models)
     said = numbers(live)
     assert [said["triptych_expert_tokens_total", str(at)] for at in range(4)] == [60, 0, 30, 6]
     assert said["triptych_expert_steps_total", ""] == 30
@@ -50,7 +50,7 @@ def test_experts_are_counted_while_the_model_runs(live: Live, monkeypatch: Any) 
 
 def test_a_model_that_was_not_asked_yet_has_no_average(live: Live, monkeypatch: Any) -> None:
     fresh = model("mixture", expert_tokens=np.zeros(2, dtype=np.int64), expert_steps=0)
-    monkeypatch.setattr(live.rooms.catalog, "_models", {"=a": fresh})
+    monkeypatch.setattr(live.services.catalog, "_models", {"=a": fresh})
     said = numbers(live)
     assert said["triptych_expert_tokens_total", "1"] == said["triptych_expert_steps_total", ""] == 0
     assert ("triptych_expert_active", "") not in said

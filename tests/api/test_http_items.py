@@ -169,7 +169,7 @@ def test_lines_may_begin_as_windows_begins_a_file(live: Live) -> None:
 def test_lines_wait_for_room_once_the_first_are_stored(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = live.rooms.writing.write
+    write = live.services.item_writer.write
     refused: list[Any] = []
 
     def busy(*args: Any, **more: Any) -> Any:
@@ -178,7 +178,7 @@ def test_lines_wait_for_room_once_the_first_are_stored(
             raise Overloaded("1 requests wait.", retry_after=0.1)
         return write(*args, **more)
 
-    monkeypatch.setattr(live.rooms.writing, "write", busy)
+    monkeypatch.setattr(live.services.item_writer, "write", busy)
     reply = live.client.post(ITEMS, content=lines_of(range(150)), headers=LINES)
     assert (reply.status_code, reply.json()["written"], len(refused)) == (200, 150, 2)
 
@@ -189,7 +189,7 @@ def test_lines_that_are_refused_at_once_may_be_sent_again(
     def busy(*args: Any, **more: Any) -> Any:
         raise Overloaded("1 requests wait.", retry_after=1)
 
-    monkeypatch.setattr(live.rooms.writing, "write", busy)
+    monkeypatch.setattr(live.services.item_writer, "write", busy)
     reply = live.client.post(ITEMS, content=lines_of(range(150)), headers=LINES)
     assert (reply.status_code, told(reply)[1]) == (429, "overloaded")
 

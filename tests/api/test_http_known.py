@@ -174,7 +174,7 @@ def test_a_deadline_holds_ahead_of_the_routes(
     def slow(*_: Any) -> None:
         time.sleep(0.3)
 
-    monkeypatch.setattr(running.rooms.asking, "search", slow)
+    monkeypatch.setattr(running.services.searches, "search", slow)
     told = running.error("POST", SEARCH, {"query": "late"}, headers={"X-Timeout-Ms": "50"})
     assert told == (503, "timed_out")
 
@@ -185,7 +185,7 @@ def test_an_error_of_ours_ahead_of_the_routes_says_nothing_but_its_id(
     def broken(*_: Any) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr(running.rooms.asking, "search", broken)
+    monkeypatch.setattr(running.services.searches, "search", broken)
     reply = running.client.post(SEARCH, json={"query": "x"}, headers={"x-request-id": "id-7"})
     assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal")
     assert "secret" not in reply.text and "id-7" in reply.text
@@ -196,6 +196,6 @@ def test_an_error_of_ours_ahead_of_the_routes_says_nothing_but_its_id(
 def test_what_looks_like_a_search_and_is_none_is_left_to_the_routes(
     running: Live, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(running.rooms.shortcut, "answer", None)  # a call would be a 500
+    monkeypatch.setattr(running.services.fast_path, "answer", None)  # a call would be a 500
     told = running.error("POST", f"/v1/collections/{name}/search", {"query": "x"})
     assert told == (404, "not_found")

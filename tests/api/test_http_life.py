@@ -18,9 +18,9 @@ import pytest
 
 from tests.api.live import Live, serving, told
 from triptych.api.config import Limits, Times
+from triptych.api.item_writer import WriteOutcome
 from triptych.api.jobs import Job, Jobs
 from triptych.api.logs import AccessLog, JsonFormatter
-from triptych.api.writing import Outcome
 from triptych.errors import Overloaded
 from triptych.keys import new_key
 from triptych.retrieval.batching import BatchingModel
@@ -52,7 +52,7 @@ def test_a_job_stores_its_items(live: Live) -> None:
     assert over["errors"][0]["index"] == 71
     assert over["done"] == over["total"], "a blank line is no item"
     assert live.json("GET", "/v1/jobs")["jobs"][0] == over
-    folder = live.rooms.catalog.settings.data / ".jobs" / "default"
+    folder = live.services.catalog.settings.data / ".jobs" / "default"
     assert [path.suffix for path in folder.glob(f"{job['id']}*")] == [".json"]
 
 
@@ -77,13 +77,13 @@ def test_a_job_in_mode_add_names_what_is_there(live: Live) -> None:
 
 
 def test_a_job_is_called_off(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = live.rooms.jobs._write
+    write = live.services.jobs._write
 
     def slow(*args: Any) -> Any:
         time.sleep(0.2)
         return write(*args)
 
-    monkeypatch.setattr(live.rooms.jobs, "_write", slow)
+    monkeypatch.setattr(live.services.jobs, "_write", slow)
     items = {"items": [{"id": f"c{at}", "text": "c"} for at in range(1_000)]}
     job = live.json("POST", JOBS, items)
     live.json("DELETE", f"/v1/jobs/{job['id']}")
@@ -96,21 +96,21 @@ def test_a_job_waits_where_requests_take_the_model(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused: list[Overloaded] = [Overloaded("1 requests wait.", retry_after=1)] * 2
-    write = live.rooms.writing.write
+    write = live.services.item_writer.write
 
     def busy(*args: Any, **more: Any) -> Any:
         if refused:
             raise refused.pop()
         return write(*args, **more)
 
-    monkeypatch.setattr(live.rooms.writing, "write", busy)
+    monkeypatch.setattr(live.services.item_writer, "write", busy)
     job = live.json("POST", JOBS, {"items": [{"id": "patient", "text": "x"}]})
     assert finished(live, job["id"])["status"] == "done"
     assert not refused
 
 
 def test_the_longest_job_is_there_when_it_ends(tmp_path: Path) -> None:
-    jobs = Jobs(folder=tmp_path, write=lambda *_: Outcome(10), limits=Limits())
+    jobs = Jobs(folder=tmp_path, write=lambda *_: WriteOutcome(10), limits=Limits())
 
     def over(at: float, finished: float) -> Job:
         job = Job(f"{int(at):032x}", "a", "photos", "upsert", 1, created=at, finished=finished)
@@ -128,7 +128,7 @@ def test_the_longest_job_is_there_when_it_ends(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_server_has_left_of_a_body_is_swept_away(tmp_path: Path) -> None:
-    jobs = Jobs(folder=tmp_path, write=lambda *_: Outcome(10), limits=Limits())
+    jobs = Jobs(folder=tmp_path, write=lambda *_: WriteOutcome(10), limits=Limits())
     old, fresh = jobs.scratch("a"), jobs.scratch("a")
     for path in (old, fresh):
         path.write_text("half")
@@ -159,7 +159,7 @@ def test_a_job_of_a_collection_that_goes_away_fails(live: Live) -> None:
 def test_a_job_writes_to_no_other_collection_of_the_name(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, first = live.rooms.jobs._write, threading.Event()
+    write, first = live.services.jobs._write, threading.Event()
 
     def slow(*args: Any) -> Any:
         outcome = write(*args)
@@ -170,7 +170,7 @@ def test_a_job_writes_to_no_other_collection_of_the_name(
     live.json("POST", "/v1/collections", {"name": "again"})
     items = {"items": [{"id": str(at), "text": "old"} for at in range(600)]}
     with monkeypatch.context() as patched:
-        patched.setattr(live.rooms.jobs, "_write", slow)
+        patched.setattr(live.services.jobs, "_write", slow)
         id = live.json("POST", "/v1/collections/again/jobs", items)["id"]
         assert first.wait(10)
         live.json("DELETE", "/v1/collections/again")
@@ -184,9 +184,9 @@ def test_a_job_goes_on_after_a_restart(data: Path, monkeypatch: pytest.MonkeyPat
     items = {"items": [{"id": str(at), "text": f"t{at}"} for at in range(300)]}
     with serving(data) as live:
         live.json("POST", "/v1/collections", {"name": "photos"})
-        write = live.rooms.jobs._write
+        write = live.services.jobs._write
         monkeypatch.setattr(
-            live.rooms.jobs, "_write", lambda *args: time.sleep(0.3) or write(*args)
+            live.services.jobs, "_write", lambda *args: time.sleep(0.3) or write(*args)
         )
         id = live.json("POST", JOBS, items)["id"]
     with serving(data) as live:
@@ -203,18 +203,18 @@ def test_it_is_ready_while_a_true_embedding_and_a_true_search_go_well(data: Path
         assert {name: check["ok"] for name, check in ready["checks"].items()} == {
             "embed": True, "search": True, "data": True, "answers": True,
         }  # fmt: skip
-        model = live.rooms.catalog.model(None)
+        model = live.services.catalog.model(None)
 
         def broken(items: Any) -> Any:
             raise MemoryError
 
         working, model.embed = model.embed, broken  # type: ignore[method-assign]
-        live.rooms.health.probe()
+        live.services.health.probe()
         reply = live.client.get("/readyz")
         assert (reply.status_code, reply.json()["checks"]["embed"]["ok"]) == (503, False)
         assert live.client.get("/livez").status_code == 200
         model.embed = working  # type: ignore[method-assign]
-        live.rooms.health.probe()
+        live.services.health.probe()
         assert live.client.get("/readyz").status_code == 200
 
 
@@ -222,7 +222,7 @@ def test_it_is_ready_while_it_is_busy_and_not_where_the_model_stands_still(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(data) as live:
-        model, health = live.rooms.catalog.model(None), live.rooms.health
+        model, health = live.services.catalog.model(None), live.services.health
         assert isinstance(model, BatchingModel)
 
         def full(items: Any) -> Any:
@@ -243,8 +243,8 @@ def test_it_is_not_ready_where_nobody_gets_an_answer(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(data) as live:
-        monkeypatch.setattr(live.rooms.catalog, "names", lambda tenant: 1 / 0)
-        live.rooms.health._went_well = 0
+        monkeypatch.setattr(live.services.catalog, "names", lambda tenant: 1 / 0)
+        live.services.health._went_well = 0
         for _ in range(6):
             assert live.client.get("/v1/collections").status_code == 500
         assert live.client.get("/readyz").status_code == 503
@@ -336,7 +336,7 @@ def test_who_is_not_answered_before_the_end_is_told(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(data, times=Times(drain=1)) as live, ThreadPoolExecutor(1) as threads:
-        names = live.rooms.catalog.names
+        names = live.services.catalog.names
         begun = threading.Event()
 
         def slow(tenant: str) -> list[str]:
@@ -344,7 +344,7 @@ def test_who_is_not_answered_before_the_end_is_told(
             time.sleep(2.5)
             return names(tenant)
 
-        monkeypatch.setattr(live.rooms.catalog, "names", slow)
+        monkeypatch.setattr(live.services.catalog, "names", slow)
         asked = threads.submit(httpx2.get, f"{live.url}/v1/collections", timeout=20)
         assert begun.wait(10)
         live.stop()

@@ -45,7 +45,7 @@ def log_of(data: Path) -> Path:
 def test_what_was_asked_most_is_ready_at_the_next_start(data: Path) -> None:
     with serving(data, cache=LOGGED) as live:
         fill(live)
-        for _ in range(3):  # the shortcut's answers count as well
+        for _ in range(3):  # the fast path's answers count as well
             ask(live, query="red", filter={"shop": None})
         ask(live, parts=[{"text": "green", "weight": 2.0}], minus="red", limit=3)
         ask(live, vector=[1.0] * 64)
@@ -53,8 +53,8 @@ def test_what_was_asked_most_is_ready_at_the_next_start(data: Path) -> None:
     found = json.loads(log_of(data).read_text())["queries"]
     assert [count for _, count in found] == [3, 1, 1]
     with serving(data, cache=LOGGED) as live:
-        soon(lambda: live.rooms.catalog.num_open == 1)
-        cache = live.rooms.catalog.cache
+        soon(lambda: live.services.catalog.num_open == 1)
+        cache = live.services.catalog.cache
         soon(lambda: cache.stats()["memory"].items >= 3)
         assert ask(live, query="red", filter={"shop": None})[0] == "process"
         asked = {"parts": [{"text": "green", "weight": 2.0}], "minus": "red", "limit": 3}

@@ -58,7 +58,7 @@ def ids(reply: Any) -> list[str]:
 )
 def test_it_answers_as_the_collection_does(shop: Live, asked: dict[str, Any]) -> None:
     reply = shop.json("POST", SEARCH, asked)
-    with shop.rooms.catalog.using("default", "shop") as collection:
+    with shop.services.catalog.using("default", "shop") as collection:
         mine = dict(asked)
         parts = mine.pop("parts", None)
         if parts is not None:

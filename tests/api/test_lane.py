@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from triptych.api.asking import needs_model
 from triptych.api.lane import Lane
 from triptych.api.pool import Pool
 from triptych.api.schemas import SearchBody
+from triptych.api.search_service import needs_model
 from triptych.deadline import remaining
 from triptych.errors import InvalidInput, Overloaded, TimedOut
 

@@ -9,13 +9,13 @@ import pytest
 from tests.conformance.cache_suite import CacheSuite
 from tests.redis_server import RedisServer
 from triptych.cache.base import Cache
-from triptych.cache.breaker import BreakerConfig
+from triptych.cache.circuit_breaker import CircuitBreakerConfig
 from triptych.cache.memory import MemoryCache
 from triptych.cache.redis import RedisCache, RedisConfig
 from triptych.cache.tiered import TieredCache
 
 # a machine that runs other tests beside is no sign of a slow Redis
-PATIENT = RedisConfig(timeout=10.0, breaker=BreakerConfig(slow=10.0))
+PATIENT = RedisConfig(timeout=10.0, breaker=CircuitBreakerConfig(slow=10.0))
 
 
 class TestMemory(CacheSuite):

@@ -24,8 +24,8 @@ from tests.fault_proxy import (
     trickling,
 )
 from tests.redis_server import RedisServer
-from triptych.cache.base import Found
-from triptych.cache.breaker import BreakerConfig
+from triptych.cache.base import CacheHit
+from triptych.cache.circuit_breaker import CircuitBreakerConfig
 from triptych.cache.keys import answer_prefix, digest
 from triptych.cache.redis import RedisCache, RedisConfig
 
@@ -35,8 +35,8 @@ KEYS = [answer_prefix("t", "c") + b"g:" + digest(at) for at in range(4)]
 VALUES = [b"value %d" % at for at in range(4)]
 
 # the real one in all but the pause: the tests are to be quick
-QUICK = RedisConfig(breaker=BreakerConfig(first_pause=0.05, longest_pause=0.2))
-PATIENT = RedisConfig(timeout=5.0, breaker=BreakerConfig(slow=5.0))
+QUICK = RedisConfig(breaker=CircuitBreakerConfig(first_pause=0.05, longest_pause=0.2))
+PATIENT = RedisConfig(timeout=5.0, breaker=CircuitBreakerConfig(slow=5.0))
 
 FAULTS: dict[str, Callable[[], Fault]] = {
     "late": lambda: late(0.5),
@@ -117,7 +117,7 @@ def test_a_fault_holds_up_no_event_loop(name: str, proxy: FaultProxy, cache: Red
         start = time.perf_counter()
         found = await asyncio.gather(*map(cache.far, KEYS))
         for got, want in zip(found, VALUES, strict=True):
-            assert got in (Found(want, "redis"), None)
+            assert got in (CacheHit(want, "redis"), None)
         return time.perf_counter() - start
 
     async def run() -> None:
@@ -146,7 +146,7 @@ def test_an_event_loop_that_was_held_up_blames_nobody(redis_server: RedisServer)
             asked = asyncio.create_task(cache.far(KEYS[0]))
             await asyncio.sleep(0)
             time.sleep(0.2)  # longer than Redis may take
-            assert await asked == Found(VALUES[0], "redis")
+            assert await asked == CacheHit(VALUES[0], "redis")
 
     _loop(run(), cache)
     assert cache.stats()["redis"].errors == 0

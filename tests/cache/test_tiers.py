@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.redis_server import RedisServer
-from triptych.cache.base import Found
+from triptych.cache.base import CacheHit
 from triptych.cache.config import CacheConfig
 from triptych.cache.memory import MemoryCache
 from triptych.cache.redis import RedisCache
@@ -32,7 +32,7 @@ def test_what_an_event_loop_found_far_is_near_then(redis_server: RedisServer) ->
     far.put_many([(b"a", b"1")])
 
     async def ask() -> None:
-        assert await both.far(b"a") == Found(b"1", "redis")
+        assert await both.far(b"a") == CacheHit(b"1", "redis")
         assert near.near(b"a") == b"1"
         both.close()
         await asyncio.sleep(0.01)

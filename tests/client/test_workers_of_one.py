@@ -22,7 +22,7 @@ from tests.client.serving import started
 from triptych.api.config import ServerConfig
 from triptych.api.rates import Cell, Cells
 from triptych.api.server import HttpServer
-from triptych.api.workers import Turn
+from triptych.api.workers import WorkerLock
 from triptych.errors import InvalidInput
 from triptych.keys import new_key, write_keys
 from triptych.settings import Settings
@@ -210,8 +210,8 @@ def test_a_follower_is_one_process(tmp_path: Path) -> None:
 def test_a_worker_that_dies_in_its_turn_keeps_nobody_waiting(tmp_path: Path) -> None:
     dying = f"""
 import pathlib, sys
-from triptych.api.workers import Turn
-with Turn(pathlib.Path({str(tmp_path / "turn")!r})):
+from triptych.api.workers import WorkerLock
+with WorkerLock(pathlib.Path({str(tmp_path / "turn")!r})):
     print("in", flush=True)
     sys.stdin.read()
 """
@@ -222,7 +222,7 @@ with Turn(pathlib.Path({str(tmp_path / "turn")!r})):
         taken = threading.Event()
 
         def take() -> None:
-            with Turn(tmp_path / "turn"):
+            with WorkerLock(tmp_path / "turn"):
                 taken.set()
 
         thread = threading.Thread(target=take, daemon=True)
@@ -234,7 +234,7 @@ with Turn(pathlib.Path({str(tmp_path / "turn")!r})):
 
 
 def test_threads_of_a_worker_take_turns_too(tmp_path: Path) -> None:
-    turn, busy, met = Turn(tmp_path / "turn"), [0], []
+    turn, busy, met = WorkerLock(tmp_path / "turn"), [0], []
 
     def work() -> None:
         for _ in range(50):

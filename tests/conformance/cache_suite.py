@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from triptych.cache.base import Cache, Found
+from triptych.cache.base import Cache, CacheHit
 from triptych.cache.keys import answer_prefix, digest, embedding_prefix
 
 KEYS = [answer_prefix("t", name) + b"g:" + digest(at) for name in "ab" for at in range(3)]
@@ -74,7 +74,7 @@ class CacheSuite:
         many = [digest(at) for at in range(300)]
         cache.put_many([(key, key + b"!") for key in many])
 
-        async def ask() -> list[Found | None]:
+        async def ask() -> list[CacheHit | None]:
             found = await asyncio.gather(*map(cache.far, [*many, KEYS[0]]))
             cache.close()
             await asyncio.sleep(0.01)

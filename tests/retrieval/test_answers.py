@@ -17,8 +17,8 @@ import pytest
 from tests.retrieval.fakes import BLUE, RED, CountingModel, encoded, paint, picture
 from triptych.cache.memory import MemoryCache
 from triptych.errors import InvalidInput, PictureError, TriptychError
-from triptych.retrieval.answering import answers_async
-from triptych.retrieval.answering.answers import SEARCH, Answers, AnswersConfig
+from triptych.retrieval.answering import answer_cache_async
+from triptych.retrieval.answering.answer_cache import SEARCH, AnswerCache, AnswerCacheConfig
 from triptych.retrieval.collection import Collection
 from triptych.types import Part
 
@@ -53,7 +53,7 @@ class Asked:
             return hits(*asked)
 
         self.collection._hits = counted  # type: ignore[method-assign]
-        self.answers = Answers(self.collection, cache=self.cache).attach()
+        self.answers = AnswerCache(self.collection, cache=self.cache).attach()
 
     def check(self, *args: Any, **options: Any) -> None:
         """Search twice; both are right, and the second costs nothing."""
@@ -143,13 +143,13 @@ def test_a_write_of_anybody_ends_what_was_remembered(asked: Asked) -> None:
         asked.plain.close()
         asked.plain = Collection.open(asked.folder, embedder=CountingModel())
         asked.collection = Collection.open(asked.folder, embedder=CountingModel())
-        asked.answers = Answers(asked.collection, cache=asked.cache).attach()
+        asked.answers = AnswerCache(asked.collection, cache=asked.cache).attach()
         asked.check("red car")
 
 
 def test_a_reader_sees_what_another_process_wrote(asked: Asked) -> None:
     """The reader never searches in between: only the counter tells it."""
-    answers = Answers(asked.plain, cache=asked.cache)
+    answers = AnswerCache(asked.plain, cache=asked.cache)
     keys = {answers.key("x", None)}
     for at in range(5):
         asked.collection.upsert([{"id": "new", "text": f"car {at}"}])
@@ -163,7 +163,7 @@ def test_a_dropped_collection_of_the_same_name_is_another(tmp_path: Path) -> Non
     found = []
     for name in ("a", "b"):
         with Collection.open(tmp_path / name, embedder=CountingModel()) as collection:
-            Answers(collection, cache=cache).attach()
+            AnswerCache(collection, cache=cache).attach()
             collection.add([{"id": name, "text": "red car"}])
             found.append(collection.search("red car")[0].id)
     assert found == ["a", "b"]
@@ -263,7 +263,7 @@ def test_coroutines_and_threads_share_one_search(asked: Asked) -> None:
     async def all_at_once() -> list[Any]:
         key = asked.answers.key("http", "x")
         threads = [asyncio.to_thread(asked.answers.get_or_compute, key, slowly) for _ in range(4)]
-        tasks = [answers_async.get_or_compute(asked.answers, key, compute) for _ in range(100)]
+        tasks = [answer_cache_async.get_or_compute(asked.answers, key, compute) for _ in range(100)]
         return await asyncio.gather(*threads, *tasks)
 
     found = asyncio.run(all_at_once())
@@ -291,7 +291,7 @@ def test_pictures_errors_name_the_file(asked: Asked, tmp_path: Path) -> None:
 
 def test_an_answer_is_kept_for_its_time(asked: Asked) -> None:
     cache = MemoryCache(10**6)
-    Answers(asked.collection, cache=cache, config=AnswersConfig(ttl=0.2)).attach()
+    AnswerCache(asked.collection, cache=cache, config=AnswerCacheConfig(ttl=0.2)).attach()
     asked.collection.search("red car")
     time.sleep(0.25)
     before = asked.searched

@@ -22,7 +22,7 @@ from triptych.encoders.onnx import OnnxModel
 from triptych.errors import InvalidInput, NotAvailable, Overloaded, PictureError, TimedOut
 from triptych.retrieval.batching import BatchingConfig, BatchingModel, batched
 from triptych.retrieval.collection import Collection
-from triptych.retrieval.late import Pairs, judge_of
+from triptych.retrieval.late import Pairs, reranker_of
 from triptych.retrieval.query import build_query
 from triptych.retrieval.waiting import Request, Waiting
 from triptych.types import Item, Matrix
@@ -324,7 +324,9 @@ def test_a_collection_works_with_it_and_sees_the_model(tmp_path: Path) -> None:
 def test_pairs_are_scored_behind_it_too() -> None:
     inner = OnnxModel.load()
     model, query = batched(inner), build_query("red")
-    assert isinstance(judge_of(query, inner), Pairs) and isinstance(judge_of(query, model), Pairs)
+    assert isinstance(reranker_of(query, inner), Pairs) and isinstance(
+        reranker_of(query, model), Pairs
+    )
     model.close()
 
 

@@ -12,7 +12,7 @@ from triptych.cache.memory import MemoryCache
 from triptych.encoders.hashing import HashingEncoder
 from triptych.encoders.onnx import OnnxModel
 from triptych.errors import InvalidInput, NotFound
-from triptych.retrieval.answering.answers import Answers
+from triptych.retrieval.answering.answer_cache import AnswerCache
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.display import explain
 from triptych.retrieval.display.heat import overlay, words_of
@@ -135,7 +135,7 @@ def test_a_query_without_words_has_heat_too(collection: Collection) -> None:
 
 
 def test_what_is_explained_is_not_remembered(collection: Collection) -> None:
-    Answers(collection, cache=MemoryCache(2**20)).attach()
+    AnswerCache(collection, cache=MemoryCache(2**20)).attach()
     first = collection.search("red")
     assert collection.search("red", explain=True)[0].explanation is not None
     assert collection.search("red") == first

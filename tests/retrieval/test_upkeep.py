@@ -15,11 +15,11 @@ import pytest
 
 from tests.redis_server import RedisServer
 from tests.retrieval.fakes import RED, CountingModel, picture
-from triptych.cache.breaker import BreakerConfig
+from triptych.cache.circuit_breaker import CircuitBreakerConfig
 from triptych.cache.memory import MemoryCache
 from triptych.cache.redis import RedisCache, RedisConfig
 from triptych.cache.tiered import TieredCache
-from triptych.retrieval.answering.answers import Answers, AnswersConfig
+from triptych.retrieval.answering.answer_cache import AnswerCache, AnswerCacheConfig
 from triptych.retrieval.answering.near import NearQueries
 from triptych.retrieval.answering.query_log import QueryLog
 from triptych.retrieval.answering.questions import ids_in
@@ -91,7 +91,7 @@ def test_what_is_no_question_is_left_out_and_dropped(
     collection: Collection, tmp_path: Path
 ) -> None:
     log = QueryLog(tmp_path / "q.json")
-    upkeep = Upkeep(Answers(collection, cache=MemoryCache(10**6)).attach(), log=log)
+    upkeep = Upkeep(AnswerCache(collection, cache=MemoryCache(10**6)).attach(), log=log)
     for broken in ("{", "[]", "{}", '{"parts": [1]}', "null"):
         log.note(broken)
     assert upkeep.warm() == 0
@@ -120,7 +120,7 @@ def test_what_was_asked_most_is_ready_at_the_next_start(
     collection: Collection, tmp_path: Path
 ) -> None:
     log = QueryLog(tmp_path / "q.json")
-    Upkeep(Answers(collection, cache=MemoryCache(10**6)).attach(), log=log)
+    Upkeep(AnswerCache(collection, cache=MemoryCache(10**6)).attach(), log=log)
     for question in QUESTIONS:
         for _ in range(2):
             collection.search(**question)
@@ -128,7 +128,7 @@ def test_what_was_asked_most_is_ready_at_the_next_start(
     collection.search(vector=np.eye(1, 32)[0])
     log.save()
 
-    fresh = Answers(collection, cache=MemoryCache(10**6)).attach()
+    fresh = AnswerCache(collection, cache=MemoryCache(10**6)).attach()
     upkeep = Upkeep(fresh, log=QueryLog(tmp_path / "q.json"))
     assert upkeep.warm() == len(QUESTIONS)
     searched = []
@@ -153,12 +153,12 @@ def test_a_delete_reaches_the_log_and_redis(
     collection: Collection, tmp_path: Path, redis_server: RedisServer
 ) -> None:
     before = timers()  # whoever opened a collection elsewhere in this process may have some
-    patient = RedisConfig(timeout=5.0, breaker=BreakerConfig(slow=5.0))
+    patient = RedisConfig(timeout=5.0, breaker=CircuitBreakerConfig(slow=5.0))
     cache = TieredCache([MemoryCache(10**6), RedisCache(redis_server.url, config=patient)])
-    answers = Answers(collection, cache=cache).attach()
+    answers = AnswerCache(collection, cache=cache).attach()
     log = QueryLog(tmp_path / "q.json")
     upkeep = Upkeep(answers, log=log, config=UpkeepConfig(pause=0.05))
-    other = Answers(collection, cache=cache, name="other")
+    other = AnswerCache(collection, cache=cache, name="other")
     other.put(other.key("x", 1), b"another collection's")
     for question in ({"query": "green hat"}, {"like": "green dog"}, {"like": "red dog"}):
         collection.search(**question)
@@ -187,7 +187,7 @@ def test_a_delete_reaches_the_log_and_redis(
 
 def test_a_near_query_is_answered_only_where_that_is_wanted(collection: Collection) -> None:
     cache = MemoryCache(10**6)
-    wants = Answers(collection, cache=cache, config=AnswersConfig(near=0.7))
+    wants = AnswerCache(collection, cache=cache, config=AnswerCacheConfig(near=0.7))
     plain = collection.search("red car car dog")
     wants.attach()
     first = collection.search("red car car")
@@ -209,7 +209,7 @@ def test_a_near_query_is_answered_only_where_that_is_wanted(collection: Collecti
         for hit in collection.search(query, hybrid=True)
     )
     # who shares the cache and did not ask for it never gets it
-    Answers(collection, cache=cache).attach()
+    AnswerCache(collection, cache=cache).attach()
     assert collection.search("red car car dog") == plain
     collection.upsert([{"id": "new", "text": "red car car dog"}])
     wants.attach()

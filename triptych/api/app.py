@@ -18,7 +18,6 @@ from starlette.routing import BaseRoute, Match
 
 from triptych.api import openapi
 from triptych.api.access import Access
-from triptych.api.asking import Asking
 from triptych.api.call import KEY
 from triptych.api.catalog import Catalog
 from triptych.api.config import ServerConfig
@@ -26,17 +25,18 @@ from triptych.api.edge import Edge, Scope
 from triptych.api.embedding import Embedding
 from triptych.api.errors import ApiError, body_of, headers_of, internal, status_of
 from triptych.api.experts import ExpertCollector
+from triptych.api.fast_path import FastPath
 from triptych.api.fetch import FetchConfig, Fetcher
 from triptych.api.fields import invalid
 from triptych.api.follower import FollowConfig, Follower
 from triptych.api.health import Health
+from triptych.api.item_writer import ItemWriter, WriteOutcome, parsed_lines
 from triptych.api.jobs import Job, Jobs
 from triptych.api.logs import AccessLog
 from triptych.api.metrics import Metrics
 from triptych.api.origin import OriginCheck
 from triptych.api.pictures import Pictures
 from triptych.api.pool import Pool
-from triptych.api.rooms import Rooms
 from triptych.api.routes import (
     collections,
     embeddings,
@@ -48,8 +48,8 @@ from triptych.api.routes import (
     pictures,
     search,
 )
-from triptych.api.shortcut import Shortcut
-from triptych.api.writing import Outcome, Writing, parsed_lines
+from triptych.api.search_service import SearchService
+from triptych.api.services import Services
 from triptych.errors import NotFound, TriptychError
 from triptych.settings import Settings
 
@@ -66,56 +66,56 @@ class Application:
 
     asgi: Edge
     api: Starlette
-    rooms: Rooms
+    services: Services
 
 
 def build(settings: Settings, config: ServerConfig, access: Access) -> Application:
     """Return the whole application; nothing is opened before its start."""
-    rooms = build_rooms(settings, config)
+    services = build_services(settings, config)
     api = FastAPI(
         title="Triptych",
         version="1",  # of the API; which release runs is nobody's business
         docs_url=None,  # its page would be loaded from elsewhere
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=partial(_lifespan, rooms, _followed(config)),
+        lifespan=partial(_lifespan, services, _followed(config)),
     )
-    api.state.rooms = rooms
+    api.state.services = services
     for module in _ROUTERS:
         api.include_router(module.router)
     api.openapi = partial(openapi.describe, api)  # type: ignore[method-assign]
-    api.add_exception_handler(TriptychError, partial(_known, _secret(rooms)))
+    api.add_exception_handler(TriptychError, partial(_known, _secret(services)))
     api.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
     api.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
     api.add_exception_handler(Exception, _unknown)
-    return behind_edge(api, rooms, access)
+    return behind_edge(api, services, access)
 
 
-def behind_edge(api: Starlette, rooms: Rooms, access: Access) -> Application:
+def behind_edge(api: Starlette, services: Services, access: Access) -> Application:
     """Return the application to which nobody gets without a key, Host and Origin that will do."""
-    config = rooms.config
+    config = services.config
     edge = Edge(
         api,
         access=access,
         origins=OriginCheck(
             any_host=not access.open, hosts=config.allow_hosts, origins=config.allow_origins
         ),
-        metrics=rooms.metrics,
+        metrics=services.metrics,
         log=AccessLog(config.log),
-        health=rooms.health,
+        health=services.health,
         answer_time=config.times.answer,
-        shortcut=rooms.shortcut,
-        secret=_secret(rooms),
+        fast_path=services.fast_path,
+        secret=_secret(services),
     )
-    return Application(asgi=edge, api=api, rooms=rooms)
+    return Application(asgi=edge, api=api, services=services)
 
 
-def _secret(rooms: Rooms) -> str:
+def _secret(services: Services) -> str:
     """Return what is cut out of messages: where the server keeps its data."""
-    return f"{rooms.catalog.settings.data}/"
+    return f"{services.catalog.settings.data}/"
 
 
-def build_rooms(settings: Settings, config: ServerConfig) -> Rooms:
+def build_services(settings: Settings, config: ServerConfig) -> Services:
     """Return the parts of a server."""
     models = (config.model, *config.also_models)
     catalog = Catalog(settings, models=models, cache=settings.cache.open(), upkeep=config.upkeep)
@@ -126,42 +126,46 @@ def build_rooms(settings: Settings, config: ServerConfig) -> Rooms:
     parts: dict[str, Any] = {"catalog": catalog, "pictures": pictures, "limits": config.limits}
     metrics = Metrics()
     keep = not config.discard_pictures
-    writing = Writing(**parts, count=metrics.count_items, keep=keep)
-    asking = Asking(**parts, near=config.near)
-    catalog.again = asking.again
+    item_writer = ItemWriter(**parts, count=metrics.count_items, keep=keep)
+    searches = SearchService(**parts, near=config.near)
+    catalog.again = searches.again
 
-    def write(job: Job, lines: Sequence[bytes]) -> Outcome:
+    def write(job: Job, lines: Sequence[bytes]) -> WriteOutcome:
         given = parsed_lines(lines, first=job.line, limits=config.limits)
         # held meanwhile: it cannot be dropped, and another made in its place
         with catalog.using(job.tenant, job.collection) as collection:
             if job.into not in ("", collection.copying.meta.collection):
                 raise NotFound(f"The collection {job.collection!r} that the job was for is gone.")
-            return writing.write(job.tenant, job.collection, given, mode=job.mode)
+            return item_writer.write(job.tenant, job.collection, given, mode=job.mode)
 
     pool = Pool(size=config.pool, queue=config.queue)
-    rooms = Rooms(
+    services = Services(
         config=config,
         catalog=catalog,
         pool=pool,
         metrics=metrics,
         health=Health(model=partial(catalog.model, None), data=settings.data),
         jobs=Jobs(folder=settings.data / ".jobs", write=write, limits=config.limits),
-        asking=asking,
-        writing=writing,
+        searches=searches,
+        item_writer=item_writer,
         embedding=Embedding(**parts),
-        shortcut=Shortcut(catalog, asking=asking, pool=pool, limits=config.limits),
+        fast_path=FastPath(catalog, searches=searches, pool=pool, limits=config.limits),
     )
-    rooms.metrics.gauge("triptych_pool_busy", "Requests worked on", lambda: rooms.pool.busy)
-    rooms.metrics.gauge("triptych_pool_waiting", "Requests waiting", lambda: rooms.pool.waiting)
-    rooms.metrics.gauge("triptych_jobs_waiting", "Jobs not over", lambda: rooms.jobs.waiting)
-    rooms.metrics.gauge("triptych_collections_open", "Open collections", lambda: catalog.num_open)
-    rooms.metrics.gauge(
+    services.metrics.gauge("triptych_pool_busy", "Requests worked on", lambda: services.pool.busy)
+    services.metrics.gauge(
+        "triptych_pool_waiting", "Requests waiting", lambda: services.pool.waiting
+    )
+    services.metrics.gauge("triptych_jobs_waiting", "Jobs not over", lambda: services.jobs.waiting)
+    services.metrics.gauge(
+        "triptych_collections_open", "Open collections", lambda: catalog.num_open
+    )
+    services.metrics.gauge(
         "triptych_ready",
         "Whether embedding and searching go well",
-        lambda: rooms.health.report()[0],
+        lambda: services.health.report()[0],
     )
-    rooms.metrics.add(ExpertCollector(catalog.models))
-    return rooms
+    services.metrics.add(ExpertCollector(catalog.models))
+    return services
 
 
 def _followed(config: ServerConfig) -> FollowConfig | None:
@@ -170,53 +174,53 @@ def _followed(config: ServerConfig) -> FollowConfig | None:
     return FollowConfig(url=config.follow, key=config.follow_key, every=config.follow_every)
 
 
-def _following(rooms: Rooms, followed: FollowConfig | None) -> Follower | None:
+def _following(services: Services, followed: FollowConfig | None) -> Follower | None:
     if followed is None:
         return None
-    follower = Follower(followed, catalog=rooms.catalog)
-    rooms.metrics.gauge(
+    follower = Follower(followed, catalog=services.catalog)
+    services.metrics.gauge(
         "triptych_follower_lag_seconds", "Since all of the other server was here", follower.lag
     )
-    rooms.health.also["follower"] = follower.has_all
+    services.health.also["follower"] = follower.has_all
     return follower
 
 
 @asynccontextmanager
 async def _lifespan(
-    rooms: Rooms, followed: FollowConfig | None, api: FastAPI
+    services: Services, followed: FollowConfig | None, api: FastAPI
 ) -> AsyncIterator[None]:
-    rooms.catalog.settings.data.mkdir(parents=True, exist_ok=True)
-    follower = _following(rooms, followed)
-    await rooms.health.start()
+    services.catalog.settings.data.mkdir(parents=True, exist_ok=True)
+    follower = _following(services, followed)
+    await services.health.start()
     if follower is not None:
         follower.start()
-    elif not rooms.config.read_only:
-        rooms.jobs.start()
-    sharing = asyncio.create_task(_sharing(rooms))
-    warming = asyncio.create_task(asyncio.to_thread(rooms.catalog.warm))
+    elif not services.config.read_only:
+        services.jobs.start()
+    sharing = asyncio.create_task(_sharing(services))
+    warming = asyncio.create_task(asyncio.to_thread(services.catalog.warm))
     yield
     # requests are over by now: what was acknowledged is on the disk, what follows saves time
-    rooms.health.draining = True
+    services.health.draining = True
     sharing.cancel()
-    await rooms.health.stop()
+    await services.health.stop()
     if follower is not None:
         await asyncio.to_thread(follower.stop)
     await warming
-    await asyncio.to_thread(rooms.jobs.stop)
-    await asyncio.to_thread(rooms.shortcut.close)
-    await asyncio.to_thread(rooms.pool.close)
-    await asyncio.to_thread(rooms.catalog.close)
+    await asyncio.to_thread(services.jobs.stop)
+    await asyncio.to_thread(services.fast_path.close)
+    await asyncio.to_thread(services.pool.close)
+    await asyncio.to_thread(services.catalog.close)
 
 
-async def _sharing(rooms: Rooms) -> None:
+async def _sharing(services: Services) -> None:
     """Do what the other workers need of this one, where there are others."""
     for at in itertools.count():
-        if rooms.metrics.siblings is None:
+        if services.metrics.siblings is None:
             return
         if at % _TELL_EVERY == 0:
             with suppress(OSError):  # numbers can wait, who wants to drop a collection cannot
-                await asyncio.to_thread(rooms.metrics.publish)
-        await asyncio.to_thread(rooms.catalog.let_go)
+                await asyncio.to_thread(services.metrics.publish)
+        await asyncio.to_thread(services.catalog.let_go)
         await asyncio.sleep(_LOOK)
 
 

@@ -20,7 +20,7 @@ from triptych.cache.keys import answer_prefix
 from triptych.encoders.base import EmbeddingModel
 from triptych.errors import CollectionBusy, InvalidInput, NotFound, TriptychError
 from triptych.index.sqlite.meta import Meta, Space
-from triptych.retrieval.answering.answers import Answers
+from triptych.retrieval.answering.answer_cache import AnswerCache
 from triptych.retrieval.answering.query_log import NAME as QUERIES
 from triptych.retrieval.answering.upkeep import DEFAULT as UPKEEP
 from triptych.retrieval.answering.upkeep import Upkeep, UpkeepConfig
@@ -42,7 +42,7 @@ _LOOK = 0.05  # seconds between two tries
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    answers: Answers | None = None
+    answers: AnswerCache | None = None
     upkeep: Upkeep | None = None
     path: Path | None = None  # of what is open
     store: tuple[int, int] | None = None  # its file
@@ -79,7 +79,7 @@ class Catalog:
         self._keep_open = keep_open
         self._upkeep = upkeep
         self.has_siblings = False  # other processes of the same server
-        self.again: Callable[[Answers, Query, Mapping[str, Any]], object] | None = None
+        self.again: Callable[[AnswerCache, Query, Mapping[str, Any]], object] | None = None
         """Asks a question that was logged, so that its answer is ready."""
         self._models: dict[str, EmbeddingModel] = {}
         self._remembering: dict[tuple[str, str], EmbeddingModel] = {}
@@ -97,7 +97,7 @@ class Catalog:
         """Return the names of the tenant's collections, sorted."""
         return self._library(tenant).list()
 
-    def peek(self, tenant: str, name: str) -> Answers | None:
+    def peek(self, tenant: str, name: str) -> AnswerCache | None:
         """Return the answers of a collection that is open, perhaps not for long."""
         slot = self._slots.get((tenant, name))
         return None if slot is None or slot.dropping or slot.replacing else slot.answers
@@ -109,7 +109,7 @@ class Catalog:
             yield answers.collection
 
     @contextmanager
-    def answering(self, tenant: str, name: str) -> Iterator[Answers]:
+    def answering(self, tenant: str, name: str) -> Iterator[AnswerCache]:
         """Yield the open collection's answers; raises NotFound."""
         if self.peek(tenant, name) is None:
             self._present(tenant, name)  # before it has a slot: names that are none need none
@@ -318,7 +318,7 @@ class Catalog:
         for old in closing:
             old.close()
 
-    def _open(self, path: Path, tenant: str, name: str) -> Answers:
+    def _open(self, path: Path, tenant: str, name: str) -> AnswerCache:
         known = Collection.peek(path)
         if known is None:
             raise NotFound(f"There is no collection {path.name!r}.")
@@ -333,7 +333,7 @@ class Catalog:
         answers = self.settings.answers(collection, cache=self.cache, tenant=tenant, name=name)
         return answers.attach_near()
 
-    def _looked_after(self, answers: Answers) -> Upkeep:
+    def _looked_after(self, answers: AnswerCache) -> Upkeep:
         """Have what a change puts out of reach deleted, and what is asked most ready."""
         upkeep = self.settings.upkeep(answers, config=self._upkeep)
         if self.again is not None:

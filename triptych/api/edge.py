@@ -19,15 +19,15 @@ from triptych.api.errors import (
     shutting_down,
     status_of,
 )
+from triptych.api.fast_path import FastPath, Question
 from triptych.api.health import Health
 from triptych.api.logs import AccessLog
 from triptych.api.metrics import Metrics
 from triptych.api.origin import OriginCheck
 from triptych.api.page.assets import assets
-from triptych.api.shortcut import Question, Shortcut
 from triptych.cache.memory import NAME as MEMORY
 from triptych.errors import TriptychError
-from triptych.retrieval.answering.answers import Answer
+from triptych.retrieval.answering.answer_cache import Answer
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -64,11 +64,11 @@ class Edge:
         log: AccessLog,
         health: Health,
         answer_time: float,
-        shortcut: Shortcut,
+        fast_path: FastPath,
         secret: str,
     ) -> None:
         self._app, self._access, self._origins = app, access, origins
-        self._metrics, self._log, self._shortcut = metrics, log, shortcut
+        self._metrics, self._log, self._fast_path = metrics, log, fast_path
         self._health, self._answer_time, self._secret = health, answer_time, secret
         # of what is known, looked up once: it is most of what a busy server answers
         self._known_seconds = metrics.seconds.labels(_SEARCH)
@@ -125,8 +125,8 @@ class Edge:
             self._metrics.refused.labels(error.code).inc()
             await send_error(marked, error, close=b"content-length" in headers)
             return
-        if self._shortcut.is_search(scope, headers):
-            looked, receive = await self._shortcut.look(scope["path"], call, receive)
+        if self._fast_path.is_search(scope, headers):
+            looked, receive = await self._fast_path.look(scope["path"], call, receive)
             if looked is not None:
                 scope["triptych.route"] = _SEARCH
                 if isinstance(looked, Answer):
@@ -147,7 +147,7 @@ class Edge:
 
     async def _answer(self, call: Call, question: Question, send: Send) -> None:
         try:
-            found = await self._shortcut.answer(question, call.deadline)
+            found = await self._fast_path.answer(question, call.deadline)
         except TriptychError as error:
             await send_error(send, error, secret=self._secret)
         except Exception:

@@ -27,7 +27,7 @@ from typing import Any
 
 from triptych.api.config import Limits
 from triptych.api.errors import internal, overloaded_jobs, shown
-from triptych.api.writing import Mode, Outcome
+from triptych.api.item_writer import Mode, WriteOutcome
 from triptych.errors import CollectionBusy, NotAvailable, NotFound, Overloaded, TriptychError
 from triptych.index.disk import sync_folder
 from triptych.index.sqlite.lock import WriterLock
@@ -41,7 +41,7 @@ _TRIES = 30  # a second apart, while another process holds the collection
 _STALE = 3_600.0  # seconds without a byte: far more than a body is given
 _LOOK = 0.2  # seconds between two looks at what other processes have taken in
 
-Write = Callable[["Job", Sequence[bytes]], Outcome]
+Write = Callable[["Job", Sequence[bytes]], WriteOutcome]
 """A job and its next lines to what became of them."""
 
 
@@ -250,7 +250,7 @@ class Jobs:
         if not lines:
             self._end(job, "done")
             return
-        outcome = Outcome(self._limits.errors_listed, job.written, job.num_errors, job.errors)
+        outcome = WriteOutcome(self._limits.errors_listed, job.written, job.num_errors, job.errors)
         outcome.add(self._write(job, lines))
         job.written, job.num_errors = outcome.written, outcome.num_errors
         job.done += sum(bool(line.strip()) for line in lines)

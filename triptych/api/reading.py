@@ -9,7 +9,7 @@ from fastapi import Request
 from pydantic import BaseModel
 
 from triptych.api.bodies import JSON, expect_type, parse_json, read_as, whole_body
-from triptych.api.rooms import rooms_of, working
+from triptych.api.services import services_of, working
 from triptych.errors import InvalidInput
 
 M = TypeVar("M", bound=BaseModel)
@@ -23,7 +23,7 @@ async def json_body(request: Request, model: type[M], *, small: bool = False) ->
     `small` is for what holds neither pictures nor items.
     """
     expect_type(request, JSON)
-    limits = rooms_of(request).config.limits
+    limits = services_of(request).config.limits
     most = limits.small_body_bytes if small else limits.body_bytes
     data = await whole_body(request, most=most)
     if len(data) <= _QUICK:

@@ -35,7 +35,7 @@ class _Server(uvicorn.Server):
         self._application = application
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._application.rooms.health.draining = True
+        self._application.services.health.draining = True
         await super().shutdown(sockets)
 
 
@@ -71,8 +71,8 @@ class HttpServer:
         self.config = config
         self.application = self.build(settings, config, access)
         if worker is not None:
-            self.application.rooms.metrics.siblings = Siblings(worker.folder, worker.number)
-            self.application.rooms.catalog.has_siblings = True
+            self.application.services.metrics.siblings = Siblings(worker.folder, worker.number)
+            self.application.services.catalog.has_siblings = True
 
     def build(self, settings: Settings, config: ServerConfig, access: Access) -> Application:
         """Return what is served."""
@@ -113,7 +113,7 @@ class HttpServer:
         connections = Connections(
             most=config.connections, most_per_address=config.connections_per_address
         )
-        self.application.rooms.metrics.gauge(
+        self.application.services.metrics.gauge(
             "triptych_connections", "Open connections", lambda: len(connections)
         )
         app = self.application.asgi if self.traced is None else self.traced(self.application.asgi)

@@ -48,10 +48,10 @@ class Worker:
     @property
     def cells(self) -> Cells:
         """What is left of rates and quotas, for all workers."""
-        return Cells(self.memory, Turn(self.folder / "turn"))
+        return Cells(self.memory, WorkerLock(self.folder / "turn"))
 
 
-class Turn(AbstractContextManager[None]):
+class WorkerLock(AbstractContextManager[None]):
     """One at a time, of all threads of all workers; the kernel takes it back from one that dies."""
 
     def __init__(self, path: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import NamedTuple, Protocol, runtime_checkable
 
 
-class Found(NamedTuple):
+class CacheHit(NamedTuple):
     """A value, and the tier that it came of."""
 
     value: bytes
@@ -57,13 +57,13 @@ class Cache(Protocol):
         """Keep values for at most `ttl` seconds (None: the cache's own); the last of equal keys
         stays."""
 
-    def find(self, key: bytes) -> Found | None:
+    def find(self, key: bytes) -> CacheHit | None:
         """Return the value and the tier that had it, None where none has."""
 
     def near(self, key: bytes) -> bytes | None:
         """Return what this process itself holds: it never waits, an event loop may ask."""
 
-    async def far(self, key: bytes) -> Found | None:
+    async def far(self, key: bytes) -> CacheHit | None:
         """Return what others hold, which is near from then on; the event loop is not held up."""
 
     def delete_many(self, keys: Sequence[bytes]) -> None:
@@ -93,13 +93,13 @@ class NoCache:
     def put_many(self, items: Sequence[tuple[bytes, bytes]], *, ttl: float | None = None) -> None:
         pass
 
-    def find(self, key: bytes) -> Found | None:
+    def find(self, key: bytes) -> CacheHit | None:
         return None
 
     def near(self, key: bytes) -> bytes | None:
         return None
 
-    async def far(self, key: bytes) -> Found | None:
+    async def far(self, key: bytes) -> CacheHit | None:
         return None
 
     def delete_many(self, keys: Sequence[bytes]) -> None:

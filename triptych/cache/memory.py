@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from triptych.cache.base import Found, TierStats
+from triptych.cache.base import CacheHit, TierStats
 from triptych.cache.tinylfu import TinyLfu
 from triptych.spans import span
 
@@ -52,9 +52,9 @@ class MemoryCache:
             seen.set_attribute("hits", sum(value is not None for value in values))
         return values
 
-    def find(self, key: bytes) -> Found | None:
+    def find(self, key: bytes) -> CacheHit | None:
         (value,) = self.get_many([key])
-        return None if value is None else Found(value, NAME)
+        return None if value is None else CacheHit(value, NAME)
 
     def near(self, key: bytes) -> bytes | None:
         with self._lock:
@@ -67,7 +67,7 @@ class MemoryCache:
             self._stats.misses += 1
             return None
 
-    async def far(self, key: bytes) -> Found | None:
+    async def far(self, key: bytes) -> CacheHit | None:
         return None
 
     def put_many(self, items: Sequence[tuple[bytes, bytes]], *, ttl: float | None = None) -> None:

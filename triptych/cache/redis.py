@@ -20,11 +20,11 @@ from typing import TypeVar
 
 from redis.exceptions import ResponseError
 
-from triptych.cache.base import Found, TierStats
-from triptych.cache.breaker import DEFAULT as BREAKER
-from triptych.cache.breaker import Breaker, BreakerConfig
+from triptych.cache.async_connection import AsyncConnection
+from triptych.cache.base import CacheHit, TierStats
+from triptych.cache.circuit_breaker import DEFAULT as BREAKER
+from triptych.cache.circuit_breaker import CircuitBreaker, CircuitBreakerConfig
 from triptych.cache.connections import Command, Connections, Reply
-from triptych.cache.line import Line
 from triptych.cache.sealed import Seal
 from triptych.spans import span
 
@@ -47,7 +47,7 @@ class RedisConfig:
     per_key: float = 0.0002  # seconds more for each key of it
     most_bytes: int = 4 * 2**20  # of one value; a longer one is not kept here
     connections: int = 16
-    breaker: BreakerConfig = BREAKER
+    breaker: CircuitBreakerConfig = BREAKER
 
 
 DEFAULT = RedisConfig()
@@ -60,10 +60,10 @@ class RedisCache:
         self._connections = Connections(url, most=config.connections, late=self._put)
         self._url = url
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._line: Line
+        self._async: AsyncConnection
         self._config = config
         self._seal = Seal(secret)
-        self._breaker = Breaker(config.breaker)
+        self._breaker = CircuitBreaker(config.breaker)
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._stats = TierStats()
@@ -82,30 +82,30 @@ class RedisCache:
         self._count(hits=hits, misses=len(values) - hits)
         return values
 
-    def find(self, key: bytes) -> Found | None:
+    def find(self, key: bytes) -> CacheHit | None:
         (value,) = self.get_many([key])
-        return None if value is None else Found(value, NAME)
+        return None if value is None else CacheHit(value, NAME)
 
     def near(self, key: bytes) -> bytes | None:
         return None
 
-    async def far(self, key: bytes) -> Found | None:
+    async def far(self, key: bytes) -> CacheHit | None:
         if self._is_left_aside():
             return None
         with span("cache redis get") as seen:
-            sealed = await self._line_of_loop().get(key)
+            sealed = await self._connection_of_loop().get(key)
             value = self._seal.open(key, sealed)
             seen.set_attribute("hits", int(value is not None))
         is_foreign = sealed is not None and value is None
         self._count(hits=value is not None, misses=value is None, errors=is_foreign)
         if is_foreign:
-            self._line.close()  # it may be an answer to another question
+            self._async.close()  # it may be an answer to another question
             await asyncio.to_thread(self.delete_many, [key])
         if value is None:
             return None
         # how long it took would tell of the loop as much as of Redis
         self._breaker.succeeded(0.0)
-        return Found(value, NAME)
+        return CacheHit(value, NAME)
 
     def put_many(self, items: Sequence[tuple[bytes, bytes]], *, ttl: float | None = None) -> None:
         ttl_ms = max(1, round(1000 * (self._config.ttl if ttl is None else ttl)))
@@ -146,16 +146,16 @@ class RedisCache:
         loop, self._loop = self._loop, None
         if loop is not None and not loop.is_closed():
             with suppress(RuntimeError):  # it was closed this moment
-                loop.call_soon_threadsafe(self._line.close)
+                loop.call_soon_threadsafe(self._async.close)
 
-    def _line_of_loop(self) -> Line:
+    def _connection_of_loop(self) -> AsyncConnection:
         """Return the connection of the running event loop; another loop begins another."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             timeout = self._config.timeout + self._config.per_key
-            self._line = Line(self._url, timeout=timeout, failed=self._failed)
+            self._async = AsyncConnection(self._url, timeout=timeout, failed=self._failed)
             self._loop = loop
-        return self._line
+        return self._async
 
     def _opened(self, keys: Sequence[bytes], replies: list[Reply] | None) -> list[bytes | None]:
         sealed = replies[0] if replies else None

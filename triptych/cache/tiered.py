@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
-from triptych.cache.base import Cache, Found, TierStats
+from triptych.cache.base import Cache, CacheHit, TierStats
 
 
 class TieredCache:
@@ -40,7 +40,7 @@ class TieredCache:
             missing = [at for at in missing if values[at] is None]
         return values
 
-    def find(self, key: bytes) -> Found | None:
+    def find(self, key: bytes) -> CacheHit | None:
         for depth, tier in enumerate(self._tiers):
             found = tier.find(key)
             if found is not None:
@@ -55,7 +55,7 @@ class TieredCache:
                 return value
         return None
 
-    async def far(self, key: bytes) -> Found | None:
+    async def far(self, key: bytes) -> CacheHit | None:
         for depth, tier in enumerate(self._tiers):
             found = await tier.far(key)
             if found is not None:

@@ -32,7 +32,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from triptych.api.access import Access
-from triptych.api.app import Application, behind_edge, build_rooms
+from triptych.api.app import Application, behind_edge, build_services
 from triptych.api.call import KEY
 from triptych.api.catalog import Catalog
 from triptych.api.config import ServerConfig
@@ -40,7 +40,7 @@ from triptych.api.pool import Pool
 from triptych.api.server import HttpServer, configured, serve
 from triptych.errors import NotFound, TimedOut, TriptychError
 from triptych.integrations.mcp_refusals import Gate, relay, say_what_is_wrong
-from triptych.integrations.mcp_tools import McpConfig, Shelf, Shown, Tools, picture_block
+from triptych.integrations.mcp_tools import Collections, McpConfig, Shown, Tools, picture_block
 from triptych.integrations.sources import Source
 from triptych.keys import Key
 from triptych.settings import Settings
@@ -131,11 +131,11 @@ def build(tools: Tools, pool: Pool) -> Server[Any]:
 
 def start_stdio(settings: Settings, config: McpConfig, source: Source | None) -> None:
     """Serve on standard input and output until it ends."""
-    shelf = _shelf(settings, config, source)
+    collections = _collections(settings, config, source)
     pool = Pool(size=_AT_ONCE, queue=_WAITING)
 
     async def run() -> None:
-        server = build(Tools(shelf, config), pool)
+        server = build(Tools(collections, config), pool)
         send, receive = anyio.create_memory_object_stream[Any](0)
         async with stdio_server() as (coming, going), anyio.create_task_group() as tasks:
             tasks.start_soon(relay, coming, going, send)
@@ -146,7 +146,7 @@ def start_stdio(settings: Settings, config: McpConfig, source: Source | None) ->
         anyio.run(run)
     finally:
         pool.close()
-        shelf.close()
+        collections.close()
 
 
 def start_http(
@@ -188,12 +188,12 @@ class McpHttpServer(HttpServer):
 
     def build(self, settings: Settings, config: ServerConfig, access: Access) -> Application:
         """Return the application: the edge of the HTTP API, and the MCP server behind it."""
-        rooms = build_rooms(settings, config)
-        shelf: Shelf = rooms.catalog
+        services = build_services(settings, config)
+        collections: Collections = services.catalog
         if self._source is not None:
-            shelf = Remote(self._source, self._tools.collection)
+            collections = Remote(self._source, self._tools.collection)
         read_only = self._tools.read_only or config.read_only
-        server = build(Tools(shelf, replace(self._tools, read_only=read_only)), rooms.pool)
+        server = build(Tools(collections, replace(self._tools, read_only=read_only)), services.pool)
         inner = server.streamable_http_app(
             streamable_http_path=_PATH,
             json_response=True,
@@ -207,16 +207,16 @@ class McpHttpServer(HttpServer):
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
             async with server.session_manager.run():
                 yield
-            await asyncio.to_thread(shelf.close)
-            await asyncio.to_thread(rooms.pool.close)
-            await asyncio.to_thread(rooms.catalog.close)
+            await asyncio.to_thread(collections.close)
+            await asyncio.to_thread(services.pool.close)
+            await asyncio.to_thread(services.catalog.close)
 
         gate = Middleware(Gate, path=_PATH, most_bytes=config.limits.body_bytes)
         app = Starlette(routes=inner.routes, middleware=[gate], lifespan=lifespan)
-        return behind_edge(app, rooms, access)
+        return behind_edge(app, services, access)
 
 
-def _shelf(settings: Settings, config: McpConfig, source: Source | None) -> Shelf:
+def _collections(settings: Settings, config: McpConfig, source: Source | None) -> Collections:
     if source is not None:
         return Remote(source, config.collection)
     return Catalog(settings, models=(settings.model,), cache=settings.cache.open())

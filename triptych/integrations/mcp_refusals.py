@@ -23,7 +23,7 @@ from starlette.responses import Response
 from triptych.api.bodies import whole_body
 from triptych.api.edge import Asgi, Receive, Scope, Send, send_error
 from triptych.api.errors import ApiError
-from triptych.api.shortcut import replayed
+from triptych.api.fast_path import replayed
 
 _GARBAGE: Final = (
     "That was no message: expected one JSON object, JSON-RPC 2.0, on one line, "

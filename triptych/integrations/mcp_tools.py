@@ -23,7 +23,7 @@ from triptych.types import ImageSource
 Arguments: TypeAlias = Mapping[str, Any]
 
 
-class Shelf(Protocol):
+class Collections(Protocol):
     """Collections by their names, of a data folder or of a server."""
 
     def using(self, tenant: str, name: str) -> AbstractContextManager[Source]:
@@ -147,14 +147,14 @@ _KINDS: Final[dict[str, type]] = {
 class Tools:
     """Carries out calls; any thread may."""
 
-    def __init__(self, shelf: Shelf, config: McpConfig) -> None:
-        self._shelf, self._config = shelf, config
+    def __init__(self, collections: Collections, config: McpConfig) -> None:
+        self._collections, self._config = collections, config
         self._do: dict[str, Callable[[str, Arguments], Shown]] = {
             "search": self._search,
             "get": self._get,
             "add": self._add,
             "count": self._count,
-            "list": lambda tenant, _: Shown({"collections": shelf.names(tenant)}),
+            "list": lambda tenant, _: Shown({"collections": collections.names(tenant)}),
         }
 
     def specs(self) -> dict[str, ToolSpec]:
@@ -220,7 +220,7 @@ class Tools:
             return Shown({"count": collection.count(given.get("filter"))})
 
     def _using(self, tenant: str, given: Arguments) -> AbstractContextManager[Source]:
-        return self._shelf.using(tenant, given.get("collection", self._config.collection))
+        return self._collections.using(tenant, given.get("collection", self._config.collection))
 
     def _pictures(self, collection: Source, found: Any, given: Arguments) -> dict[str, bytes]:
         shown: dict[str, bytes] = {}

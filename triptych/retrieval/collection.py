@@ -373,7 +373,7 @@ class Collection:
                     if model is self.embedder:
                         raise
                     continue  # a stored vector came of the next model
-                judge = late.judge_of(asked, model) if request.rerank else None
+                reranker = late.reranker_of(asked, model) if request.rerank else None
             # who was overtaken by a writer begins again, in the end holding the writers off
             held = self._live.gate if try_ > 2 else nullcontext()
             with self._turns, held, self._store.reading():
@@ -381,7 +381,7 @@ class Collection:
                 if model is not self.embedder:
                     continue
                 try:
-                    hits = Pipeline(self._store, self._live, request, vector_M, judge).hits()
+                    hits = Pipeline(self._store, self._live, request, vector_M, reranker).hits()
                 except TriptychError:
                     if not self._is_overtaken(model, sequence):
                         raise

@@ -88,7 +88,7 @@ class Candidates(NamedTuple):
     modalities: Sequence[Modality]
 
 
-class Judge(Protocol):
+class Reranker(Protocol):
     """Orders candidates anew, of which a part at a time is in memory."""
 
     def look(self, found: Candidates) -> Vector:
@@ -98,7 +98,7 @@ class Judge(Protocol):
         """Return scores_K of all that were looked at, higher is better."""
 
 
-def judge_of(query: Query, model: EmbeddingModel) -> Judge:
+def reranker_of(query: Query, model: EmbeddingModel) -> Reranker:
     """Return what orders the first: the model's scorer of pairs, or else MaxSim.
 
     The scorer judges one text beside pictures, or one picture beside texts; for a query of several

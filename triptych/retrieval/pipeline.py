@@ -22,7 +22,7 @@ from triptych.filters import Filter
 from triptych.index.sqlite.reader import as_rows
 from triptych.index.sqlite.records import Record
 from triptych.index.sqlite.store import Store
-from triptych.retrieval.late import Candidates, Judge
+from triptych.retrieval.late import Candidates, Reranker
 from triptych.retrieval.live import LiveIndex
 from triptych.retrieval.prepare import batches
 from triptych.retrieval.ranking import (
@@ -83,13 +83,13 @@ class Pipeline:
         live: LiveIndex,
         request: Request,
         vector_M: Vector,
-        judge: Judge | None = None,
+        reranker: Reranker | None = None,
     ) -> None:
         self._store = store
         self._live = live
         self._asked = request
         self._vector_M = vector_M
-        self._judge = judge
+        self._reranker = reranker
         with stage("filter"):
             self._allowed = None if request.filter is None else store.where(request.filter)
         named = store.rows_of(request.without) if request.without else {}
@@ -131,9 +131,9 @@ class Pipeline:
         if asked.threshold is not None:
             is_all |= not asked.hybrid and bool(found) and found[-1].score < asked.threshold
             found = [match for match in found if match.score >= asked.threshold]
-        if self._judge is not None:
+        if self._reranker is not None:
             with stage("rerank"):
-                found = self._reranked(found, self._judge)
+                found = self._reranked(found, self._reranker)
         if asked.diversity:
             is_all &= len(found) <= horizon
             with stage("diversity"):
@@ -184,8 +184,8 @@ class Pipeline:
         order = woven(fused, by_cosine[is_silent], by_cosine, share, due=len(by_words))
         return [Match(row, cosines[row], bm25.get(row)) for row in order.tolist()]
 
-    def _reranked(self, found: list[Match], judge: Judge) -> list[Match]:
-        """Return the first as the judge has them; then those without tokens, then the rest."""
+    def _reranked(self, found: list[Match], reranker: Reranker) -> list[Match]:
+        """Return the first as the reranker has them; then those without tokens, then the rest."""
         head, rest = found[: self._asked.rerank], found[self._asked.rerank :]
         scored: list[Match] = []
         without: list[Match] = []
@@ -197,12 +197,12 @@ class Pipeline:
             modalities = self._store.modalities([match.row for match in known])
             states = [loaded.states[match.row] for match in known]
             kinds = [modalities[match.row] for match in known]
-            seen.append(judge.look(Candidates(states, kinds)))
+            seen.append(reranker.look(Candidates(states, kinds)))
             scored += known
             there = loaded.states.keys() | loaded.damaged.keys()
             without += [match for match in part if match.row not in there]
         cosines_K = np.array([match.score for match in scored], dtype=np.float32)
-        scores_K = judge.decide(cosines_K, np.concatenate(seen))
+        scores_K = reranker.decide(cosines_K, np.concatenate(seen))
         scored = [m._replace(tokens=s) for m, s in zip(scored, scores_K.tolist(), strict=True)]
         scored.sort(key=lambda match: match.tokens or 0.0, reverse=True)
         return [*scored, *without, *rest]

@@ -10,8 +10,8 @@ from triptych.api.jsons import dumps
 from triptych.api.openapi import ERRORS, takes
 from triptych.api.reading import json_body
 from triptych.api.replies import CollectionInfo, CollectionNames
-from triptych.api.rooms import Admin, Reader, Rooms, Server, working
 from triptych.api.schemas import NewCollection
+from triptych.api.services import Admin, Reader, Server, Services, working
 from triptych.retrieval.collection import Collection
 
 router = APIRouter(tags=["collections"], responses=ERRORS)
@@ -68,7 +68,7 @@ async def compact_collection(
     return _json(await working(request, _compact, server, caller.tenant, name))
 
 
-def _create(server: Rooms, tenant: str, body: NewCollection) -> dict[str, Any]:
+def _create(server: Services, tenant: str, body: NewCollection) -> dict[str, Any]:
     server.catalog.create(
         tenant,
         body.name,
@@ -79,13 +79,13 @@ def _create(server: Rooms, tenant: str, body: NewCollection) -> dict[str, Any]:
     return _info(server, tenant, body.name)
 
 
-def _compact(server: Rooms, tenant: str, name: str) -> dict[str, Any]:
+def _compact(server: Services, tenant: str, name: str) -> dict[str, Any]:
     with server.catalog.using(tenant, name) as collection:
         collection.compact()
     return _info(server, tenant, name)
 
 
-def _info(server: Rooms, tenant: str, name: str) -> dict[str, Any]:
+def _info(server: Services, tenant: str, name: str) -> dict[str, Any]:
     with server.catalog.using(tenant, name) as collection:
         return {"name": name, **_described(collection)}
 

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Request, Response
 from triptych.api.openapi import ERRORS, takes
 from triptych.api.reading import json_body
 from triptych.api.replies import Embeddings, ModelReply, Models, Reranked
-from triptych.api.rooms import Reader, Server, working
 from triptych.api.schemas import EmbeddingsBody, RerankBody
+from triptych.api.services import Reader, Server, working
 
 router = APIRouter(tags=["embeddings"], responses=ERRORS)
 

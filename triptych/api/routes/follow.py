@@ -17,8 +17,8 @@ from triptych.api.follower import GENERATION
 from triptych.api.jsons import dumps
 from triptych.api.openapi import ERRORS
 from triptych.api.replies import Generations
-from triptych.api.rooms import Reader, Rooms, Server, working
 from triptych.api.routes.collections import CollectionName
+from triptych.api.services import Reader, Server, Services, working
 from triptych.index.sqlite.store import Store
 from triptych.retrieval.folder import open_store
 from triptych.retrieval.maintenance.increments import Increment, Mark, export_increment
@@ -90,7 +90,7 @@ def _sent(head: bytes, path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def _generations(server: Rooms, tenant: str) -> dict[str, str]:
+def _generations(server: Services, tenant: str) -> dict[str, str]:
     found = {}
     for name in server.catalog.names(tenant):
         with server.catalog.using(tenant, name) as collection:
@@ -98,20 +98,22 @@ def _generations(server: Rooms, tenant: str) -> dict[str, str]:
     return found
 
 
-def _export(server: Rooms, tenant: str, name: str) -> tuple[Path, str]:
+def _export(server: Services, tenant: str, name: str) -> tuple[Path, str]:
     with _scratch(server, tenant, name) as (store, path):
         generation = store.generation  # before: what is exported is as new, or newer
         export_collection(store, path)
     return path, generation
 
 
-def _changes(server: Rooms, tenant: str, name: str, since: Mark | None) -> tuple[Path, Increment]:
+def _changes(
+    server: Services, tenant: str, name: str, since: Mark | None
+) -> tuple[Path, Increment]:
     with _scratch(server, tenant, name) as (store, path):
         return path, export_increment(store, path, since)
 
 
 @contextmanager
-def _scratch(server: Rooms, tenant: str, name: str) -> Iterator[tuple[Store, Path]]:
+def _scratch(server: Services, tenant: str, name: str) -> Iterator[tuple[Store, Path]]:
     """Yield the store of a collection, and where an archive of it may be written."""
     folder = server.catalog.settings.data / _SCRATCH
     folder.mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ from triptych.api.jsons import dumps
 from triptych.api.metrics import CONTENT_TYPE
 from triptych.api.openapi import ERRORS
 from triptych.api.replies import Ready
-from triptych.api.rooms import Reader, Server
+from triptych.api.services import Reader, Server
 
 router = APIRouter(tags=["health"])
 

@@ -12,15 +12,15 @@ from fastapi import APIRouter, Request, Response
 from triptych.api.access import Caller
 from triptych.api.bodies import FORM, JSON, LINES, Files, chunks, content_type, expect_type, form
 from triptych.api.errors import ApiError, headers_of, status_of, too_large
+from triptych.api.item_writer import Mode, WriteOutcome, parsed_lines
 from triptych.api.jsons import dumps
 from triptych.api.openapi import ERRORS, takes
 from triptych.api.reading import check_named, json_body, parsed
 from triptych.api.replies import Count, Deleted, Records
-from triptych.api.rooms import Reader, Rooms, Server, Writer, rooms_of, working
 from triptych.api.routes.collections import CollectionName
 from triptych.api.routes.pictures import id_of
 from triptych.api.schemas import CountItems, GetItems, Items, Record, SomeIds, Written
-from triptych.api.writing import Mode, Outcome, parsed_lines
+from triptych.api.services import Reader, Server, Services, Writer, services_of, working
 from triptych.errors import InvalidInput, NotFound, Overloaded, TriptychError
 
 router = APIRouter(tags=["items"], responses=ERRORS)
@@ -111,7 +111,9 @@ async def delete_item(
     return _json({"deleted": 1})
 
 
-async def _write(request: Request, server: Rooms, caller: Caller, name: str, mode: Mode) -> Outcome:
+async def _write(
+    request: Request, server: Services, caller: Caller, name: str, mode: Mode
+) -> WriteOutcome:
     expect_type(request, JSON, FORM, LINES)
     await working(request, _check_there, server, caller.tenant, name)
     if content_type(request) == LINES:
@@ -129,10 +131,10 @@ async def _write(request: Request, server: Rooms, caller: Caller, name: str, mod
 
 
 async def _write_lines(
-    request: Request, server: Rooms, caller: Caller, name: str, mode: Mode
-) -> Outcome:
+    request: Request, server: Services, caller: Caller, name: str, mode: Mode
+) -> WriteOutcome:
     """Store line by line, each batch durable by itself and with a deadline of its own."""
-    outcome, first = Outcome(server.config.limits.errors_listed), 0
+    outcome, first = WriteOutcome(server.config.limits.errors_listed), 0
     try:
         async for lines in line_batches(request, size=_BATCH):
             with caller.spending(sum(bool(line.strip()) for line in lines)):
@@ -144,8 +146,8 @@ async def _write_lines(
 
 
 async def _store_lines(
-    server: Rooms, tenant: str, name: str, lines: list[bytes], mode: Mode, first: int
-) -> Outcome:
+    server: Services, tenant: str, name: str, lines: list[bytes], mode: Mode, first: int
+) -> WriteOutcome:
     """Store some lines; where others were stored before them, wait for room as a job does."""
     deadline = time.monotonic() + server.config.times.answer
     while True:
@@ -175,7 +177,7 @@ def _midway(error: TriptychError, done: int) -> ApiError:
 
 async def line_batches(request: Request, *, size: int) -> AsyncIterator[list[bytes]]:
     """Yield the lines of a body as they come, `size` at a time; raises ApiError for a long one."""
-    limits = rooms_of(request).config.limits
+    limits = services_of(request).config.limits
     rest, lines, held = bytearray(), [], 0
     async for chunk in chunks(request, most=limits.stream_bytes):
         *ended, tail = chunk.split(b"\n")
@@ -197,7 +199,7 @@ async def line_batches(request: Request, *, size: int) -> AsyncIterator[list[byt
 
 
 async def _from_form(request: Request) -> tuple[list[Any], dict[str, bytes]]:
-    limits = rooms_of(request).config.limits
+    limits = services_of(request).config.limits
     fields, uploads = await form(request, limits=limits)
     files = _single(uploads)
     if "items" in fields:
@@ -223,32 +225,32 @@ def _single(uploads: Files) -> dict[str, bytes]:
 
 
 def _store(
-    server: Rooms, tenant: str, name: str, given: Any, mode: Mode, files: dict[str, bytes]
-) -> Outcome:
-    return server.writing.write(tenant, name, given, mode=mode, files=files)
+    server: Services, tenant: str, name: str, given: Any, mode: Mode, files: dict[str, bytes]
+) -> WriteOutcome:
+    return server.item_writer.write(tenant, name, given, mode=mode, files=files)
 
 
 def store_lines(
-    server: Rooms, tenant: str, name: str, lines: list[bytes], mode: Mode, first: int
-) -> Outcome:
+    server: Services, tenant: str, name: str, lines: list[bytes], mode: Mode, first: int
+) -> WriteOutcome:
     """Store the items on some lines of NDJSON."""
     given = parsed_lines(lines, first=first, limits=server.config.limits)
-    return server.writing.write(tenant, name, given, mode=mode)
+    return server.item_writer.write(tenant, name, given, mode=mode)
 
 
-def _check_there(server: Rooms, tenant: str, name: str) -> None:
+def _check_there(server: Services, tenant: str, name: str) -> None:
     with server.catalog.using(tenant, name):
         pass
 
 
-def _delete(server: Rooms, tenant: str, name: str, ids: list[str]) -> int:
+def _delete(server: Services, tenant: str, name: str, ids: list[str]) -> int:
     with server.catalog.using(tenant, name) as collection:
         gone = collection.delete(ids)
     server.metrics.count_items("deleted", gone)
     return gone
 
 
-def _get(server: Rooms, tenant: str, name: str, ids: list[str], vectors: bool) -> dict[str, Any]:
+def _get(server: Services, tenant: str, name: str, ids: list[str], vectors: bool) -> dict[str, Any]:
     with server.catalog.using(tenant, name) as collection:
         records = collection.get(ids)
         there = [record.id for record in records if record is not None]
@@ -263,7 +265,7 @@ def _get(server: Rooms, tenant: str, name: str, ids: list[str], vectors: bool) -
     return {"items": items}
 
 
-def _count(server: Rooms, tenant: str, name: str, body: CountItems) -> int:
+def _count(server: Services, tenant: str, name: str, body: CountItems) -> int:
     with server.catalog.using(tenant, name) as collection:
         return collection.count(body.filter)
 
@@ -272,7 +274,7 @@ def _no_item(id: str) -> NotFound:
     return NotFound(f"There is no item {id!r} in this collection.")
 
 
-def _written(outcome: Outcome) -> Response:
+def _written(outcome: WriteOutcome) -> Response:
     return _json(outcome.json())
 
 

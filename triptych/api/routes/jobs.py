@@ -12,16 +12,16 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from triptych.api.bodies import JSON, LINES, content_type, expect_type
+from triptych.api.item_writer import Mode
 from triptych.api.jobs import Job
 from triptych.api.jsons import dumps
 from triptych.api.openapi import ERRORS, takes
 from triptych.api.reading import json_body
 from triptych.api.replies import Jobs
-from triptych.api.rooms import Reader, Rooms, Server, Writer, working
 from triptych.api.routes.collections import CollectionName
 from triptych.api.routes.items import line_batches
 from triptych.api.schemas import Items, JobReply
-from triptych.api.writing import Mode
+from triptych.api.services import Reader, Server, Services, Writer, working
 
 router = APIRouter(tags=["jobs"], responses=ERRORS)
 
@@ -89,11 +89,11 @@ async def cancel_job(id: str, caller: Writer, server: Server) -> Response:
     return _json(server.jobs.cancel(caller.tenant, id))
 
 
-def _listed(server: Rooms, tenant: str) -> bytes:
+def _listed(server: Services, tenant: str) -> bytes:
     return dumps({"jobs": [job.json() for job in server.jobs.list(tenant)]})
 
 
-def _check(server: Rooms, tenant: str, name: str) -> str:
+def _check(server: Services, tenant: str, name: str) -> str:
     """Return what the collection calls itself; raises NotFound, Overloaded."""
     server.jobs.check_room(tenant)
     with server.catalog.using(tenant, name) as collection:
@@ -119,7 +119,7 @@ def _write(file: Any, lines: list[bytes]) -> None:
     file.writelines(line + b"\n" for line in lines)
 
 
-async def _events(job: Job, server: Rooms) -> AsyncIterator[str]:
+async def _events(job: Job, server: Services) -> AsyncIterator[str]:
     said, at = "", 0.0
     while not server.health.draining:
         is_over = job.is_over

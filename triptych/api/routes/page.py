@@ -11,8 +11,8 @@ from triptych.api.openapi import ERRORS
 from triptych.api.page.assets import POLICY, PREFIX, assets
 from triptych.api.reading import parsed
 from triptych.api.replies import Map, Root
-from triptych.api.rooms import Reader, Rooms, Server, working
 from triptych.api.routes.collections import CollectionName
+from triptych.api.services import Reader, Server, Services, working
 from triptych.errors import NotFound
 from triptych.retrieval.display.atlas import chart
 
@@ -59,7 +59,7 @@ async def show_map(
     return Response(body, media_type="application/json")
 
 
-def _map(server: Rooms, tenant: str, name: str, limit: int, filter: str | None) -> bytes:
+def _map(server: Services, tenant: str, name: str, limit: int, filter: str | None) -> bytes:
     is_json = filter is not None and filter.lstrip().startswith("{")
     depth = server.config.limits.json_depth
     wanted = parsed(filter, depth, name="filter") if filter and is_json else filter

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Query, Request, Response
 
 from triptych.api.openapi import ERRORS, takes
 from triptych.api.reading import json_body
-from triptych.api.rooms import Reader, Rooms, Server, working
 from triptych.api.routes.collections import CollectionName
 from triptych.api.schemas import SomeIds
+from triptych.api.services import Reader, Server, Services, working
 from triptych.encoders.pictures.kind import media_type
 from triptych.errors import InvalidInput, NotFound
 from triptych.retrieval.display.showing import enlarged, mosaic
@@ -92,16 +92,16 @@ def id_of(request: Request) -> str:
     return unquote(segment.decode("latin-1"), errors="surrogateescape")
 
 
-def _image(server: Rooms, tenant: str, name: str, id: str, side: int | None) -> bytes | None:
+def _image(server: Services, tenant: str, name: str, id: str, side: int | None) -> bytes | None:
     with server.catalog.using(tenant, name) as collection:
         return collection.thumbnail(id) if side is None else enlarged(collection, id, side=side)
 
 
-def _picture(server: Rooms, tenant: str, name: str, id: str) -> bytes | None:
+def _picture(server: Services, tenant: str, name: str, id: str) -> bytes | None:
     with server.catalog.using(tenant, name) as collection:
         return collection.picture(id)
 
 
-def _mosaic(server: Rooms, tenant: str, name: str, ids: list[str]) -> bytes:
+def _mosaic(server: Services, tenant: str, name: str, ids: list[str]) -> bytes:
     with server.catalog.using(tenant, name) as collection:
         return mosaic(collection.thumbnail(id) for id in ids)

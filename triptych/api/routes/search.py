@@ -6,14 +6,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from triptych.api.asking import Found
 from triptych.api.bodies import FORM, JSON, Files, content_type, expect_type, form, validated
 from triptych.api.openapi import ERRORS, takes
 from triptych.api.reading import check_named, json_body, parsed
 from triptych.api.replies import Facets
-from triptych.api.rooms import Reader, Rooms, Server, rooms_of, working
 from triptych.api.routes.collections import CollectionName
 from triptych.api.schemas import FacetsBody, RecommendBody, SearchBody, SearchReply
+from triptych.api.search_service import SearchAnswer
+from triptych.api.services import Reader, Server, Services, services_of, working
 from triptych.errors import InvalidInput
 
 router = APIRouter(tags=["search"], responses=ERRORS)
@@ -40,7 +40,7 @@ async def search(
         body = await json_body(request, SearchBody)
     else:
         body, files = await _from_form(request)
-    found = await working(request, server.asking.search, caller.tenant, name, body, files)
+    found = await working(request, server.searches.search, caller.tenant, name, body, files)
     return _reply(server, found)
 
 
@@ -55,7 +55,7 @@ async def recommend(
     """Return what is like some items and unlike others."""
     body = await json_body(request, RecommendBody)
     return _reply(
-        server, await working(request, server.asking.recommend, caller.tenant, name, body)
+        server, await working(request, server.searches.recommend, caller.tenant, name, body)
     )
 
 
@@ -67,12 +67,12 @@ async def facets(
 ) -> Response:
     """Return the most frequent values of metadata fields."""
     body = await json_body(request, FacetsBody, small=True)
-    found = await working(request, server.asking.facets, caller.tenant, name, body)
+    found = await working(request, server.searches.facets, caller.tenant, name, body)
     return Response(found, media_type="application/json")
 
 
 async def _from_form(request: Request) -> tuple[SearchBody, Files]:
-    limits = rooms_of(request).config.limits
+    limits = services_of(request).config.limits
     fields, files = await form(request, limits=limits)
     unknown = fields.keys() - {"request", "query"}
     if unknown:
@@ -85,6 +85,6 @@ async def _from_form(request: Request) -> tuple[SearchBody, Files]:
     return validated(SearchBody, value | words), files
 
 
-def _reply(server: Rooms, found: Found) -> Response:
+def _reply(server: Services, found: SearchAnswer) -> Response:
     server.metrics.count_answer(found.tier, found.stages)
     return Response(found.body, media_type="application/json", headers=found.headers())

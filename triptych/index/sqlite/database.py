@@ -23,7 +23,7 @@ from triptych.index.disk import sync_file, sync_folder
 from triptych.index.sqlite.errors import extended, is_full, translated, unusable
 from triptych.index.sqlite.forks import check_own, watch
 from triptych.index.sqlite.lock import WriterLock
-from triptych.index.sqlite.look import READ_WRITE, Look, look_at
+from triptych.index.sqlite.open_mode import READ_WRITE, OpenMode, look_at
 from triptych.index.sqlite.pages import CHECKED, PAGE, has_sums, reserve_sums
 from triptych.index.sqlite.reserve import Reserve
 
@@ -48,7 +48,7 @@ class Database:
         self._vfs = vfs
         self._mutex = threading.RLock()  # of the connection that writes
         self._local = threading.local()
-        self._idle: list[tuple[Look, apsw.Connection]] = []
+        self._idle: list[tuple[OpenMode, apsw.Connection]] = []
         self._closed = False
         self._trusted = self._failed = False
         self._log_pages = self._pages = 0  # of the log; of the file, at least
@@ -267,7 +267,7 @@ class Database:
         self._log_pages = pages
         return apsw.SQLITE_OK
 
-    def _take(self, look: Look) -> apsw.Connection:
+    def _take(self, look: OpenMode) -> apsw.Connection:
         self.check_there()
         if self._closed:
             raise apsw.ConnectionClosedError
@@ -290,7 +290,7 @@ class Database:
                 raise
         return _opened(self.path, mode, self._vfs, cache_kb)
 
-    def _give(self, look: Look, connection: apsw.Connection) -> None:
+    def _give(self, look: OpenMode, connection: apsw.Connection) -> None:
         if self._closed or len(self._idle) >= READERS:
             self._close_one(connection)
         else:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from triptych.errors import TriptychError
-from triptych.retrieval.answering.answers import Answers
+from triptych.retrieval.answering.answer_cache import AnswerCache
 from triptych.retrieval.answering.query_log import QueryLog
 from triptych.retrieval.answering.questions import asked_of, ids_in
 from triptych.types import Query
@@ -34,12 +34,12 @@ DEFAULT = UpkeepConfig()
 class Upkeep:
     """Looks after `answers` until close, in threads that live for as long as there is work.
 
-    What is logged, and asked again, goes by way of `collection.search` (see `Answers.attach`),
+    What is logged, and asked again, goes by way of `collection.search` (see `AnswerCache.attach`),
     unless `ask` is set to another.
     """
 
     def __init__(
-        self, answers: Answers, *, log: QueryLog | None = None, config: UpkeepConfig = DEFAULT
+        self, answers: AnswerCache, *, log: QueryLog | None = None, config: UpkeepConfig = DEFAULT
     ) -> None:
         self._answers = answers
         self._log = log

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from triptych.cache.flight import Abandoned, Flight, Key, Value
+from triptych.cache.single_flight import Abandoned, Key, SingleFlight, Value
 
 
 async def fly(
-    flight: Flight[Key, Value], key: Key, compute: Callable[[], Awaitable[Value]]
+    flight: SingleFlight[Key, Value], key: Key, compute: Callable[[], Awaitable[Value]]
 ) -> Value:
     """As `flight.do`, without holding up the event loop; threads and loops may share a flight."""
     while (future := flight.join(key)) is not None:

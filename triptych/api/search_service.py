@@ -21,7 +21,7 @@ from triptych.api.schemas import (
 )
 from triptych.errors import InvalidInput
 from triptych.filters import parse_filter, to_json
-from triptych.retrieval.answering.answers import NEAR, Answers, near_to
+from triptych.retrieval.answering.answer_cache import NEAR, AnswerCache, near_to
 from triptych.retrieval.answering.questions import OPTIONS, question_of
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.timing import timed
@@ -31,7 +31,7 @@ from triptych.types import Hit, Part, Query
 _TIERS = {"memory": "process", "search": "index"}
 
 
-class Known(NamedTuple):
+class AnswerKey(NamedTuple):
     """What leads to an answer that the cache has."""
 
     generation: str
@@ -40,12 +40,12 @@ class Known(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class SearchAnswer:
     """A serialised reply, and what goes into its headers."""
 
     body: bytes
     tier: str  # process, redis, near or index
-    key: Known | None = None  # where the cache has it
+    key: AnswerKey | None = None  # where the cache has it
     stages: Mapping[str, float] = field(default_factory=dict)  # seconds
 
     def headers(self) -> dict[str, str]:
@@ -57,7 +57,7 @@ class Found:
         return said
 
 
-class Asking:
+class SearchService:
     """Answers the searches of all collections."""
 
     def __init__(
@@ -73,7 +73,7 @@ class Asking:
 
     def search(
         self, tenant: str, name: str, body: SearchBody, files: Mapping[str, list[bytes]]
-    ) -> Found:
+    ) -> SearchAnswer:
         """Return the answer to a search; `files` are the parts of a multipart body."""
         with self._catalog.answering(tenant, name) as answers:
             terms, embedder = _terms(body), answers.collection.embedder
@@ -87,7 +87,7 @@ class Asking:
                 return self._remembered(answers, _seen(body, files), query, body)
             return self._worded(answers, query(), body)
 
-    def known(self, answers: Answers, body: SearchBody) -> Known | None:
+    def known(self, answers: AnswerCache, body: SearchBody) -> AnswerKey | None:
         """Return what leads to the answer to a search, if anybody has it; None: nobody keeps it.
 
         An event loop may ask: nothing is decoded or looked up.
@@ -100,7 +100,7 @@ class Asking:
         question = question_of(self._query(terms, {}, None), _options(body))
         return self._key(answers, question, body)._replace(question=question)
 
-    def recommend(self, tenant: str, name: str, body: RecommendBody) -> Found:
+    def recommend(self, tenant: str, name: str, body: RecommendBody) -> SearchAnswer:
         """Return what is near the positive items and far from the negative ones."""
         near = [Part(id=id, weight=1 / len(body.positive)) for id in body.positive]
         weight = -body.negative_weight / max(len(body.negative), 1)
@@ -111,7 +111,7 @@ class Asking:
                 return self._answer(answers.collection, query, body)
             return self._worded(answers, query, body)
 
-    def again(self, answers: Answers, query: Query, options: Mapping[str, Any]) -> Found:
+    def again(self, answers: AnswerCache, query: Query, options: Mapping[str, Any]) -> SearchAnswer:
         """Answer a question of the log, for its answer to be ready."""
         return self._worded(answers, query, SearchOptions(**options))
 
@@ -128,7 +128,7 @@ class Asking:
             }
         )
 
-    def _worded(self, answers: Answers, query: Query, asked: SearchOptions) -> Found:
+    def _worded(self, answers: AnswerCache, query: Query, asked: SearchOptions) -> SearchAnswer:
         """Return the answer to a question that has one spelling, however it was put."""
         question = question_of(query, _options(asked))
         assert question is not None, "all questions without a spelling would be one"
@@ -139,11 +139,11 @@ class Asking:
 
     def _remembered(
         self,
-        answers: Answers,
+        answers: AnswerCache,
         question: Any,
         query: Callable[[], Query],
         asked: SearchOptions,
-    ) -> Found:
+    ) -> SearchAnswer:
         """Return the answer out of the cache, or work it out and put it there."""
         stages: Mapping[str, float] = {}
         tiers = {**_TIERS}
@@ -159,17 +159,17 @@ class Asking:
         known = self._key(answers, question, asked)
         answer = answers.get_or_compute(known.key, computed)
         tier = tiers.get(answer.tier, answer.tier)
-        return Found(body=answer.body, tier=tier, key=known, stages=stages)
+        return SearchAnswer(body=answer.body, tier=tier, key=known, stages=stages)
 
-    def _key(self, answers: Answers, question: Any, asked: SearchOptions) -> Known:
+    def _key(self, answers: AnswerCache, question: Any, asked: SearchOptions) -> AnswerKey:
         # before it is looked for: what is found is then as new as the generation says, or newer
         generation, key = answers.named_key("reply", [question, self._least(asked)])
-        return Known(generation, key, None)
+        return AnswerKey(generation, key, None)
 
     def _least(self, asked: SearchOptions) -> float | None:
         return asked.near or self._near
 
-    def _answer(self, collection: Collection, query: Query, asked: SearchOptions) -> Found:
+    def _answer(self, collection: Collection, query: Query, asked: SearchOptions) -> SearchAnswer:
         if asked.offset + asked.limit > self._limits.hits:
             raise InvalidInput(f"offset and limit together are at most {self._limits.hits:,}.")
         with timed() as stages, span("search"):
@@ -188,7 +188,7 @@ class Asking:
                 "fingerprint": collection.embedder.fingerprint,
             }
         is_near = any(hit.found.endswith(NEAR) for hit in hits)
-        return Found(body=dumps(reply), tier="near" if is_near else "index", stages=stages)
+        return SearchAnswer(body=dumps(reply), tier="near" if is_near else "index", stages=stages)
 
     def _look(self, collection: Collection, query: Query, asked: SearchOptions) -> list[Hit]:
         return collection.search(

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.redis_server import RedisServer
-from triptych.cache.base import Found
-from triptych.cache.breaker import BreakerConfig
+from triptych.cache.base import CacheHit
+from triptych.cache.circuit_breaker import CircuitBreakerConfig
 from triptych.cache.redis import RedisCache, RedisConfig
 
 KEY, VALUE = b"tr1:a:key", b"value"
-PATIENT = RedisConfig(timeout=10.0, breaker=BreakerConfig(slow=10.0))
+PATIENT = RedisConfig(timeout=10.0, breaker=CircuitBreakerConfig(slow=10.0))
 PASSWORD = "p@ss word"
 
 
@@ -26,10 +26,10 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def found_far(url: str) -> Found | None:
+def found_far(url: str) -> CacheHit | None:
     """Put a value by thread, and ask for it by event loop."""
 
-    async def ask() -> Found | None:
+    async def ask() -> CacheHit | None:
         cache = RedisCache(url, config=PATIENT)
         await asyncio.to_thread(cache.put_many, [(KEY, VALUE)])
         await asyncio.to_thread(cache.get_many, [KEY])  # it has arrived
@@ -54,8 +54,8 @@ def port() -> Iterator[int]:
 
 def test_a_password_and_a_database_are_those_of_the_address(port: int) -> None:
     quoted = PASSWORD.replace("@", "%40").replace(" ", "%20")
-    assert found_far(f"redis://:{quoted}@127.0.0.1:{port}/3") == Found(VALUE, "redis")
-    assert found_far(f"redis://default:{quoted}@localhost:{port}/0") == Found(VALUE, "redis")
+    assert found_far(f"redis://:{quoted}@127.0.0.1:{port}/3") == CacheHit(VALUE, "redis")
+    assert found_far(f"redis://default:{quoted}@localhost:{port}/0") == CacheHit(VALUE, "redis")
 
 
 def test_a_wrong_password_or_none_is_a_miss(port: int) -> None:
@@ -64,7 +64,7 @@ def test_a_wrong_password_or_none_is_a_miss(port: int) -> None:
 
 
 def test_a_database_that_is_not_there_is_a_miss(redis_server: RedisServer) -> None:
-    assert found_far(f"{redis_server.url}?db=5") == Found(VALUE, "redis")
+    assert found_far(f"{redis_server.url}?db=5") == CacheHit(VALUE, "redis")
     assert found_far(f"{redis_server.url}?db=999") is None
 
 
@@ -89,7 +89,7 @@ def test_tls_is_spoken_and_a_stranger_is_not_believed(tmp_path: Path) -> None:
     server.start()
     try:
         url = f"rediss://localhost:{port}/1"
-        assert found_far(f"{url}?ssl_ca_certs={cert}") == Found(VALUE, "redis")
+        assert found_far(f"{url}?ssl_ca_certs={cert}") == CacheHit(VALUE, "redis")
         assert found_far(url) is None
     finally:
         server.remove()

@@ -27,7 +27,7 @@ _BATCH_VECTORS = 1024
 
 
 @dataclass(slots=True)
-class Outcome:
+class WriteOutcome:
     """What became of items."""
 
     most: int  # errors listed
@@ -42,7 +42,7 @@ class Outcome:
             name = id if isinstance(id, str) else None
             self.errors.append({"index": index, "id": name, "error": shown(error)})
 
-    def add(self, other: Outcome) -> None:
+    def add(self, other: WriteOutcome) -> None:
         """Take over what became of other items."""
         self.written += other.written
         self.num_errors += other.num_errors
@@ -53,7 +53,7 @@ class Outcome:
         return {"written": self.written, "errors": self.errors, "num_errors": self.num_errors}
 
 
-class Writing:
+class ItemWriter:
     """Checks items one by one and stores the good ones, batch by batch."""
 
     def __init__(
@@ -77,12 +77,12 @@ class Writing:
         *,
         mode: Mode,
         files: Mapping[str, bytes] | None = None,
-    ) -> Outcome:
+    ) -> WriteOutcome:
         """Store the items, each given with its index; an error in an item's place is its error.
 
         Raises what is no single item's fault: NotFound, CollectionBusy, DiskFull ...
         """
-        outcome = Outcome(self._limits.errors_listed)
+        outcome = WriteOutcome(self._limits.errors_listed)
         with self._catalog.using(tenant, name) as collection:
             size = _BATCH_VECTORS if holds_own_vectors(collection.embedder) else _BATCH
             for batch in batches(given, size):
@@ -98,7 +98,7 @@ class Writing:
         batch: Iterable[tuple[int, Any]],
         mode: Mode,
         files: Mapping[str, bytes],
-        outcome: Outcome,
+        outcome: WriteOutcome,
     ) -> None:
         ready: list[tuple[int, Prepared]] = []
         for index, given in batch:
@@ -117,7 +117,7 @@ class Writing:
         collection: Collection,
         ready: Sequence[tuple[int, Prepared]],
         mode: Mode,
-        outcome: Outcome,
+        outcome: WriteOutcome,
     ) -> None:
         """Store all in one transaction; where one is at fault, halve until it is found."""
         if not ready:
@@ -158,7 +158,7 @@ class Writing:
 
 
 def _new_ones(
-    collection: Collection, ready: list[tuple[int, Prepared]], outcome: Outcome
+    collection: Collection, ready: list[tuple[int, Prepared]], outcome: WriteOutcome
 ) -> list[tuple[int, Prepared]]:
     """Return those whose ids are neither stored nor named before."""
     there = collection.get([one.item.id for _, one in ready])

@@ -16,7 +16,7 @@ class Abandoned(Exception):
     """Who worked was interrupted: somebody else has to begin again."""
 
 
-class Flight(Generic[Key, Value]):
+class SingleFlight(Generic[Key, Value]):
     """Threads may share one; coroutines join them by way of `flight_async`.
 
     An exception of who works is raised in all that wait; where that one was cancelled or

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from triptych.cache.breaker import Breaker
+from triptych.cache.circuit_breaker import CircuitBreaker
 from triptych.cache.sealed import Seal
 
 QUICK, SLOW = 0.001, 0.03
 
 
 def test_three_failures_open_it_once_and_healing_begins_anew() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     assert [breaker.failed() for _ in range(4)] == [False, False, True, False]
     assert breaker.is_open
     breaker.heal()
@@ -21,14 +21,14 @@ def test_three_failures_open_it_once_and_healing_begins_anew() -> None:
 
 @pytest.mark.parametrize(("every", "opens"), [(20, True), (50, True), (150, False)])
 def test_more_failures_than_the_p99_can_hide(every: int, opens: bool) -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for at in range(1, 10_000):
         breaker.failed() if at % every == 0 else breaker.succeeded(QUICK)
     assert breaker.is_open == opens
 
 
 def test_slowness_opens_it_and_a_hiccup_does_not() -> None:
-    breaker = Breaker()
+    breaker = CircuitBreaker()
     for at in range(1_000):
         assert not breaker.succeeded(SLOW if at % 10 < 3 else QUICK)
     opened = [breaker.succeeded(SLOW) for _ in range(20)]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from triptych.cache.flight import Flight
-from triptych.cache.flight_async import fly
+from triptych.cache.single_flight import SingleFlight
+from triptych.cache.single_flight_async import fly
 
 
 def at_once(*works: Callable[[], Any]) -> list[Any]:
@@ -31,7 +31,7 @@ def at_once(*works: Callable[[], Any]) -> list[Any]:
 
 
 def test_one_computes_for_all_and_the_next_computes_again() -> None:
-    flight: Flight[str, int] = Flight()
+    flight: SingleFlight[str, int] = SingleFlight()
     calls: list[int] = []
 
     def compute() -> int:
@@ -45,7 +45,7 @@ def test_one_computes_for_all_and_the_next_computes_again() -> None:
 
 
 def test_an_error_reaches_all_and_is_forgotten() -> None:
-    flight: Flight[str, int] = Flight()
+    flight: SingleFlight[str, int] = SingleFlight()
 
     def fail() -> int:
         time.sleep(0.05)
@@ -57,7 +57,7 @@ def test_an_error_reaches_all_and_is_forgotten() -> None:
 
 
 def test_who_waits_for_one_that_was_interrupted_works_himself() -> None:
-    flight: Flight[str, int] = Flight()
+    flight: SingleFlight[str, int] = SingleFlight()
     begun = threading.Event()
 
     def interrupted() -> int:
@@ -74,7 +74,7 @@ def test_who_waits_for_one_that_was_interrupted_works_himself() -> None:
 
 
 def test_batches_that_want_each_others_do_not_block() -> None:
-    flight: Flight[int, int] = Flight()
+    flight: SingleFlight[int, int] = SingleFlight()
     computed: list[int] = []
 
     def compute(keys: list[int]) -> dict[int, int]:
@@ -91,14 +91,14 @@ def test_batches_that_want_each_others_do_not_block() -> None:
 
 
 def test_a_batch_that_leaves_one_out_holds_nobody_up() -> None:
-    flight: Flight[int, int] = Flight()
+    flight: SingleFlight[int, int] = SingleFlight()
     with pytest.raises(KeyError):
         flight.do_many([1, 2], lambda keys: {1: 1})
     assert flight.do(2, lambda: 5) == 5
 
 
 def test_coroutines_share_and_one_that_is_cancelled_stops_nobody() -> None:
-    flight: Flight[str, int] = Flight()
+    flight: SingleFlight[str, int] = SingleFlight()
     calls: list[int] = []
 
     async def compute() -> int:

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 from cachetools import LRUCache
 
-from triptych.api.asking import Asking, Found, Known, needs_model
 from triptych.api.bodies import read_as
 from triptych.api.call import Call
 from triptych.api.catalog import Catalog
@@ -26,9 +25,10 @@ from triptych.api.config import Limits
 from triptych.api.lane import Lane
 from triptych.api.pool import Pool
 from triptych.api.schemas import SearchBody
+from triptych.api.search_service import AnswerKey, SearchAnswer, SearchService, needs_model
 from triptych.cache.memory import NAME as MEMORY
 from triptych.errors import TriptychError
-from triptych.retrieval.answering.answers import Answer, Answers
+from triptych.retrieval.answering.answer_cache import Answer, AnswerCache
 
 Alias: TypeAlias = tuple[str, str, bytes]
 """A tenant, a collection, and a hash of a body's bytes."""
@@ -53,14 +53,16 @@ _LONGEST = 16 * 2**10  # bytes of a body that is answered here
 _KEPT = 20_000
 
 
-class Shortcut:
+class FastPath:
     """Answers searches, and remembers which bytes led to which answer. For one event loop."""
 
-    def __init__(self, catalog: Catalog, *, asking: Asking, pool: Pool, limits: Limits) -> None:
-        self._catalog, self._asking, self._pool = catalog, asking, pool
+    def __init__(
+        self, catalog: Catalog, *, searches: SearchService, pool: Pool, limits: Limits
+    ) -> None:
+        self._catalog, self._searches, self._pool = catalog, searches, pool
         self._lane = Lane(pool)
         self._depth, self._most = limits.json_depth, min(_LONGEST, limits.body_bytes)
-        self._keys: LRUCache[Alias, Known] = LRUCache(_KEPT)
+        self._keys: LRUCache[Alias, AnswerKey] = LRUCache(_KEPT)
 
     def is_search(self, scope: MutableMapping[str, Any], headers: dict[bytes, bytes]) -> bool:
         """Whether the request is a short search of one collection."""
@@ -86,12 +88,12 @@ class Shortcut:
         answer = await self._found(alias, body)
         return answer or Question(alias, body), receive
 
-    async def answer(self, question: Question, deadline: float) -> Found:
+    async def answer(self, question: Question, deadline: float) -> SearchAnswer:
         """Work an answer out, and remember what its bytes lead to; raises TriptychError."""
         tenant, name, _ = question.alias
         body = read_as(SearchBody, question.body, self._depth)
         run = self._pool.run if needs_model(body) else self._lane.run
-        found = await run(deadline, self._asking.search, tenant, name, body, {})
+        found = await run(deadline, self._searches.search, tenant, name, body, {})
         if found.key is not None:
             self._keys[question.alias] = found.key
         return found
@@ -118,12 +120,12 @@ class Shortcut:
         except TriptychError:  # no search, or closed meanwhile: the long way knows what is wrong
             return None
 
-    def _read(self, answers: Answers, data: bytes) -> Known | None:
+    def _read(self, answers: AnswerCache, data: bytes) -> AnswerKey | None:
         """Return what these bytes lead to, where anybody has it."""
-        return self._asking.known(answers, read_as(SearchBody, data, self._depth))
+        return self._searches.known(answers, read_as(SearchBody, data, self._depth))
 
 
-async def _remembered(answers: Answers, known: Known) -> Answer | None:
+async def _remembered(answers: AnswerCache, known: AnswerKey) -> Answer | None:
     body = answers.near(known.key)
     found = await answers.far(known.key) if body is None else Answer(body, MEMORY)
     if found is not None and answers.asked is not None and known.question is not None:

@@ -21,8 +21,8 @@ import numpy as np
 from cachetools import LRUCache
 
 from triptych.cache.base import Cache
-from triptych.cache.flight import Flight
 from triptych.cache.keys import answer_prefix, digest
+from triptych.cache.single_flight import SingleFlight
 from triptych.embedder import pin
 from triptych.errors import PictureError
 from triptych.filters import to_json
@@ -53,13 +53,13 @@ NEAR = "+near"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AnswersConfig:
+class AnswerCacheConfig:
     ttl: float = 3600.0  # seconds; a change of the collection ends an answer at once anyway
     unpacked_bytes: int = 16 * 2**20  # answers of this process as Python has them
     near: float | None = None  # a query whose cosine with an earlier one is this has its answer
 
 
-DEFAULT = AnswersConfig()
+DEFAULT = AnswerCacheConfig()
 
 
 _wish: ContextVar[float | None] = ContextVar("triptych_near", default=None)
@@ -82,7 +82,7 @@ class Answer(NamedTuple):
     tier: str
 
 
-class Answers:
+class AnswerCache:
     """What `collection` answers, remembered in `cache`. Threads may share it.
 
     `tenant` and `name` are the collection's; two that share a cache and differ in either share no
@@ -96,7 +96,7 @@ class Answers:
         cache: Cache,
         tenant: str = "default",
         name: str = "default",
-        config: AnswersConfig = DEFAULT,
+        config: AnswerCacheConfig = DEFAULT,
     ) -> None:
         self.collection = collection
         self._cache = cache
@@ -104,8 +104,8 @@ class Answers:
         self._prefix = answer_prefix(tenant, name)
         self._generation: tuple[str, bytes] = ("", b"")
         self._until = 0.0  # when what is unpacked has been kept long enough
-        self.flight: Flight[bytes, bytes] = Flight()
-        self._searches: Flight[_Asked, _Known] = Flight()
+        self.flight: SingleFlight[bytes, bytes] = SingleFlight()
+        self._searches: SingleFlight[_Asked, _Known] = SingleFlight()
         self._unpacked: LRUCache[_Asked, _Known] = LRUCache(
             config.unpacked_bytes, getsizeof=_weight
         )

@@ -12,7 +12,7 @@ import apsw
 from triptych.errors import CollectionBusy, CollectionDamaged
 
 
-class Look(NamedTuple):
+class OpenMode(NamedTuple):
     """How SQLite opens the file: rw, ro where another user may be writing, or immutable."""
 
     mode: str
@@ -33,15 +33,15 @@ class Look(NamedTuple):
             raise CollectionBusy(f"{path} was written to while it was read.", hint="Try again.")
 
 
-READ_WRITE = Look("rw")
+READ_WRITE = OpenMode("rw")
 
 
-def look_at(path: Path) -> Look:
+def look_at(path: Path) -> OpenMode:
     """Return how to read a file that, or whose folder, cannot be written to."""
     stamp = _stamp(path)  # before the log is looked for: who writes begins with a log
     log = path.with_name(f"{path.name}-wal")
     # without a log nobody writes, and only so does SQLite open it in a folder that is read-only
-    return Look("ro") if _stamp(log)[1] else Look("immutable", stamp)
+    return OpenMode("ro") if _stamp(log)[1] else OpenMode("immutable", stamp)
 
 
 def _stamp(path: Path) -> tuple[int, int]:

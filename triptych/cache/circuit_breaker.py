@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerConfig:
+class CircuitBreakerConfig:
     failures: float = 3.0
     forgiven: float = 0.01  # of a failure, with each success
     slow: float = 0.02  # seconds: then a search is as quick
@@ -21,14 +21,14 @@ class BreakerConfig:
     longest_pause: float = 15.0
 
 
-DEFAULT = BreakerConfig()
+DEFAULT = CircuitBreakerConfig()
 _NEWEST = 1 / 8  # weight of the newest answer
 
 
-class Breaker:
+class CircuitBreaker:
     """Counts; it neither asks nor waits itself. Threads may share it."""
 
-    def __init__(self, config: BreakerConfig = DEFAULT) -> None:
+    def __init__(self, config: CircuitBreakerConfig = DEFAULT) -> None:
         self.config = config
         self.is_open = False  # read without the lock: a moment late is early enough
         self._lock = threading.Lock()

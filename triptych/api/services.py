@@ -9,25 +9,25 @@ from typing import Annotated, Any, TypeAlias, TypeVar, cast
 from fastapi import Depends, Request
 
 from triptych.api.access import Caller
-from triptych.api.asking import Asking
 from triptych.api.call import KEY, Call
 from triptych.api.catalog import Catalog
 from triptych.api.config import ServerConfig
 from triptych.api.embedding import Embedding
 from triptych.api.errors import ApiError
+from triptych.api.fast_path import FastPath
 from triptych.api.health import Health
+from triptych.api.item_writer import ItemWriter
 from triptych.api.jobs import Jobs
 from triptych.api.metrics import Metrics
 from triptych.api.pool import Pool
-from triptych.api.shortcut import Shortcut
-from triptych.api.writing import Writing
+from triptych.api.search_service import SearchService
 from triptych.keys import Role
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Rooms:
+class Services:
     """The built parts of one server."""
 
     config: ServerConfig
@@ -36,10 +36,10 @@ class Rooms:
     metrics: Metrics
     health: Health
     jobs: Jobs
-    asking: Asking
-    writing: Writing
+    searches: SearchService
+    item_writer: ItemWriter
     embedding: Embedding
-    shortcut: Shortcut
+    fast_path: FastPath
 
 
 def call_of(request: Request) -> Call:
@@ -47,13 +47,13 @@ def call_of(request: Request) -> Call:
     return cast(Call, request.scope[KEY])
 
 
-def rooms_of(request: Request) -> Rooms:
+def services_of(request: Request) -> Services:
     """Return the parts of the server."""
-    return cast(Rooms, request.app.state.rooms)
+    return cast(Services, request.app.state.services)
 
 
-async def _server(request: Request) -> Rooms:
-    return rooms_of(request)
+async def _server(request: Request) -> Services:
+    return services_of(request)
 
 
 def _requires(role: Role) -> Callable[[Request], Awaitable[Caller]]:
@@ -62,7 +62,7 @@ def _requires(role: Role) -> Callable[[Request], Awaitable[Caller]]:
         if found is None:  # the edge lets nobody through to here; if it did, nothing would open
             raise ApiError(401, "unauthorized", "This needs a key.")
         found.require(role)
-        config = rooms_of(request).config
+        config = services_of(request).config
         if role != "read" and (config.read_only or config.follow):
             raise ApiError(
                 403,
@@ -76,7 +76,7 @@ def _requires(role: Role) -> Callable[[Request], Awaitable[Caller]]:
 
 
 # coroutines all of them: what is none, FastAPI hands to a thread, and waits for it
-Server: TypeAlias = Annotated[Rooms, Depends(_server)]
+Server: TypeAlias = Annotated[Services, Depends(_server)]
 Reader: TypeAlias = Annotated[Caller, Depends(_requires("read"))]
 Writer: TypeAlias = Annotated[Caller, Depends(_requires("write"))]
 Admin: TypeAlias = Annotated[Caller, Depends(_requires("admin"))]
@@ -84,4 +84,4 @@ Admin: TypeAlias = Annotated[Caller, Depends(_requires("admin"))]
 
 async def working(request: Request, work: Callable[..., T], *args: Any) -> T:
     """Run `work` off the event loop, within the request's deadline."""
-    return await rooms_of(request).pool.run(call_of(request).deadline, work, *args)
+    return await services_of(request).pool.run(call_of(request).deadline, work, *args)

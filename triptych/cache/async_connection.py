@@ -26,7 +26,7 @@ _TURNS = 4  # of a loop, in which it reads what came while it was held up
 Failed: TypeAlias = Callable[[Exception], None]
 
 
-class Line:
+class AsyncConnection:
     """At most one connection to `url`, made when it is first wanted. For one event loop.
 
     `failed` is told of each time that questions were left without an answer, and why.

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from triptych.cache.flight_async import fly
 from triptych.cache.memory import NAME as MEMORY
-from triptych.retrieval.answering.answers import SEARCH, Answer, Answers
+from triptych.cache.single_flight_async import fly
+from triptych.retrieval.answering.answer_cache import SEARCH, Answer, AnswerCache
 
 
 async def get_or_compute(
-    answers: Answers, key: bytes, compute: Callable[[], Awaitable[bytes]]
+    answers: AnswerCache, key: bytes, compute: Callable[[], Awaitable[bytes]]
 ) -> Answer:
-    """As `Answers.get_or_compute`; threads and coroutines join each other's searches."""
+    """As `AnswerCache.get_or_compute`; threads and coroutines join each other's searches."""
     body = answers.near(key)
     if body is not None:
         return Answer(body, MEMORY)
