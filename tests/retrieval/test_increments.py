@@ -121,6 +121,19 @@ def test_pictures_come_along_and_go(tmp_path: Path) -> None:
             assert list((tmp_path / "copy" / "pictures").rglob("*.*")) == []
 
 
+def test_what_comes_without_a_picture_follows_what_has_one(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar"
+    with opened(tmp_path / "origin") as origin:
+        origin.add([{**item(1, "red"), "image": encoded(RED)}])
+        mark = changed(tmp_path / "origin", archive).mark
+        import_collection(archive, tmp_path / "copy")
+        origin.add([item(2, "plain")])
+        found = changed(tmp_path / "origin", archive, mark)
+        with opened(tmp_path / "copy") as copy:
+            apply_increment(copy, archive, found.gone or [], found.num_items)
+        assert contents(tmp_path / "copy") == contents(tmp_path / "origin")
+
+
 def test_a_copy_reranks_as_the_collection_does(tmp_path: Path) -> None:
     archive, model = tmp_path / "a.tar", HashingEncoder(dim=DIM)
 

@@ -191,6 +191,13 @@ def test_an_export_is_one_state_and_replaces_only_when_told(photos: Path, tmp_pa
     assert [one.name for one in tmp_path.iterdir()] == ["a.tar"]
 
 
+@pytest.mark.parametrize("length", [245, 300])
+def test_a_name_too_long_is_a_sentence(photos: Path, tmp_path: Path, length: int) -> None:
+    with pytest.raises(NotAvailable, match="cannot be written: File name too long"):
+        export(photos, tmp_path / ("x" * length))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_damaged_item_is_not_exported(photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos, tmp_path / "c")
     raw = bytearray((tmp_path / "c" / STORE).read_bytes())

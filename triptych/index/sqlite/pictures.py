@@ -45,6 +45,12 @@ def insert(connection: apsw.Connection, given: Iterable[tuple[int, bytes, Pictur
         connection.executemany(f"INSERT INTO {TABLE} VALUES (?, ?, ?, ?)", rows)  # noqa: S608
 
 
+def any_after(connection: apsw.Connection, row: int) -> bool:
+    """Whether an item of the rows after `row` has a picture."""
+    query = f"SELECT EXISTS (SELECT 1 FROM {TABLE} WHERE row > ?)"  # noqa: S608
+    return exists(connection) and bool(connection.execute(query, (row,)).get)
+
+
 def of_rows(connection: apsw.Connection, rows: Iterable[int]) -> dict[int, Picture]:
     """Return the pictures of those rows that have one, without their bytes."""
     if not exists(connection):

@@ -76,25 +76,26 @@ def export_collection(
 @contextmanager
 def archiving(path: Path, *, replace: bool = False) -> Iterator[tarfile.TarFile]:
     """Yield a tar that is at `path` once it is whole; raises as `export_collection` does."""
-    if path.exists() and (not replace or not path.is_file()):
-        raise InvalidInput(f"{path} exists already.", hint="Name another file, or say --force.")
-    if not path.parent.is_dir():
-        raise NotFound(f"There is no folder {path.parent}.")
-    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
+        if path.exists() and (not replace or not path.is_file()):
+            raise InvalidInput(f"{path} exists already.", hint="Name another file, or say --force.")
+        if not path.parent.is_dir():
+            raise NotFound(f"There is no folder {path.parent}.")
+        scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         _sweep(path)
-        with scratch.open("xb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # it is being written: nobody sweeps it
-            with tarfile.open(fileobj=file, mode="w") as tar:
-                yield tar
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.rename(path)
+        try:
+            with scratch.open("xb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # it is being written: nobody sweeps it
+                with tarfile.open(fileobj=file, mode="w") as tar:
+                    yield tar
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.rename(path)
+        finally:
+            scratch.unlink(missing_ok=True)
         sync_folder(path.parent)
     except OSError as error:
         raise NotAvailable(f"{path} cannot be written: {error.strerror}.") from None
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _sweep(path: Path) -> None:
@@ -176,7 +177,7 @@ def _parts(view: View, after: int) -> Iterator[tuple[bytes, int, list[Picture]]]
     columns = schema(
         view.space.dim,
         view.space.precision,
-        pictures=pictures.size(view.connection)["count"] > 0,
+        pictures=pictures.any_after(view.connection, after),
         token_width=view.space.token_width,
     )
     # float compression gains little, and codes of a dictionary nothing
