@@ -129,6 +129,44 @@ def test_group_by_shows_so_many_of_each(collection: Collection) -> None:
     assert len(collection.search(vector=QUERIES[0], limit=50, group_by="nowhere")) == 50
 
 
+@pytest.mark.parametrize("more", [{}, {"hybrid": True}], ids=str)
+def test_a_group_that_is_full_stays_so_on_later_pages(more: Any) -> None:
+    with Collection.open(":memory:", embedder=CountingModel()) as collection:
+        collection.add(
+            {
+                "id": str(at),
+                "text": " ".join(["apple", "pear", "plum"][at % 3 :] * (1 + at % 4)) + f" {at}",
+                "metadata": {"shop": at % 7},
+            }
+            for at in range(300)
+        )
+        wanted = {"limit": 2, "group_by": "shop", "group_size": 2, "diversity": 0.9, **more}
+        hits = [
+            hit
+            for offset in range(0, 20, 2)
+            for hit in collection.search("apple pear 7", offset=offset, **wanted)
+        ]
+    shops = [hit.metadata["shop"] for hit in hits]
+    assert len(set(ids(hits))) == len(hits) == 14 and max(map(shops.count, shops)) == 2
+
+
+def test_a_group_is_named_by_a_path_as_in_a_filter() -> None:
+    with Collection.open(":memory:", embedder=CountingModel()) as collection:
+        collection.add(
+            {
+                "id": str(at),
+                "text": "apple",
+                "metadata": {"maker": {"name": "ab"[at % 2], "big.one": at % 3}, "plain.x": at % 4},
+            }
+            for at in range(12)
+        )
+        for name, groups in (
+            ("maker.name", 2), ("maker.big.one", 3), ("plain.x", 4), ("_modality", 1),
+            ("maker", 6), ("maker.nothing", 12), ("plain", 12),
+        ):  # fmt: skip
+            assert len(collection.search("apple", group_by=name, limit=50)) == groups, name
+
+
 def test_diversity_spreads(collection: Collection) -> None:
     def closeness(hits: list[Hit]) -> float:
         vectors = collection.vectors(ids(hits))

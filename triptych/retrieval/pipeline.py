@@ -11,14 +11,14 @@ hit is shown twice or skipped.
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from triptych.filters import Filter
+from triptych.filters import MODALITY, Filter
 from triptych.index.sqlite.reader import as_rows
 from triptych.index.sqlite.records import Record
 from triptych.index.sqlite.store import Store
@@ -115,6 +115,8 @@ class Pipeline:
             order, is_all = self._order(horizon)
             for match in order:
                 shown.setdefault(match.row, match)
+            if asked.group_by is not None:  # a deeper look finds others of a group that is full
+                shown = {m.row: m for m in self._grouped([*shown.values()], asked.group_by)}
             if is_all or len(shown) >= end:
                 return list(shown.values())[asked.offset : end]
             horizon *= _CANDIDATES
@@ -219,7 +221,7 @@ class Pipeline:
     def _grouped(self, found: list[Match], field: str) -> list[Match]:
         records, damaged = self._store.records([match.row for match in found])
         self._live.set_aside(damaged)
-        values = {record.row: _group(record.metadata.get(field)) for record in records}
+        values = {record.row: _group(record, field) for record in records}
         found = [match for match in found if match.row in values]
         keys = [values[match.row] for match in found]
         groups = grouped(range(len(found)), keys, max(len(found), 1), self._asked.group_size)
@@ -245,7 +247,20 @@ class Pipeline:
             yield "rerank"
 
 
-def _group(value: Any) -> Hashable:
-    """Return a metadata value as the name of a group."""
+def _group(record: Record, field: str) -> Hashable:
+    """Return the name of an item's group; the field is named as in a filter."""
+    value = record.modality if field == MODALITY else _at(record.metadata, field)
     # a tuple, so that no text is taken for a list that reads the same
     return (json.dumps(value, sort_keys=True),) if isinstance(value, list | dict) else value
+
+
+def _at(metadata: Mapping[str, Any], path: str) -> Any:
+    """Return what a path leads to, None where it leads nowhere; a name may have dots itself."""
+    if path in metadata:
+        return metadata[path]
+    inner = (
+        _at(value, path[len(name) + 1 :])
+        for name, value in metadata.items()
+        if isinstance(value, dict) and path.startswith(f"{name}.")
+    )
+    return next((value for value in inner if value is not None), None)
