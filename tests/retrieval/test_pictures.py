@@ -91,6 +91,22 @@ def test_what_a_crash_left_goes_with_compact(tmp_path: Path) -> None:
         assert files(tmp_path / "c") == named(encoded(RED))
 
 
+def test_a_folder_of_that_name_keeps_what_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "c" / "pictures" / "ab").mkdir(parents=True)
+    (tmp_path / "c" / "pictures" / "holiday").mkdir()
+    own = ["top.jpg", "ab/a.jpg", f"ab/{'cd' * 32}", "holiday/a.jpg", f"holiday/{'ab' * 32}"]
+    for name in own:
+        (tmp_path / "c" / "pictures" / name).write_bytes(b"mine")
+    with open_here(tmp_path / "c") as collection:
+        collection.add([{"id": "1", "image": encoded(RED)}, {"id": "2", "image": encoded(BLUE)}])
+        collection.delete("2")
+        collection.compact()
+    found = {path for path in (tmp_path / "c" / "pictures").rglob("*") if path.is_file()}
+    ours = hashlib.sha256(encoded(RED)).hexdigest()
+    expected = {f"{ours[:2]}/{ours}", *own}
+    assert {str(path.relative_to(tmp_path / "c" / "pictures")) for path in found} == expected
+
+
 def test_a_refused_batch_leaves_no_picture(tmp_path: Path) -> None:
     with open_here(tmp_path / "c") as collection:
         collection.add([{"id": "1", "image": encoded(RED)}])

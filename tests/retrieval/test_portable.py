@@ -191,6 +191,20 @@ def test_an_export_is_one_state_and_replaces_only_when_told(photos: Path, tmp_pa
     assert [one.name for one in tmp_path.iterdir()] == ["a.tar"]
 
 
+def test_an_import_takes_nothing_from_a_folder_that_is_in_use(tmp_path: Path) -> None:
+    with Collection.open(tmp_path / "from", embedder=CountingModel()) as collection:
+        collection.add([{"id": "1", "image": encoded(RED)}])
+    file = export(tmp_path / "from", tmp_path / "c.tar")
+    own = tmp_path / "to" / "pictures" / "holiday" / "a.jpg"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"mine")
+    import_collection(file, tmp_path / "to")
+    assert own.read_bytes() == b"mine"
+    with Collection.open(tmp_path / "to", embedder=CountingModel()) as collection:
+        assert collection.picture("1") == encoded(RED)
+    assert verify(tmp_path / "to").ok
+
+
 @pytest.mark.parametrize("length", [245, 300])
 def test_a_name_too_long_is_a_sentence(photos: Path, tmp_path: Path, length: int) -> None:
     with pytest.raises(NotAvailable, match="cannot be written: File name too long"):

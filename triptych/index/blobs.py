@@ -20,7 +20,7 @@ from pathlib import Path
 from triptych.errors import CollectionDamaged, DiskFull, NotAvailable
 from triptych.index.disk import sync_folder
 
-_NAME = re.compile(r"[0-9a-f]{64}")
+_OURS = re.compile(r"([0-9a-f]{64})(\.[0-9a-f]+\.tmp)?")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -84,20 +84,37 @@ class Blobs:
                     self._path(sha256).unlink(missing_ok=True)
 
     def sweep(self, in_use: Callable[[list[str]], set[str]]) -> None:
-        """Delete what a crash left: halves, and all that is not among those `in_use`."""
+        """Delete what a crash left: halves, and of the rest all that is not among those `in_use`.
+
+        What is not named as `put` names it is somebody's own, and stays.
+        """
         if self.folder is None or not self.folder.is_dir():
             return
         for part in self.folder.iterdir():
             with suppress(OSError):  # no folder of ours
-                names = sorted(os.listdir(part))
-                used = in_use([name for name in names if _NAME.fullmatch(name)])
-                for name in names:
-                    if name not in used:
-                        (part / name).unlink(missing_ok=True)
+                names = {name for name in os.listdir(part) if _is_ours(name, part)}
+                for name in names - in_use(sorted(names)):
+                    (part / name).unlink(missing_ok=True)
+
+    def take(self, other: Path) -> None:
+        """Move all that is in another folder of this kind here; raises OSError."""
+        assert self.folder is not None, "only files are moved"
+        for part in other.iterdir():
+            here = self.folder / part.name
+            here.mkdir(parents=True, exist_ok=True)
+            for path in part.iterdir():
+                path.rename(here / path.name)
+            sync_folder(here)
+        for folder in (self.folder, self.folder.parent):
+            sync_folder(folder)
 
     def _path(self, sha256: str) -> Path:
         assert self.folder is not None, "a file has a folder"
         return self.folder / sha256[:2] / sha256
+
+
+def _is_ours(name: str, folder: Path) -> bool:
+    return _OURS.fullmatch(name) is not None and name[:2] == folder.name
 
 
 def _is_whole(path: Path, sha256: str, size: int) -> bool:

@@ -24,6 +24,7 @@ from triptych.errors import (
     NotAvailable,
     NotFound,
 )
+from triptych.index.blobs import Blobs
 from triptych.index.disk import sync_folder
 from triptych.index.snapshot import Snapshots
 from triptych.index.sqlite import pictures
@@ -300,8 +301,7 @@ def _publish(scratch: Path, folder: Path) -> None:
     with WriterLock(folder / "lock"):
         _check_empty(folder)
         if (scratch / PICTURES).is_dir():  # no item without its picture
-            shutil.rmtree(folder / PICTURES, ignore_errors=True)
-            (scratch / PICTURES).rename(folder / PICTURES)
+            Blobs(folder / PICTURES).take(scratch / PICTURES)
         put_store(scratch / STORE, folder)
         (scratch / INDEX).rename(folder / INDEX)
         sync_folder(folder)
