@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.retrieval.fakes import BLUE, DIM, GREEN, RED, CountingModel, paint, unit_vectors
+from tests.retrieval.fakes import BLUE, DIM, GREEN, RED, CountingModel, encoded, paint, unit_vectors
 from triptych.encoders.vectors import CallerVectors
 from triptych.errors import InvalidInput
 from triptych.index.snapshot import Snapshots
@@ -75,6 +75,18 @@ def test_pictures_are_the_same_by_their_files(tmp_path: Path) -> None:
     assert sorted(ids(exact)) == sorted([red, blue, ["x", "y"]])
     assert alike == []
     assert {member.uri for group in exact for member in group.members} >= {red[0], blue[1]}
+
+
+def test_a_picture_is_the_same_however_it_came_and_encoded_anew_only_similar(
+    tmp_path: Path,
+) -> None:
+    with Collection.open(tmp_path / "c", embedder=CountingModel()) as collection:
+        collection.add([{"id": "sent", "image": encoded(RED)}])
+        collection.add([{"id": "file", "image": paint(tmp_path / "red.png", RED)}])
+        collection.add([{"id": "bmp", "image": encoded(RED, format="BMP")}])
+    exact, alike = find(tmp_path / "c", 0.999)
+    assert ids(exact) == [["file", "sent"]]
+    assert ids(alike) == [["bmp", "sent"]]
 
 
 def test_vectors_are_the_same_with_the_same_text_only(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from triptych.errors import InvalidInput
 from triptych.index.base import exact_scores
-from triptych.index.sqlite.records import Record
+from triptych.index.sqlite.records import Picture, Record
 from triptych.index.sqlite.store import Store
 from triptych.retrieval.live import LiveIndex
 from triptych.types import Matrix, Rows, Vector
@@ -44,8 +44,9 @@ class Group:
 def duplicates(store: Store) -> list[Group]:
     """Return the groups of items with the same content, those that came first in front.
 
-    Pictures are compared by the hash of their file where it is known; everything else by its
-    vector and text, both exactly. Metadata, ids and addresses may differ.
+    Pictures are compared by the hash of their file, or of the bytes that were sent and kept, where
+    it is known; everything else by its vector and text, both exactly. Metadata, ids and addresses
+    may differ.
     """
     with store.reading():
         rows_N, group_N = _by_content(store)
@@ -114,21 +115,23 @@ def _by_content(store: Store) -> tuple[Rows, Rows]:
     for at in range(0, len(rows_N), _CHUNK):
         chunk = rows_N[at : at + _CHUNK]
         records, _ = store.records(chunk.tolist())
-        loaded = store.load(chunk)
+        loaded, sent = store.load(chunk), store.pictures(chunk.tolist())
         vectors = dict(zip(loaded.rows_N.tolist(), loaded.vectors_NM, strict=True))
         for record in records:
             if record.row in vectors:
                 place = at + int(np.searchsorted(chunk, record.row))
-                keys_N[place] = _key(record, vectors[record.row].tobytes())
+                keys_N[place] = _key(record, vectors[record.row], sent.get(record.row))
                 kept_N[place] = True
     _, group_N = np.unique(keys_N[kept_N], return_inverse=True)
     return rows_N[kept_N], group_N
 
 
-def _key(record: Record, vector: bytes) -> bytes:
+def _key(record: Record, vector_M: Vector, sent: Picture | None) -> bytes:
     """Return 16 bytes that are equal for equal content, and do not end in zero."""
-    seen = vector
-    if record.modality in ("image", "both") and record.content is not None:
+    seen = vector_M.tobytes()
+    if sent is not None:
+        seen = sent.sha256.encode()
+    elif record.modality in ("image", "both") and record.content is not None:
         seen = record.content.partition("-")[0].encode()
     digest = hashlib.blake2b(seen, digest_size=15)
     if record.text is not None:
