@@ -39,8 +39,10 @@ _BATCH = 256
 _WRONG = (ValueError, TypeError, KeyError, AttributeError)
 _LONGER = {4: 1e-5, 2: 1e-2}  # by the bytes of a number: what rounding does to a length of 1
 _MODALITIES = ("text", "image", "both", "vector")
-# those that may hold lone surrogates, which Parquet's text cannot: then `exact` has them as JSON
+# those that may hold lone surrogates, which Parquet's text cannot: then `exact` has them as JSON,
+# in pieces where two stand together, which JSON takes for one character
 _TEXTS = ("id", "text", "uri", "root")
+_APART = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +251,11 @@ def _fields(entry: Entry) -> dict[str, Any]:
     texts = (entry.id, entry.text, entry.uri, file.root if file else None)
     given = dict(zip(_TEXTS, texts, strict=True))
     shown = {name: None if text is None else _valid(text) for name, text in given.items()}
-    exact = {name: text for name, text in given.items() if text != shown[name]}
+    exact = {
+        name: _APART.split(text)
+        for name, text in given.items()
+        if text is not None and text != shown[name]
+    }
     return {
         **shown,
         "modality": entry.modality,
@@ -285,7 +291,8 @@ def _entries(batch: pa.RecordBatch, token_width: int) -> list[Entry]:
 
 def _entry(row: Mapping[str, Any], vector_M: Any, token_width: int) -> Entry:
     exact = json.loads(row["exact"]) if row["exact"] is not None else {}
-    id, text, uri, root = (exact.get(name, row[name]) for name in _TEXTS)
+    whole = {name: "".join(parts) for name, parts in exact.items()}
+    id, text, uri, root = (whole.get(name, row[name]) for name in _TEXTS)
     if not isinstance(id, str) or not all(isinstance(one, str | None) for one in (text, uri, root)):
         raise ValueError("a text is none")
     metadata = json.loads(row["metadata"])
