@@ -24,6 +24,7 @@ from triptych.retrieval.builder import build_index
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import INDEX, STORE, open_store
 from triptych.retrieval.live import identity_of
+from triptych.retrieval.maintenance.migrate import migrate
 from triptych.retrieval.maintenance.repair import repair
 from triptych.retrieval.maintenance.verify import verify
 from triptych.types import Item
@@ -160,6 +161,19 @@ def test_thumbnails_are_checked(tmp_path: Path) -> None:
     assert wrong(folder) == {"thumbnails"}
     done = repair(verify(folder))
     assert done.without_thumbnail == ["red"] and not done.complete and verify(folder).ok
+
+
+def test_what_is_not_searched_is_left_out_and_that_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    with Collection.open(folder, embedder=CountingModel()) as collection:
+        collection.add([{"id": "red", "text": "apple"}])
+        migrate(collection, CountingModel(dim=16))
+    edit(folder, "INSERT INTO thumbnails VALUES (99, x'00', x'00')")
+    done = repair(verify(folder))
+    assert (
+        done.complete and "left out what is not searched, the vectors of: hashing:32" in done.done
+    )
+    assert verify(folder).ok
 
 
 def test_a_page_of_noise_is_found_and_repaired(folder: Path, whole: Path) -> None:

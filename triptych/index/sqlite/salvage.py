@@ -104,6 +104,13 @@ class Salvage:
         except _DAMAGE:
             raise CollectionDamaged("The history of the store cannot be read.") from None
 
+    def others(self) -> list[str]:
+        """Return the models of the vectors that are not searched, which are in no entry."""
+        with suppress(*_DAMAGE):
+            spaces = read_spaces(self.connection)
+            return [one.model for one in spaces if one.space != self.meta.space]
+        return []
+
     def _items(self, first: int, last: int) -> list[tuple[Any, ...]]:
         return self.connection.execute(_ITEM, (first, last)).fetchall()
 

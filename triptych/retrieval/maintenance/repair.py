@@ -120,6 +120,9 @@ def _read_around(path: Path, scratch: Path, done: Repair) -> None:
                         store.write(entries, replace=True)
             finally:
                 store.close()
+            if others := salvage.others():
+                names = ", ".join(others)
+                done.done.append(f"left out what is not searched, the vectors of: {names}")
     except CollectionDamaged as error:
         raise CollectionDamaged(
             f"Nothing can be saved: {error.message}", hint=BEYOND_REPAIR["missing"]
