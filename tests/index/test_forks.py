@@ -7,28 +7,13 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from tests.index.small_store import entry, open_store
 from triptych.errors import CollectionBusy, NotAvailable
-from triptych.index.sqlite.records import Entry
 from triptych.index.sqlite.store import Store
 
 FORK = multiprocessing.get_context("fork")
-DIM = 8
-
-
-def entry(id: str) -> Entry:
-    return Entry(id=id, modality="text", vector=np.eye(DIM, dtype=np.float32)[0], text="t")
-
-
-def open_store(path: Path) -> Store:
-    return Store.open(path, model="m", fingerprint="f" * 64, dim=DIM)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "store.sqlite"
 
 
 @pytest.fixture

@@ -11,41 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-import numpy as np
 import pytest
 
+from tests.index.small_store import DIM, entry, open_store
 from triptych.errors import CollectionBusy, CollectionDamaged, NotAvailable
 from triptych.index.sqlite import pages
 from triptych.index.sqlite.database import Database
 from triptych.index.sqlite.meta import peek
-from triptych.index.sqlite.records import Entry
 from triptych.index.sqlite.reserve import SIZE
 from triptych.index.sqlite.store import Store
-
-DIM = 8
-
-
-def entry(id: str, **fields: Any) -> Entry:
-    vector = np.random.default_rng(len(id)).standard_normal(DIM)
-    vector /= np.linalg.norm(vector)
-    return Entry(id=id, modality="text", vector=vector.astype(np.float32), text="t", **fields)
-
-
-def open_store(path: Path) -> Store:
-    return Store.open(path, model="m", fingerprint="f" * 64, dim=DIM)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "store.sqlite"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    store = open_store(path)
-    store.write([entry(f"i{at}", metadata={"n": at}) for at in range(100)], replace=False)
-    yield store
-    store.close()
 
 
 def in_thread(work: Callable[[], Any]) -> Any:
@@ -249,7 +223,8 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_store_faults import NotAvailable, entry, open_store
+from tests.index.small_store import entry, open_store
+from triptych.errors import NotAvailable
 store = open_store(Path(sys.argv[1]))
 store.write([entry("kept")], replace=False)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
@@ -268,8 +243,8 @@ store.close()
 
 
 def test_a_limit_on_files_is_a_full_disk(path: Path) -> None:
-    here = str(Path(__file__).parent)
-    subprocess.run([sys.executable, "-c", LIMITED, str(path), here], check=True)
+    root = str(Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", LIMITED, str(path), root], check=True)
     store = open_store(path)
     assert len(store) > 5 and "kept" not in store.records_of(["kept"]) and store.check() == []
     store.close()

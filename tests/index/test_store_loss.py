@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from tests.index.small_store import entry, open_store
 from triptych.errors import CollectionDamaged, NotAvailable
 from triptych.index.sqlite.generation import NAME as GENERATION
 from triptych.index.sqlite.generation import Seen, read_generation, write_generation
 from triptych.index.sqlite.meta import peek
 from triptych.index.sqlite.pages import mark_of
-from triptych.index.sqlite.records import Entry
 from triptych.index.sqlite.salvage import salvaging
 from triptych.index.sqlite.store import Store
 
-DIM = 8
 LOG = "store.sqlite-wal"
-
-
-def entry(id: str) -> Entry:
-    vector_M = np.eye(DIM, dtype=np.float32)[len(id) % DIM]
-    return Entry(id=id, modality="text", vector=vector_M, text="t")
-
-
-def open_store(path: Path) -> Store:
-    return Store.open(path, model="m", fingerprint="f" * 64, dim=DIM)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "store.sqlite"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    store = open_store(path)
-    store.write([entry(f"i{at}") for at in range(100)], replace=False)
-    yield store
-    store.close()
 
 
 def crash_copy(path: Path, folder: Path) -> Path:
