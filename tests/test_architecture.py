@@ -95,6 +95,15 @@ def test_only_the_silenced_runtime_is_used() -> None:
         assert module == ("encoders", "runtime") or "onnxruntime" not in imports(module), module
 
 
+@pytest.mark.parametrize("folder", ["benchmarks", "tests", "examples"])
+def test_nobody_else_imports_it_unsilenced(folder: str) -> None:
+    for path in sorted((PACKAGE.parent / folder).rglob("*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:  # a function runs later
+            names = [alias.name for alias in getattr(node, "names", [])]
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else names
+            assert not any(name.split(".")[0] == "onnxruntime" for name in modules), path
+
+
 def test_functions_and_files_keep_the_measure() -> None:
     for module in modules():
         text = PACKAGE.joinpath(*module).with_suffix(".py").read_text("utf-8")
