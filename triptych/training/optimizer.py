@@ -11,6 +11,8 @@ from triptych.encoders.towers.mobilenet import MobileNet
 from triptych.model import JointModel
 from triptych.training.recipes import Recipe
 
+_BLOCKS = "text.blocks."
+
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that move, by name."""
@@ -20,9 +22,11 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 def optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.AdamW:
     """Return AdamW over what the recipe lets move; norms, biases and words do not decay."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in trained(model).items():
+    moving = {name.removeprefix("model."): p for name, p in trained(model).items()}
+    blocks = [int(name.split(".")[2]) for name in moving if name.startswith(_BLOCKS)]
+    for name, parameter in moving.items():
         plain = parameter.ndim < 2 or "words" in name
-        peak = _peak(recipe, name.removeprefix("model."))
+        peak = _peak(recipe, name, num_blocks=max(blocks, default=-1) + 1)
         key = (peak, 0.0 if plain else recipe.weight_decay)
         groups.setdefault(key, []).append(parameter)
     return torch.optim.AdamW(
@@ -61,16 +65,17 @@ def set_rates(recipe: Recipe, optimizer: torch.optim.Optimizer, step: int) -> No
         group["lr"] = group["peak"] * ramp * (0.02 + 0.98 * cosine)
 
 
-def _peak(recipe: Recipe, name: str) -> float:
-    """The highest learning rate of a parameter."""
+def _peak(recipe: Recipe, name: str, *, num_blocks: int) -> float:
+    """The highest learning rate of a parameter; the text tower's falls from block to block down."""
     if name.startswith("picture."):
         return recipe.lr_picture
-    if name.startswith("text.blocks."):
-        return recipe.lr_text * recipe.layer_decay ** (5 - int(name.split(".")[2]))
+    if name.startswith(_BLOCKS):
+        below = num_blocks - 1 - int(name.split(".")[2])
+        return recipe.lr_text * recipe.layer_decay**below
     if name.startswith("text.words"):
         return recipe.lr_words
     if name.startswith("text."):
-        return recipe.lr_text * recipe.layer_decay**6
+        return recipe.lr_text * recipe.layer_decay**num_blocks
     if name.startswith(("moe.", "fusion.", "scorer.", "prototypes.")):
         return recipe.lr_new
     return recipe.lr_head
