@@ -9,7 +9,7 @@ from triptych.encoders.cross_modal.fusion import CrossModalConfig  # noqa: E402
 from triptych.encoders.hubness import Hubness, HubnessConfig  # noqa: E402
 from triptych.encoders.scorers.token_matcher import TokenMatcherConfig  # noqa: E402
 from triptych.errors import InvalidInput  # noqa: E402
-from triptych.model import JointConfig, JointModel  # noqa: E402
+from triptych.model import JointConfig, JointModel, inverse_temperature  # noqa: E402
 from triptych.moe.layer import MoEConfig  # noqa: E402
 
 WIDTH, CHANNELS, DIM = 32, 48, 40
@@ -171,3 +171,18 @@ def test_every_part_gets_a_gradient() -> None:
     for name in ("leave_text", "leave_picture", "head.mean", "moe.router", "scorer.enter_text"):
         some = [p.grad for n, p in model.named_parameters() if n.startswith(name)]
         assert any(grad is not None and grad.any() for grad in some), name
+
+
+def test_a_scale_above_its_bound_comes_back_and_goes_no_further(model: JointModel) -> None:
+    def gradient_of(scale: float, *, sign: int) -> float:
+        log_scale = torch.tensor(scale).log().requires_grad_()
+        found = inverse_temperature(log_scale)
+        assert found.detach().item() == pytest.approx(min(scale, 60.0))
+        (sign * found).backward()
+        assert log_scale.grad is not None
+        return float(log_scale.grad)
+
+    assert gradient_of(80.0, sign=1) > 0 and gradient_of(80.0, sign=-1) == 0
+    assert gradient_of(20.0, sign=1) == pytest.approx(20) == -gradient_of(20.0, sign=-1)
+    with torch.no_grad():
+        assert float(model.scale()) == pytest.approx(20)

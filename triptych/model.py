@@ -24,6 +24,8 @@ from triptych.encoders.towers.transformer import mean_of_tokens
 from triptych.errors import InvalidInput
 from triptych.moe.layer import MoE, MoEConfig, MoEOutput
 
+_MOST_SCALE = 60.0  # sharper, and a few pairs would decide every step
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JointConfig:
@@ -47,6 +49,20 @@ class JointOutput(NamedTuple):
     picture: States | None  # states of the patches, likewise
     spatial_BTP: Tensor | None  # the soft mask of the fusion
     moe: MoEOutput | None  # its losses and its load, over both sides
+
+
+def inverse_temperature(log_scale: Tensor) -> Tensor:
+    """Return e to the power of it, 60 at most.
+
+    What lies above gets only the gradients whose descent leads back: with none it would stay there.
+    """
+    scale = log_scale.exp()
+    bounded = scale - (scale - _MOST_SCALE).clamp(min=0).detach()
+    if bounded.requires_grad:
+        bounded.register_hook(
+            lambda grad: torch.where(scale > _MOST_SCALE, grad.clamp(min=0), grad)
+        )
+    return bounded
 
 
 class JointModel(nn.Module):
@@ -80,7 +96,7 @@ class JointModel(nn.Module):
 
     def scale(self) -> Tensor:
         """Return the inverse temperature of the contrastive loss."""
-        return self.log_scale.exp().clamp(max=60.0)
+        return inverse_temperature(self.log_scale)
 
     def read(self, ids_BT: Tensor, mask_BT: Tensor) -> States:
         """Return the text tower's states; `mask_BT` is True where there is a token."""

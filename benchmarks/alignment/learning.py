@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from triptych.model import inverse_temperature
+
 
 class Scaled(nn.Module):
     """A model and the temperature that it is trained at."""
@@ -18,7 +20,7 @@ class Scaled(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(12.0)))
 
     def scale(self) -> Tensor:
-        return self.log_scale.exp().clamp(max=60.0)
+        return inverse_temperature(self.log_scale)
 
 
 def train(

@@ -20,6 +20,7 @@ from triptych.encoders.cross_modal.entrance import Entrance, States
 from triptych.encoders.scorers.pair_scorer import PairScorer, PairScorerConfig
 from triptych.encoders.scorers.token_matcher import TokenMatcher, TokenMatcherConfig
 from triptych.encoders.structure.alignment import Structure, StructureConfig
+from triptych.model import inverse_temperature
 from triptych.moe.layer import MoE, MoEConfig, MoEOutput
 
 INNER, HIDDEN, DIM, HEADS = 256, 512, 512, 8
@@ -144,7 +145,7 @@ class Ladder(nn.Module):
             )
 
     def scale(self) -> Tensor:
-        return self.log_scale.exp().clamp(max=60.0)
+        return inverse_temperature(self.log_scale)
 
     def both(self, tokens_BTD: Tensor, mask_BT: Tensor, places_BPC: Tensor) -> Both:
         """Texts and pictures at once: each sees itself alone, the experts' products are shared."""
