@@ -71,11 +71,33 @@ def _train(recipe: recipes.Recipe, *, data: Path, folder: Path, stops: tuple[int
 
 
 @pytest.mark.slow
-def test_it_stops_when_nothing_gets_better(data: Path, tmp_path: Path) -> None:
+def test_it_stops_when_nothing_gets_better_and_ends_with_the_best(
+    data: Path, tmp_path: Path
+) -> None:
     recipe = replace(recipes.smoke()[1], steps=12, eval_every=1, patience=2)
-    _train(recipe, data=data, folder=tmp_path, stops=(12,))
-    found = load(tmp_path)
-    assert found is not None and found.step == 3
+    ground = prepare(recipe, data=data, work=tmp_path)
+    figures = iter([1.0, 3.0, 2.0, float("nan")])
+    measured: list[dict[str, torch.Tensor]] = []
+
+    def trainer() -> Trainer:
+        model = ground.model(recipe.model, seed=recipe.seed)
+        return Trainer(
+            recipe, model=model, tokenizer=ground.tokenizer, sources=ground.sources, folder=tmp_path
+        )
+
+    first = trainer()
+
+    def measure() -> dict[str, float]:
+        measured.append({name: value.clone() for name, value in first.averaged().items()})
+        return {"right": next(figures)}
+
+    first.train(measure=measure)
+    assert first.step == 4 and first.best == 3.0
+    for ended in (first, trainer()):  # the second from the checkpoint
+        result = ended.result()
+        assert result.keys() == measured[1].keys()
+        assert all(torch.equal(result[name], measured[1][name]) for name in result)
+        assert any(not torch.equal(result[name], measured[3][name]) for name in result)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -85,13 +86,15 @@ class Trainer:
         self.optimizer = optimizer(recipe, self.parts)
         self.began = {name: tensor.detach().clone() for name, tensor in trained(model).items()}
         self.average = {name: tensor.clone() for name, tensor in self.began.items()}
+        self.best_state: dict[str, Tensor] = {}  # of all that moves; where the recipe is patient
         folder.mkdir(parents=True, exist_ok=True)
         self._restore()
 
     def train(self, *, measure: Callable[[], Figures], until: int | None = None) -> None:
         """Train to the end, or to `until`; measure and write a checkpoint now and then.
 
-        Stops early when the first figure has not risen for `patience` measurements.
+        Stops early when the first figure has not risen for `patience` measurements; then, and at
+        the end of such a run, `result` is what the best of them measured.
         """
         log = RunLog(self.folder, steps=self.recipe.steps, done=self.step)
         last = min(until or self.recipe.steps, self.recipe.steps)
@@ -198,7 +201,15 @@ class Trainer:
 
     def _note(self, figures: Figures) -> None:
         value = next(iter(figures.values()), 0.0)
-        self.best, self.waited = (value, 0) if value > self.best else (self.best, self.waited + 1)
+        if value <= self.best or math.isnan(value):
+            self.waited += 1
+            return
+        self.best, self.waited = value, 0
+        if self.recipe.patience:
+            fixed = {name for name, p in self.model.named_parameters() if not p.requires_grad}
+            self.best_state = {
+                name: value.clone() for name, value in self.averaged().items() if name not in fixed
+            }
 
     def _is_stale(self) -> bool:
         return self.recipe.patience > 0 and self.waited >= self.recipe.patience
@@ -220,10 +231,15 @@ class Trainer:
         }
         return {**self.model.state_dict(), **moved}
 
+    def result(self) -> dict[str, Tensor]:
+        """Return the state that the stage ends with."""
+        return {**self.averaged(), **self.best_state}
+
     def save(self) -> None:
         """Write a checkpoint: weights, their average, the optimizer's moments, all counters."""
         tensors = dict(_prefixed("parts.", self.parts.state_dict()))
         tensors |= _prefixed("average.", self.average)
+        tensors |= _prefixed("best.", self.best_state)
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= _prefixed(f"optimizer.{index}.", state)
         checkpoint.save(
@@ -247,6 +263,8 @@ class Trainer:
         self.parts.load_state_dict(_under("parts.", found.tensors))
         for name, value in _under("average.", found.tensors).items():
             self.average[name].copy_(value)
+        best = _under("best.", found.tensors)
+        self.best_state = {name: value.to(self.device) for name, value in best.items()}
         state: dict[int, dict[str, Tensor]] = {}
         moving = [one for group in self.optimizer.param_groups for one in group["params"]]
         for name, value in _under("optimizer.", found.tensors).items():

@@ -71,7 +71,7 @@ def train(stages: Stages, ground: Ground, *, out: Path) -> JointModel:
         )
         measured = measure_pairs if stage.scorer_only else measure
         trainer.train(measure=partial(measured, model, ground))
-        state = {key: value.cpu() for key, value in trainer.averaged().items()}
+        state = {key: value.cpu() for key, value in trainer.result().items()}
         model.load_state_dict(state)
         draw_curves(out / stage.name, out / f"{stage.name}.png")
     return model.cpu().eval()
