@@ -49,3 +49,9 @@ def test_the_bar_stands_where_the_run_stood(
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     tell(tmp_path, done=6, steps=8, loss=1.0)
     assert "8/10" in capsys.readouterr().err
+
+
+def test_a_torn_line_costs_no_more_than_itself(tmp_path: Path) -> None:
+    path = tmp_path / LINES
+    path.write_text('{"step": 1}\n{"step": 2, "lo{"step": 3}\n{"step": 4}\n', encoding="utf-8")
+    assert [line["step"] for line in read_log(path)] == [1, 4]

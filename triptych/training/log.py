@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import matplotlib
@@ -55,10 +56,17 @@ class RunLog:
 
 
 def read_log(path: Path) -> list[dict[str, object]]:
-    """Return the records in the order of their steps, each step once."""
+    """Return the records in the order of their steps, each step once.
+
+    A line that is no record is passed over: a power cut or a full disk tore it, and the run that
+    went on since would end without its curves.
+    """
     if not path.exists():
         return []
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError):
+            records.append(json.loads(line))
     return [by_step for _, by_step in sorted({r["step"]: r for r in records}.items())]
 
 
