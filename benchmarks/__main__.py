@@ -10,6 +10,7 @@ import sys
 
 BENCHMARKS = [
     "quality",
+    "rounding",
     "stamps",
     "mixed",
     "alone",

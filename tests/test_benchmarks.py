@@ -11,7 +11,9 @@ from benchmarks.experts.layer_time import Machine
 from benchmarks.experts.served import numpy_loop
 from benchmarks.experts.training import DOMAINS, Task
 from benchmarks.peers.corpus import CHUNK, DIM, GROUPS, Corpus, Mixture, recall
+from benchmarks.rounding import _bytes
 from triptych.moe.layer import MoE, MoEConfig
+from triptych.training.features import to_pixels
 
 
 @pytest.fixture
@@ -94,3 +96,8 @@ def test_the_million_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     shown = capsys.readouterr().out
     assert "keeps 0.1 %: recall 1.0000" in shown
     assert "DIFFERENT" not in shown
+
+
+def test_pixels_go_into_the_graph_as_the_bytes_they_were() -> None:
+    bytes_BHWC = np.arange(2 * 6 * 7 * 3, dtype=np.uint8).reshape(2, 6, 7, 3)
+    assert (_bytes(to_pixels(bytes_BHWC)) == bytes_BHWC).all()
