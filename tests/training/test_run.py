@@ -13,8 +13,12 @@ from triptych.training.evaluate import mixed, ranks, recall
 from triptych.training.loop import Trainer
 from triptych.training.made_up import write_data
 from triptych.training.pipeline import run
+from triptych.training.sparsity import SparsityConfig
 
 torch = pytest.importorskip("torch")
+
+# an event after each of four steps: two that cut, one that moves
+SPARSITY = SparsityConfig(dense_until=0.25, every=0.25, cut=0.5, move_until=1.0, by_shape=True)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +47,10 @@ def test_a_run_ends_with_an_artefact_that_agrees_with_torch(data: Path, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["base", "joint", "pairs"])
+@pytest.mark.parametrize("name", ["base", "joint", "pairs", "sparse"])
 def test_an_interrupted_run_is_the_same_bit_for_bit(data: Path, tmp_path: Path, name: str) -> None:
-    stage = next(stage for stage in recipes.smoke() if stage.name == name)
+    stages = {stage.name: stage for stage in recipes.smoke()}
+    stage = stages.get(name) or replace(stages["joint"], name=name, sparsity=SPARSITY, kept=0.4)
     _train(stage, data=data, folder=tmp_path / "whole", stops=(4,))
     _train(stage, data=data, folder=tmp_path / "parts", stops=(2,))
     _train(stage, data=data, folder=tmp_path / "parts", stops=(4,))
@@ -56,7 +61,27 @@ def test_an_interrupted_run_is_the_same_bit_for_bit(data: Path, tmp_path: Path, 
     assert all(torch.equal(whole.tensors[key], parts.tensors[key]) for key in whole.tensors)
 
 
-def _train(recipe: recipes.Recipe, *, data: Path, folder: Path, stops: tuple[int, ...]) -> None:
+@pytest.mark.slow
+def test_a_sparse_stage_ends_with_zeros_where_its_masks_are(data: Path, tmp_path: Path) -> None:
+    stage = next(stage for stage in recipes.smoke() if stage.name == "joint")
+    recipe = replace(stage, name="sparse", sparsity=SPARSITY, kept=0.4)
+    trainer = _train(recipe, data=data, folder=tmp_path, stops=(4,))
+    assert trainer.sparsity is not None
+    assert trainer.sparsity.density() == pytest.approx(0.3, abs=1e-4)
+    masks, result = trainer.sparsity.masks, trainer.result()
+    assert {name.split(".")[0] for name in masks} == {
+        *("head", "fusion", "moe", "leave_text", "leave_picture")
+    }
+    for name, mask in masks.items():
+        assert not result[name][~mask].any()
+        assert not trainer.model.get_parameter(name)[~mask].any()
+    least, whole = (
+        masks[name] for name in ("moe.experts.widen_EDH", "fusion.spatial.of_text.weight")
+    )
+    assert float(least.float().mean()) < 0.3 < float(whole.float().mean())
+
+
+def _train(recipe: recipes.Recipe, *, data: Path, folder: Path, stops: tuple[int, ...]) -> Trainer:
     torch.set_num_threads(1)
     ground = prepare(recipe, data=data, work=folder)
     for stop in stops:
@@ -68,6 +93,7 @@ def _train(recipe: recipes.Recipe, *, data: Path, folder: Path, stops: tuple[int
             folder=folder,
         )
         trainer.train(measure=lambda: {"right": 1.0}, until=stop)
+    return trainer
 
 
 @pytest.mark.slow

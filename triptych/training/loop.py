@@ -33,9 +33,10 @@ from triptych.training.objective import (
     combine,
     label_ids,
 )
-from triptych.training.optimizer import freeze, optimizer, set_rates, trained
+from triptych.training.optimizer import above_towers, freeze, optimizer, set_rates, trained
 from triptych.training.recipes import Recipe
 from triptych.training.sources import Drawn, draw_of
+from triptych.training.sparsity import SparsityScheduler
 from triptych.training.terms import Batch, Found, pair_terms, terms_of
 
 LOG = logging.getLogger(__name__)
@@ -84,6 +85,11 @@ class Trainer:
         self.schedule = self._mixed()
         self.weights = schedule.make(recipe.weights)
         self.optimizer = optimizer(recipe, self.parts)
+        self.sparsity = (
+            None
+            if recipe.sparsity is None
+            else SparsityScheduler(recipe.sparsity, layers=above_towers(model), steps=recipe.steps)
+        )
         self.began = {name: tensor.detach().clone() for name, tensor in trained(model).items()}
         self.average = {name: tensor.clone() for name, tensor in self.began.items()}
         self.best_state: dict[str, Tensor] = {}  # of all that moves; where the recipe is patient
@@ -129,8 +135,12 @@ class Trainer:
         found = self._terms(name, indices, random)
         objective = combine(found.terms, self.weights.weights(self.step / self.recipe.steps))
         objective.total.backward()  # type: ignore[no-untyped-call]
+        if self.sparsity is not None:
+            self.sparsity.before_step(self.step + 1)
         nn.utils.clip_grad_norm_(trained(self.parts).values(), 1.0)
         self.optimizer.step()
+        if self.sparsity is not None:
+            self.sparsity.after_step(self.step + 1, self.optimizer)
         self.optimizer.zero_grad()
         self.weights.observe(found.terms.values())
         if found.load_E is not None and self.model.moe is not None:
@@ -222,6 +232,8 @@ class Trainer:
             [parameter.detach() for parameter in moving.values()],
             1 - keep,
         )
+        if self.sparsity is not None:
+            self.sparsity.mask_(self.average)
 
     def averaged(self) -> dict[str, Tensor]:
         """Return the state of the model: its weights' average, with those kept of the start."""
@@ -229,6 +241,8 @@ class Trainer:
             name: torch.lerp(value, self.began[name], self.recipe.kept)
             for name, value in self.average.items()
         }
+        if self.sparsity is not None:
+            self.sparsity.mask_(moved)
         return {**self.model.state_dict(), **moved}
 
     def result(self) -> dict[str, Tensor]:
@@ -240,6 +254,8 @@ class Trainer:
         tensors = dict(_prefixed("parts.", self.parts.state_dict()))
         tensors |= _prefixed("average.", self.average)
         tensors |= _prefixed("best.", self.best_state)
+        if self.sparsity is not None:
+            tensors |= _prefixed("masks.", self.sparsity.state_dict())
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= _prefixed(f"optimizer.{index}.", state)
         checkpoint.save(
@@ -263,6 +279,8 @@ class Trainer:
         self.parts.load_state_dict(_under("parts.", found.tensors))
         for name, value in _under("average.", found.tensors).items():
             self.average[name].copy_(value)
+        if self.sparsity is not None:
+            self.sparsity.load_state_dict(_under("masks.", found.tensors))
         best = _under("best.", found.tensors)
         self.best_state = {name: value.to(self.device) for name, value in best.items()}
         state: dict[int, dict[str, Tensor]] = {}

@@ -19,6 +19,18 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+def above_towers(model: JointModel) -> list[dict[str, nn.Parameter]]:
+    """Return the weights that move and lead to an embedding, by layer, lowest first.
+
+    Without the towers', and without those of the pair scorer.
+    """
+    layers = [
+        {name: p for name, p in trained(model).items() if name.startswith(room) and p.ndim >= 2}
+        for room in ("head.", "fusion.", "moe.", "leave_")
+    ]
+    return [layer for layer in layers if layer]
+
+
 def optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.AdamW:
     """Return AdamW over what the recipe lets move; norms, biases and words do not decay."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}

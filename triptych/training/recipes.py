@@ -14,6 +14,7 @@ from triptych.model import JointConfig
 from triptych.moe.layer import MoEConfig
 from triptych.training.schedule import Kind
 from triptych.training.sources import is_own
+from triptych.training.sparsity import SparsityConfig
 
 MIXTURE = {
     "flickr8k": 0.41,
@@ -72,6 +73,7 @@ class Recipe:
     scorer_only: bool = False  # the pair scorer alone learns, from states that stay
     hubness: HubnessConfig | None = None  # hubs are measured when all else is learnt
     hub_sets: tuple[str, ...] = ("flickr8k",)  # whose questions they are measured on
+    sparsity: SparsityConfig | None = None  # which weights above the towers are left, and when
     weights: Kind = "fixed"  # of the four terms
     prefixes: Mapping[int, float] = field(default_factory=lambda: {384: 1.0})  # length -> weight
     joint_weight: float = 0.3  # of the joint loss, beside the cross-modal one
@@ -178,6 +180,16 @@ def default() -> Stages:
     return *base(), *joint()
 
 
+def sparse() -> Stages:
+    """The same with 30 % of the weights above the towers; most are the experts', which lose most.
+
+    Not what ships: a zero takes as many bytes and as much time as any other number.
+    """
+    new, everything, pairs = joint()
+    thin = replace(everything, name="sparse", sparsity=SparsityConfig(by_shape=True))
+    return *base(), new, thin, replace(pairs, name="sparse_pairs")
+
+
 def more() -> Stages:
     """The model in the package, taught further: at half the rates, as it is near its end.
 
@@ -239,5 +251,6 @@ def smoke() -> Stages:
 
 
 RECIPES = {
-    recipe.__name__: recipe for recipe in (default, more, base, floor, attention_pool, smoke)
+    recipe.__name__: recipe
+    for recipe in (default, more, sparse, base, floor, attention_pool, smoke)
 }
