@@ -59,8 +59,9 @@ def inverse_temperature(log_scale: Tensor) -> Tensor:
     scale = log_scale.exp()
     bounded = scale - (scale - _MOST_SCALE).clamp(min=0).detach()
     if bounded.requires_grad:
-        bounded.register_hook(
-            lambda grad: torch.where(scale > _MOST_SCALE, grad.clamp(min=0), grad)
+        above = scale.detach() > _MOST_SCALE
+        bounded.register_hook(  # type: ignore[no-untyped-call]
+            lambda grad: torch.where(above, grad.clamp(min=0), grad)
         )
     return bounded
 
