@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from triptych.errors import InvalidInput
 from triptych.training import recipes
 from triptych.training.batches import Schedule
 from triptych.training.build import prepare
@@ -124,6 +125,28 @@ def test_it_stops_when_nothing_gets_better_and_ends_with_the_best(
         assert result.keys() == measured[1].keys()
         assert all(torch.equal(result[name], measured[1][name]) for name in result)
         assert any(not torch.equal(result[name], measured[3][name]) for name in result)
+
+
+@pytest.mark.slow
+def test_a_run_does_not_go_on_with_other_classes(data: Path, tmp_path: Path) -> None:
+    recipe = replace(recipes.smoke()[0], steps=1, eval_every=1, classified=("flickr8k",))
+    ground = prepare(recipe, data=data, work=tmp_path)
+    source = ground.sources["flickr8k"]
+
+    def trainer(num_classes: int) -> Trainer:
+        rows = [replace(row, label=f"{at % num_classes}") for at, row in enumerate(source.rows)]
+        return Trainer(
+            recipe,
+            model=ground.model(recipe.model, seed=recipe.seed),
+            tokenizer=ground.tokenizer,
+            sources={**ground.sources, "flickr8k": replace(source, rows=rows)},
+            folder=tmp_path,
+        )
+
+    trainer(3).save()
+    assert trainer(3).step == 0
+    with pytest.raises(InvalidInput, match=r"other data .*prototypes\.flickr8k"):
+        trainer(2)
 
 
 @pytest.mark.slow

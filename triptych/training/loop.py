@@ -20,6 +20,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from triptych.encoders.towers.mobilenet import LAST_MAP
+from triptych.errors import InvalidInput
 from triptych.model import JointModel
 from triptych.training import checkpoint, schedule
 from triptych.training.batches import Schedule, Source, map_batch, read_texts, text_ids
@@ -276,7 +277,14 @@ class Trainer:
         found = checkpoint.load(self.folder, config=asdict(self.recipe))
         if found is None:
             return
-        self.parts.load_state_dict(_under("parts.", found.tensors))
+        try:
+            self.parts.load_state_dict(_under("parts.", found.tensors))
+        except RuntimeError as error:  # pieces and classes come from the data
+            what = " ".join(str(error).split())
+            raise InvalidInput(
+                f"The checkpoint in {self.folder} was written with other data ({what}).",
+                hint="Go on with the data that the run began with, or give it another folder.",
+            ) from error
         for name, value in _under("average.", found.tensors).items():
             self.average[name].copy_(value)
         if self.sparsity is not None:
