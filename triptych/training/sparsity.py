@@ -1,9 +1,10 @@
 """Training that ends with a part of the weights: dense, then cut by and by, then moved about.
 
-Phase 1 leaves everything; phase 2 cuts, at every event, a share of what is left (1710.01878); in
-phase 3 the number stays and the least weights give way to those with the greatest gradient (RigL,
-1911.11134). Masks are kept beside the parameters, not in them: the model's own code, its
-checkpoints and its export know nothing of them, a masked weight is a zero.
+Phase 1 leaves everything; phase 2 cuts, at every event, a share of what is left (1803.03635, here
+while it trains, as 1710.01878 does along a cubic curve); in phase 3 the number stays and the least
+weights give way to those with the greatest gradient (RigL, 1911.11134). Masks are kept beside the
+parameters, not in them: the model's own code and its export know nothing of them, a masked weight
+is a zero.
 """
 
 from __future__ import annotations
