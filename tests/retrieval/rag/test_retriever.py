@@ -145,6 +145,19 @@ def test_a_context_keeps_its_budget_and_cites_what_it_holds(
     assert len(by_letters.prompt) <= 900
 
 
+def test_a_budget_that_holds_no_source_is_refused_with_the_least_that_does(
+    retriever: Retriever, handbook: Path
+) -> None:
+    retriever.add(handbook)
+    with pytest.raises(InvalidInput, match="budget of 5 ") as error:
+        retriever.context("wheel and compass", budget=5)
+    least = int(re.search(r"expected (\d+)", str(error.value))[1])  # type: ignore[index]
+    with pytest.raises(InvalidInput, match=f"expected {least} or more"):
+        retriever.context("wheel and compass", budget=least - 1)
+    context = retriever.context("wheel and compass", budget=least)
+    assert context.sources and context.tokens == least
+
+
 def test_passages_that_overlap_are_one_source(retriever: Retriever, tmp_path: Path) -> None:
     text = " ".join(f"word{at}" for at in range(600))
     (tmp_path / "a.md").write_text(text)

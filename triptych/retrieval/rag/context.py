@@ -65,11 +65,6 @@ def pack(found: Sequence[Passage], *, budget: int, count_tokens: CountTokens) ->
     token, its citation with it, if that leaves a few lines; else it is passed over. Raises
     InvalidInput for a budget that no source fits into.
     """
-    room = budget - count_tokens(_prompt([]))
-    if room < _LEAST:
-        raise InvalidInput(
-            f"Got a budget of {budget} tokens, expected {budget - room + 64} or more."
-        )
     sources: list[Source] = []
     left_out: list[str] = []
     for passage in found:
@@ -83,12 +78,22 @@ def pack(found: Sequence[Passage], *, budget: int, count_tokens: CountTokens) ->
         else:
             sources = tried
     prompt = _prompt(sources)
+    tokens = count_tokens(prompt)
+    if tokens > budget or (left_out and not sources):
+        needed = min((_needed(passage, count_tokens) for passage in found), default=tokens)
+        raise InvalidInput(f"Got a budget of {budget} tokens, expected {needed} or more.")
     return Context(
-        prompt=prompt,
-        sources=tuple(sources),
-        tokens=count_tokens(prompt),
-        left_out=tuple(left_out),
+        prompt=prompt, sources=tuple(sources), tokens=tokens, left_out=tuple(left_out)
     )
+
+
+def _needed(passage: Passage, count_tokens: CountTokens) -> int:
+    """Return how many tokens a context takes that holds the least of the passage, and no more."""
+    source = _source(passage, 1)
+    ends = token_spans(passage.text)[:, 1].tolist()
+    if passage.kind == "passage" and len(ends) > _LEAST:
+        source = _shortened(source, ends[_LEAST - 1])
+    return count_tokens(_prompt([source]))
 
 
 def _joined(sources: Sequence[Source], passage: Passage) -> list[Source] | None:
