@@ -100,11 +100,29 @@ def test_html_that_would_take_minutes_is_refused(source: str) -> None:
         assert error.value.code == "document_too_deep"
 
 
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ("<tr><th>Country</th>\n <th>Days</th></tr>\n<tr><td>Poland</td> <td>26</td></tr>",
+         "Country\tDays\nPoland\t26\n"),
+        ("<tr><td><p>Poland</p></td><td><p>26</p><p>or 20</p></td></tr>", "Poland\t26\nor 20\n"),
+        ("<tr><td>a</td><td></td></tr><tr><td></td><td>b</td></tr>", "a\nb\n"),
+        ("<tr><td>a</td><td><table><tr><td>b<td>c</table></td></tr>", "a\tb\tc\n"),
+        ("<tr><td><pre>a\n b</pre></td><td> c</td></tr>", "a\n b\tc\n"),
+    ],
+    ids=["plain", "blocks", "empty", "nested", "pre"],
+)  # fmt: skip
+def test_a_row_of_a_table_is_one_line(rows: str, text: str) -> None:
+    page = the_page(read_html, f"<p>before<table>{rows}</table>after".encode())
+    assert page.text == f"before\n{text}after\n"
+    assert all(page.text[place - 1] in "\n\t" for place in page.breaks if place)
+
+
 def test_long_flat_pages_are_of_a_good_shape() -> None:
     rows = "<tr><td>a<td>b<br><img src=x>" * 20_000
     svg = "<svg>" + "<path d='M 1'/>" * 20_000 + "</svg>"
     page = the_page(read_html, f"<table>{rows}</table>{svg}<p>it's > \"quoted".encode())
-    assert page.text.count("a\nb\n") == 20_000
+    assert page.text.count("a\tb\n") == 20_000
 
 
 def test_a_pdf_has_pages_with_text_and_pictures_with_captions() -> None:

@@ -30,9 +30,10 @@ _BLOCKS = frozenset(
         "address", "article", "aside", "blockquote", "body", "br", "caption", "dd", "details",
         "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3",
         "h4", "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "p", "pre", "section",
-        "summary", "table", "tbody", "td", "tfoot", "th", "thead", "tr", "ul",
+        "summary", "table", "tbody", "tfoot", "thead", "tr", "ul",
     }
 )  # fmt: skip
+_CELLS = frozenset({"td", "th"})
 _HIDDEN = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w-]{1,40})", re.IGNORECASE)
 _BLANKS = re.compile(r"[ \t\n\f\u00a0]+")
@@ -71,6 +72,8 @@ class _Html:
         self._links: list[Link] = []
         self._figures: list[Figure] = []
         self._in_pre = 0
+        self._row = 0  # where the row of a table begins
+        self._cell = 0  # where the text of a cell that is not its row's first begins
 
     def page(self, body: LexborNode | None) -> Page:
         # a stack, not recursion: a page may be nested deeper than Python goes
@@ -99,6 +102,10 @@ class _Html:
         tag = node.tag or ""
         if tag in _BLOCKS:
             self._break()
+        elif tag in _CELLS:
+            self._begin_cell()
+        if tag == "tr":
+            self._row = self._length
         attributes = node.attributes
         if name := attributes.get("id") or (tag == "a" and attributes.get("name")):
             self._anchors.append(Anchor(start=self._length, name=str(name)))
@@ -115,8 +122,14 @@ class _Html:
     def _leave(self, node: LexborNode) -> None:
         if node.tag == "pre":
             self._in_pre -= 1
+        if node.tag == "tr":
+            self._cell = 0
+            if self._parts and self._parts[-1] == "\t":  # its last cells are empty
+                self._parts[-1] = "\n"
         if node.tag in _BLOCKS:
             self._break()
+        elif node.tag in _CELLS:
+            self._end_line()
 
     def _figure(self, node: LexborNode, target: str, alt: str) -> None:
         below = _figcaption(node)
@@ -129,17 +142,29 @@ class _Html:
     def _write(self, text: str) -> None:
         if not self._in_pre:
             text = _BLANKS.sub(" ", text)
-            if not self._length or self._parts[-1].endswith(("\n", " ")):
+            if not self._length or self._parts[-1].endswith(("\n", "\t", " ")):
                 text = text.removeprefix(" ")
         if text:
             self._parts.append(text)
             self._length += len(text)
 
+    def _begin_cell(self) -> None:
+        """Part it from the cell before by a tab, as a browser copies it: a row stays one line."""
+        if self._length == self._row:
+            return  # nothing is before it
+        if self._parts[-1] == "\n":
+            self._parts[-1] = "\t"
+        self._cell = self._length
+
     def _break(self) -> None:
-        if self._length and not self._parts[-1].endswith("\n"):
+        self._end_line()
+        self._breaks.append(self._length)
+
+    def _end_line(self) -> None:
+        # the first block of a cell stands in its row
+        if self._length != self._cell and not self._parts[-1].endswith("\n"):
             self._parts.append("\n")
             self._length += 1
-        self._breaks.append(self._length)
 
 
 def _children(node: LexborNode) -> list[LexborNode]:
