@@ -149,8 +149,9 @@ class Settings:
         library = self.library()
         example = "triptych index ~/Pictures"
         if path.parent != library.folder:
+            folder = path if "/" in str(path) else f"./{path}"  # without a / it is a name
             return NotFound(
-                f"There is no collection in {path}.", hint=f"Make one: {example} -c {path}"
+                f"There is no collection in {folder}.", hint=f"Make one: {example} -c {folder}"
             )
         known = ", ".join(library.list()) or "none yet"
         return NotFound(

@@ -37,6 +37,21 @@ def test_a_manifest_with_its_columns_said(run: Run, rows: Path) -> None:
     assert "4 unchanged" in run("index", str(rows), "--id-column", "sku")[1]
 
 
+def test_what_prune_and_groups_cannot_do_is_said(run: Run, rows: Path, photos: Path) -> None:
+    said = "only a folder drops what vanished"
+    assert said in run("index", str(rows), "--id-column", "sku", "--prune")[2]
+    assert said not in run("index", str(photos), "--prune", "-c", "other")[2]
+    code, out, err = run("search", "yellow", "--group-by", "shop")
+    assert (code, len(out.splitlines())) == (0, 4)
+    assert err == "triptych: No item has the field 'shop'. Each is a group of its own.\n"
+    assert run("search", "yellow", "--group-by", "n")[2] == ""
+
+
+def test_a_row_of_one_cell(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,text\n1,one\n2\n")
+    assert "line 3: It has 1 cell, expected 2." in run("index", str(tmp_path / "a.csv"))[2]
+
+
 @pytest.mark.parametrize(
     ("filter", "reasons"),
     [
@@ -143,6 +158,7 @@ def test_the_report_as_jsonl(run: Run, rows: Path, tmp_path: Path) -> None:
         (["/dev/null"], "/dev/null"),
         (["{tmp}/a.txt"], "expected a folder, pictures, .jsonl"),
         (["{tmp}/a.csv.gz"], "Unpack it first"),
+        (["{tmp}/a.pdf"], "triptych index --documents {tmp}/a.pdf"),
         (["{tmp}/array.jsonl"], "line 1: It is a list"),
         (["{tmp}/empty.jsonl"], "it is empty"),
         (["{tmp}/empty.csv"], "no line of names"),
@@ -160,13 +176,19 @@ def test_the_report_as_jsonl(run: Run, rows: Path, tmp_path: Path) -> None:
 def test_bad_input_gets_one_clear_sentence(
     run: Run, tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
-    files = {"a.txt": "x", "a.csv.gz": "x", "array.jsonl": "[1]", "a.csv": "id,text\n1,one\n"}
+    files = {
+        "a.txt": "x",
+        "a.csv.gz": "x",
+        "a.pdf": "x",
+        "array.jsonl": "[1]",
+        "a.csv": "id,text\n1,one\n",
+    }
     files |= {f"empty.{kind}": "" for kind in ("jsonl", "csv", "parquet", "tar")}
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     code, out, err = run("index", *(one.replace("{tmp}", str(tmp_path)) for one in arguments))
     assert code == 2
-    assert sentence in err
+    assert sentence.replace("{tmp}", str(tmp_path)) in err
     assert err.startswith("triptych: ")
     assert len(err.splitlines()) == 1
     assert out == ""

@@ -199,6 +199,20 @@ def test_a_missing_collection_names_those_there_are_and_how_to_make_it(
     assert "triptych index ~/Pictures -c photo" in err
 
 
+def test_a_missing_folder_of_a_collection_stays_a_folder_in_the_hint(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "triptych index ~/Pictures -c ./shop" in run("search", "red", "-c", "./shop")[2]
+
+
+def test_an_address_is_words_and_that_is_said(run: Run, photos: Path) -> None:
+    run("index", str(photos))
+    code, out, err = run("search", "https://example.com/a.jpg")
+    assert code == 0 and out
+    assert "was searched as words, as nothing is fetched" in err
+
+
 def test_what_the_system_refuses_is_a_sentence(
     run: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

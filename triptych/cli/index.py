@@ -92,6 +92,9 @@ class Index:
             _check_there(args.sources)
         if args.documents:
             check_readers(args.sources)  # now: else it is noticed in a collection that is new
+        if args.prune and sources and not any(isinstance(one, Folder) for one in sources):
+            print("triptych: only a folder drops what vanished, --prune does nothing here.",
+                  file=sys.stderr)  # fmt: skip
         with failure_log(args.report) as log:
             if args.documents:
                 intake = IntakeOptions(prune=args.prune, on_failure=log)

@@ -14,7 +14,8 @@ from textwrap import shorten
 
 from triptych.cli.command import add_collection_option, collection_folder, whole_number
 from triptych.cli.sheets import save_sheet, sheet_file, sheet_row
-from triptych.filters import parse_filter
+from triptych.filters import Exists, parse_filter
+from triptych.retrieval.collection import Collection
 from triptych.retrieval.display.sheet import contact_sheet
 from triptych.retrieval.languages import unserved_script
 from triptych.retrieval.query import parse_query
@@ -85,7 +86,7 @@ class Search:
         folder = collection_folder(args, settings)
         with settings.open_collection(folder, model=args.model, must_exist=True) as collection:
             _warn_of_unserved(query, collection.embedder.languages)
-            _warn_of_file_names(query)
+            _warn_of_pictures(query)
             hits = collection.search(
                 query,
                 limit=args.limit,
@@ -101,6 +102,8 @@ class Search:
             if not hits and not args.json:
                 reasons = unmatched(parse_filter(args.filter), collection.count)
                 print("nothing found", *reasons, sep="\n  ", file=sys.stderr)
+            if args.group_by is not None:
+                _warn_of_no_groups(args.group_by, collection)
             if sheet is not None:
                 save_sheet(contact_sheet([sheet_row(collection, query, hits)]), sheet)
         return 0
@@ -117,9 +120,20 @@ def _warn_of_unserved(query: Query, languages: Sequence[str]) -> None:
             )
 
 
-def _warn_of_file_names(query: Query) -> None:
+def _warn_of_no_groups(field: str, collection: Collection) -> None:
+    for reason in unmatched(Exists(field), collection.count):
+        print(f"triptych: {reason} Each is a group of its own.", file=sys.stderr)
+
+
+def _warn_of_pictures(query: Query) -> None:
     """What words mean must not hang on what lies about, so a name stays words; but say so."""
     for part in query.parts:
+        if part.text and part.text.lower().startswith(("http://", "https://")):
+            print(
+                "triptych: the address was searched as words, as nothing is fetched; "
+                "download the picture, and write ./picture.jpg",
+                file=sys.stderr,
+            )
         if part.text and "\0" not in part.text and os.path.isfile(part.text):
             print(
                 f"triptych: {printable(part.text)!r} was searched as words; "

@@ -41,7 +41,8 @@ class CsvRows:
             if isinstance(cells, BadRow):
                 yield place, cells
             elif len(cells) != len(self.columns):
-                reason = f"It has {len(cells)} cells, expected {len(self.columns)}."
+                count = f"{len(cells)} cell{'s' * (len(cells) != 1)}"
+                reason = f"It has {count}, expected {len(self.columns)}."
                 yield place, BadRow("row_length", reason)
             elif any("\udc80" <= c <= "\udcff" for cell in cells for c in cell if c > "\ud7ff"):
                 yield place, BadRow("row_encoding", "It is not UTF-8.")

@@ -15,6 +15,7 @@ from triptych.retrieval.ingest.offers import RowSource
 from triptych.retrieval.ingest.rows import KINDS
 from triptych.retrieval.ingest.scan import SUFFIXES, Scan
 from triptych.retrieval.ingest.webdataset import Shard
+from triptych.retrieval.rag.citation import SUFFIXES as DOCUMENTS
 
 _PACKED = (".gz", ".tgz", ".zip", ".zst", ".bz2", ".xz", ".7z", ".rar")
 
@@ -77,8 +78,11 @@ def _rows(path: str, kind: str, wanted: Wanted) -> RowSource:
         return Manifest(path, wanted)
     if kind == ".tar":
         return Shard(path)
+    hint = "Unpack it first." if kind in _PACKED else None
+    if kind in DOCUMENTS:
+        hint = f"It is a document: triptych index --documents {path}"
     raise InvalidInput(
         f"{path} is {'packed' if kind in _PACKED else 'a file of another kind'}, "
         f"expected a folder, pictures, {', '.join(KINDS)} or .tar.",
-        hint="Unpack it first." if kind in _PACKED else None,
+        hint=hint,
     )

@@ -82,9 +82,7 @@ def pack(found: Sequence[Passage], *, budget: int, count_tokens: CountTokens) ->
     if tokens > budget or (left_out and not sources):
         needed = min((_needed(passage, count_tokens) for passage in found), default=tokens)
         raise InvalidInput(f"Got a budget of {budget} tokens, expected {needed} or more.")
-    return Context(
-        prompt=prompt, sources=tuple(sources), tokens=tokens, left_out=tuple(left_out)
-    )
+    return Context(prompt=prompt, sources=tuple(sources), tokens=tokens, left_out=tuple(left_out))
 
 
 def _needed(passage: Passage, count_tokens: CountTokens) -> int:
