@@ -74,6 +74,18 @@ def test_a_broken_address_opens_what_there_is(page: Page, live: Live, address: s
     expect(page.locator("#chips li")).to_have_count(0)
 
 
+def test_a_link_to_a_collection_that_is_gone_says_so(page: Page, live: Live) -> None:
+    page.goto("about:blank")
+    page.goto(f"{live.url}/#gone")
+    expect(page.locator("#trouble")).to_contain_text(
+        "There is no collection “gone” here. This is “"
+    )
+    page.wait_for_selector("#grid button")
+    expect(page.locator("#status")).to_contain_text("items")
+    page.locator("#words").fill("a red circle")
+    expect(page.locator("#trouble")).to_be_hidden()
+
+
 def test_skipping_to_the_results_is_no_search(page: Page) -> None:
     page.locator(".skip").focus()
     page.keyboard.press("Enter")

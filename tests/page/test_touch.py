@@ -42,6 +42,17 @@ def phone(browser: Browser, live: Live) -> Iterator[Page]:
     context.close()
 
 
+@pytest.mark.parametrize("width", [320, 375, 390])
+def test_what_stands_above_the_box_is_one_row_on_a_phone(phone: Page, width: int) -> None:
+    phone.set_viewport_size({"width": width, "height": 740})
+    boxes = [
+        phone.locator(one).bounding_box() for one in ("h1", "#collection", "#show-map", "#add")
+    ]
+    middles = [box["y"] + box["height"] / 2 for box in boxes if box is not None]
+    assert len(middles) == 4 and max(middles) - min(middles) < 2
+    expect(phone.get_by_role("heading", name="Triptych")).to_be_visible()
+
+
 class Fingers:
     """Touches as a screen reports them, not as a script makes them up."""
 

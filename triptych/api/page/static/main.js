@@ -55,10 +55,14 @@ function openCharted(index) {
   return guarded(() => detail.open(name, charted(index), index, record(name, chart.ids[index])));
 }
 
-function trouble(error) {
-  if (error?.name === "AbortError") return;
+function warn(error) {
   $("trouble").hidden = !error;
   $("trouble").replaceChildren(...(error ? [make("strong", {}, error.message), error.hint ? ` ${error.hint}` : ""] : []));
+}
+
+function trouble(error) {
+  if (error?.name === "AbortError") return;
+  warn(error);
   if (error) { $("status").textContent = ""; $("timing").textContent = ""; }
 }
 
@@ -223,11 +227,14 @@ async function restore() {
   $("hybrid").checked = query.hybrid;
   $("diversity").value = query.diversity;
   $("collection").value = known.includes(asked) ? asked : known.includes("default") ? "default" : known[0];
-  if ($("collection").value !== name || !whole) { await choose($("collection").value, filters); return; }
-  query.filters = filters;
-  showFilters($("filters"), query);
-  drawTerms();
-  await narrow();
+  if ($("collection").value !== name || !whole) await choose($("collection").value, filters);
+  else {
+    query.filters = filters;
+    showFilters($("filters"), query);
+    drawTerms();
+    await narrow();
+  }
+  if (/^[a-z0-9_-]{1,64}$/.test(asked) && asked !== name) warn({ message: `There is no collection “${asked}” here.`, hint: `This is “${name}”.` });
 }
 
 function listen() {
