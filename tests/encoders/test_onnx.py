@@ -14,6 +14,7 @@ from PIL import Image
 from triptych.encoders.base import EmbeddingModel
 from triptych.encoders.onnx import DEFAULT_FOLDER, OnnxModel, fingerprint
 from triptych.encoders.pictures.look import WHOLE
+from triptych.encoders.runtime import onnxruntime
 from triptych.errors import NotAvailable, NotFound
 from triptych.types import Item, Matrix
 
@@ -212,6 +213,16 @@ def test_a_model_of_an_earlier_form_tells_no_places(tmp_path: Path) -> None:
     assert not earlier.has_places
     with pytest.raises(NotAvailable, match="places"):
         earlier.hidden_places(made_up_pictures(1))
+
+
+def test_eight_bits_do_not_overflow(model: OnnxModel) -> None:
+    _, squares = next(model._squares(made_up_pictures(8), WHOLE))
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    written = onnxruntime.InferenceSession(str(DEFAULT_FOLDER / "image.onnx"), options)
+    (exact_BM,) = written.run(["vectors"], {"pictures": squares})
+    found_BM = model._run("image", pictures=squares)
+    assert (found_BM * exact_BM).sum(axis=1).min() > 0.99
 
 
 def test_the_files_are_what_the_fingerprint_says(model: OnnxModel) -> None:
