@@ -321,19 +321,20 @@ class OnnxModel(DualEncoder, DualStates):
         with self._lock:
             if graph not in self._sessions:
                 path = self.folder / f"{graph}.onnx"
-                self._sessions[graph] = _session(path, threads=self._threads)
+                self._sessions[graph] = open_session(path, threads=self._threads)
         found: list[Matrix] = self._sessions[graph].run(outputs, inputs)
         return found
 
 
-def _session(path: Path, *, threads: int) -> Any:
+def open_session(path: Path, *, threads: int) -> Any:
+    """Return ONNX Runtime's session of a graph, as every graph of ours is run."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # an arena keeps the largest batch it ever saw, many times the weights
     options.enable_cpu_mem_arena = False
-    # on AVX2 without VNNI sums of two products overflow their 16 bits: vectors were off by 0.07 of a
+    # with AVX2 and no VNNI sums of two products overflow 16 bits: vectors were off by 0.07 of a
     # cosine in the mean. Elsewhere ONNX Runtime leaves the weights as they are
     options.add_session_config_entry("session.x64quantprecision", "1")
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
