@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from triptych.encoders.base import TokenStates  # noqa: E402
 from triptych.encoders.cross_modal.fusion import CrossModalConfig  # noqa: E402
 from triptych.encoders.hubness import Hubness, HubnessConfig  # noqa: E402
-from triptych.encoders.runtime import onnxruntime  # noqa: E402
+from triptych.encoders.onnx import open_session  # noqa: E402
 from triptych.encoders.scorers.token_matcher import TokenMatcherConfig  # noqa: E402
 from triptych.encoders.towers.mobilenet import IMAGE_SIZE, MobileNet, read_graph  # noqa: E402
 from triptych.encoders.towers.transformer import Transformer, TransformerConfig  # noqa: E402
@@ -78,10 +78,7 @@ def folder(model: JointModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, graph: str, output: str, **inputs: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(
-        str(folder / f"{graph}.onnx"), providers=["CPUExecutionProvider"]
-    )
-    return session.run([output], inputs)[0]
+    return open_session(folder / f"{graph}.onnx", threads=1).run([output], inputs)[0]
 
 
 IDS = np.asarray([[1, 7, 9, 11, 2], [1, 30, 31, 4, 2], [1, 8, 8, 8, 2]])
