@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from triptych.encoders.towers.transformer import Transformer, TransformerConfig
-from triptych.training.gradcache import Seen, Tower, backward
+from triptych.training.gradcache import Tower, TowerOutput, backward
 from triptych.training.losses import cross_modal, joint, sigmoid
 
 T = TypeVar("T")
@@ -153,8 +153,8 @@ def _tower() -> nn.Module:
 
 
 def _side(tower: nn.Module, inputs_NM: Tensor, *, micro: int) -> Tower:
-    def forward(start: int, stop: int) -> Seen:
-        return Seen(functional.normalize(tower(inputs_NM[start:stop]), dim=-1))
+    def forward(start: int, stop: int) -> TowerOutput:
+        return TowerOutput(functional.normalize(tower(inputs_NM[start:stop]), dim=-1))
 
     return Tower(forward=forward, size=len(inputs_NM), micro=micro)
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from triptych.errors import InvalidInput
 from triptych.moe.layer import MoE, MoEConfig
-from triptych.training.gradcache import Seen, Tower, backward
+from triptych.training.gradcache import Tower, TowerOutput, backward
 from triptych.training.losses import cross_modal, joint
 
 PICTURES, TEXTS = 7, 11
@@ -56,9 +56,9 @@ def inputs() -> tuple[Tensor, Tensor]:
 
 
 def tower(side: Side, inputs_NW: Tensor, *, micro: int) -> Tower:
-    def forward(start: int, stop: int) -> Seen:
+    def forward(start: int, stop: int) -> TowerOutput:
         emb_BM, auxiliary = side(inputs_NW[start:stop])
-        return Seen(emb_BM, 0.1 * auxiliary)
+        return TowerOutput(emb_BM, 0.1 * auxiliary)
 
     return Tower(forward=forward, size=len(inputs_NW), micro=micro)
 
@@ -127,11 +127,11 @@ def test_through_the_experts_gradients_are_those_of_the_whole_batch(micro: int) 
     tokens_NTD = torch.randn(7, 4, 8, dtype=torch.float64)
     mask_NT = torch.arange(4)[None, :] < torch.tensor([4, 1, 3, 2, 4, 4, 1])[:, None]
 
-    def forward(start: int, stop: int) -> Seen:
+    def forward(start: int, stop: int) -> TowerOutput:
         mask_BT = mask_NT[start:stop]
         routed = layer(tokens_NTD[start:stop], mask_BT)
         emb_BM = functional.normalize(project(routed.tokens_BTD.sum(dim=1)), dim=-1)
-        return Seen(emb_BM, 0.1 * routed.router_z_loss, float(mask_BT.sum()))
+        return TowerOutput(emb_BM, 0.1 * routed.router_z_loss, float(mask_BT.sum()))
 
     def loss(emb_NM: Tensor) -> Tensor:
         group_N = torch.arange(7) // 2
@@ -172,7 +172,7 @@ def test_it_holds_the_graph_of_one_micro_batch_at_a_time() -> None:
     found = {}
     for micro in (64, 8):
         alive = most = 0
-        side = Tower(forward=lambda a, b: Seen(deep(inputs_NW[a:b])), size=64, micro=micro)
+        side = Tower(forward=lambda a, b: TowerOutput(deep(inputs_NW[a:b])), size=64, micro=micro)
         with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
             backward([side], lambda emb_NM: emb_NM.square().sum())
         found[micro] = most
@@ -193,10 +193,10 @@ def test_an_auxiliary_loss_over_tokens_is_weighed_by_tokens() -> None:
     weight = nn.Parameter(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64))
     tokens = [1.0, 3.0, 2.0]  # of each item
 
-    def forward(start: int, stop: int) -> Seen:
+    def forward(start: int, stop: int) -> TowerOutput:
         count = sum(tokens[start:stop])
         mean = (weight[start:stop] * torch.tensor(tokens[start:stop])).sum() / count
-        return Seen(weight[start:stop, None], mean, count)
+        return TowerOutput(weight[start:stop, None], mean, count)
 
     found = backward([Tower(forward=forward, size=3, micro=1)], lambda emb_NM: emb_NM.sum() * 0)
     assert found.auxiliary.item() == pytest.approx((1 + 6 + 8) / 6)
@@ -207,10 +207,10 @@ def test_an_auxiliary_loss_over_tokens_is_weighed_by_tokens() -> None:
 @pytest.mark.parametrize(("size", "micro"), [(0, 1), (3, 0)])
 def test_a_batch_of_nothing_is_refused(size: int, micro: int) -> None:
     with pytest.raises(InvalidInput, match="at least 1 of 1"):
-        Tower(forward=lambda start, stop: Seen(torch.zeros(0, 1)), size=size, micro=micro)
+        Tower(forward=lambda start, stop: TowerOutput(torch.zeros(0, 1)), size=size, micro=micro)
 
 
 def test_a_tower_that_loses_an_item_is_named() -> None:
-    lossy = Tower(forward=lambda start, stop: Seen(torch.zeros(1, 4)), size=4, micro=2)
+    lossy = Tower(forward=lambda start, stop: TowerOutput(torch.zeros(1, 4)), size=4, micro=2)
     with pytest.raises(InvalidInput, match="1 embeddings of 2 items"):
         backward([lossy], lambda emb_NM: emb_NM.sum())

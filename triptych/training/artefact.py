@@ -10,7 +10,7 @@ from pathlib import Path
 
 from triptych.encoders.towers.mobilenet import IMAGE_SIZE, MobileNet
 from triptych.model import JointModel
-from triptych.training.build import Ground
+from triptych.training.build import TrainingContext
 from triptych.training.export import rounding, shared
 from triptych.training.export.fusion import both_model, pair_model
 from triptych.training.export.picture import picture_model, places_model
@@ -27,14 +27,16 @@ LANGUAGES = (
 )  # fmt: skip
 
 
-def write(model: JointModel, ground: Ground, *, folder: Path, name: str, quantised: bool) -> None:
+def write(
+    model: JointModel, context: TrainingContext, *, folder: Path, name: str, quantised: bool
+) -> None:
     """Write graphs, tokenizer and description; a pair's score counts nothing until `weigh`."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
     eight_bits = None
     if quantised:
-        pictured = [source.rows for source in ground.sources.values() if source.cache is not None]
+        pictured = [source.rows for source in context.sources.values() if source.cache is not None]
         some = [row for rows in pictured for row in rows[:: max(len(rows) // 32, 1)][:32]]
         assert isinstance(model.picture, MobileNet)
         eight_bits = rounding.measured(model.picture, list(pixel_batches(some)))
@@ -48,7 +50,7 @@ def write(model: JointModel, ground: Ground, *, folder: Path, name: str, quantis
     if model.scorer is not None:
         graphs["pair"] = pair_model(model)
     shared.save(graphs, folder)
-    packed = gzip.compress(ground.tokenizer.to_str(pretty=False).encode(), mtime=0)
+    packed = gzip.compress(context.tokenizer.to_str(pretty=False).encode(), mtime=0)
     (folder / "tokenizer.json.gz").write_bytes(packed)
     description = describe(folder, model=model, name=name, quantised=quantised)
     (folder / "model.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")

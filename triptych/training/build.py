@@ -34,7 +34,7 @@ from triptych.types import Matrix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
+class TrainingContext:
     """What stands before the first step; the towers move with every stage."""
 
     text: Transformer
@@ -71,7 +71,7 @@ def minilm_folder(data: Path) -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def prepare(recipe: Recipe, *, data: Path, work: Path) -> Ground:
+def prepare(recipe: Recipe, *, data: Path, work: Path) -> TrainingContext:
     """Build or reload everything a run needs."""
     trunk = _picture_tower(recipe, data=data).eval()
     files = picture_sets(data)
@@ -94,7 +94,7 @@ def prepare(recipe: Recipe, *, data: Path, work: Path) -> Ground:
     sources |= {"law": Source(rows=law_rows)} if law_rows else {}
     if "emoji" in train:
         sources["emoji_names"] = Source(rows=train["emoji"])
-    return Ground(
+    return TrainingContext(
         text=text,
         picture=trunk,
         tokenizer=tokenizer,
@@ -180,7 +180,7 @@ def dev_pictures(model: JointModel, caches: Mapping[str, ViewCache]) -> dict[str
     return {name: embed_maps(model, cache.maps(0)).numpy() for name, cache in caches.items()}
 
 
-def adopt(model: JointModel, state: Mapping[str, Tensor], *, ground: Ground) -> None:
+def adopt(model: JointModel, state: Mapping[str, Tensor], *, context: TrainingContext) -> None:
     """Start from an earlier stage's weights; what it had not keeps its own start.
 
     A space that becomes wider is turned first, so that its leading numbers say most (PCA of
@@ -195,11 +195,11 @@ def adopt(model: JointModel, state: Mapping[str, Tensor], *, ground: Ground) -> 
     plain = {name: value for name, value in kept.items() if not name.startswith(leaving)}
     narrow = JointModel(
         JointConfig(dim=old_dim, prefixes=(), attend=model.config.attend),
-        text=ground.text,
-        picture=ground.picture,
+        text=context.text,
+        picture=context.picture,
     )
     narrow.load_state_dict(dict(state))
-    turn_MM = principal_axes(narrow.eval(), ground)
+    turn_MM = principal_axes(narrow.eval(), context)
     for side in leaving:
         layer = getattr(model, side)
         weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
@@ -209,12 +209,12 @@ def adopt(model: JointModel, state: Mapping[str, Tensor], *, ground: Ground) -> 
     model.load_state_dict({**model.state_dict(), **plain})
 
 
-def principal_axes(model: JointModel, ground: Ground, *, per_set: int = 200) -> Tensor:
+def principal_axes(model: JointModel, context: TrainingContext, *, per_set: int = 200) -> Tensor:
     """Return axes_MM, the directions in which training items differ most first; orthogonal."""
     found = []
-    for source in ground.sources.values():
+    for source in context.sources.values():
         texts = [row.texts[0] for row in source.rows[:per_set] if row.texts]
-        found.append(embed_texts(model, ground.tokenizer, texts))
+        found.append(embed_texts(model, context.tokenizer, texts))
         if source.cache is not None:
             found.append(embed_maps(model, source.cache.maps(0)[:per_set]))
     emb_NM = functional.normalize(torch.cat(found), dim=-1).double()

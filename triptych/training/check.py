@@ -16,7 +16,7 @@ from triptych.encoders.base import TokenStates
 from triptych.encoders.onnx import OnnxModel
 from triptych.model import JointModel
 from triptych.training.batches import read_texts, text_ids
-from triptych.training.build import Ground
+from triptych.training.build import TrainingContext
 from triptych.training.data import Row, open_picture
 from triptych.training.embed import embed_texts
 from triptych.training.evaluate import figures_of, product_search
@@ -33,20 +33,20 @@ def worst_cosine(first_NM: Matrix, second_NM: Matrix) -> float:
 
 
 def parity(
-    joint: JointModel, ground: Ground, *, model: OnnxModel, count: int = 64
+    joint: JointModel, context: TrainingContext, *, model: OnnxModel, count: int = 64
 ) -> dict[str, float]:
     """Return the lowest cosine between torch and an export, over dev texts, pictures, and both.
 
     `pair` is the largest difference of a score, relative to how far scores lie apart.
     """
-    rows = [row for rows in ground.dev_rows.values() for row in rows[:count]][:count]
+    rows = [row for rows in context.dev_rows.values() for row in rows[:count]][:count]
     texts = [row.texts[0] for row in rows]
     with torch.inference_mode():
-        text = embed_texts(joint, ground.tokenizer, texts)
+        text = embed_texts(joint, context.tokenizer, texts)
         looked = [joint.look(batch) for batch in pixel_batches(rows)]
         read = TokenStates(*(torch.cat(parts) for parts in zip(*looked, strict=True)))
         picture = joint(None, read).emb_BM
-        both = joint(read_texts(joint, text_ids(ground.tokenizer, texts)), read)
+        both = joint(read_texts(joint, text_ids(context.tokenizer, texts)), read)
     found = {
         "text": worst_cosine(text.numpy(), model.embed_texts(texts)),
         "image": worst_cosine(picture.numpy(), embed_rows(model, rows)),
@@ -55,12 +55,12 @@ def parity(
         opened = [open_picture(row.image) for row in rows if row.image]
         found["both"] = worst_cosine(both.emb_BM.numpy(), model.embed_both(texts, opened))
     if joint.scorer is not None:
-        found["pair"] = _scores_apart(joint, ground, rows=rows, model=model)
+        found["pair"] = _scores_apart(joint, context, rows=rows, model=model)
     return found
 
 
 def _scores_apart(
-    joint: JointModel, ground: Ground, *, rows: Sequence[Row], model: OnnxModel
+    joint: JointModel, context: TrainingContext, *, rows: Sequence[Row], model: OnnxModel
 ) -> float:
     """Torch and the export on the same states, so that the scorer alone is compared."""
     assert joint.scorer is not None

@@ -20,7 +20,7 @@ from triptych.moe.layer import MoE
 from triptych.moe.metrics import load_report, shuffled_specialisation, specialisation
 from triptych.moe.plot import plot_experts
 from triptych.training.batches import read_texts, text_ids
-from triptych.training.build import Ground
+from triptych.training.build import TrainingContext
 from triptych.training.data import Row
 from triptych.training.features import CUT, ViewCache
 
@@ -29,7 +29,7 @@ PER_SET = 400  # rows of a set, which are enough for a mean within a hundredth
 
 def routed_tokens(
     model: JointModel,
-    ground: Ground,
+    context: TrainingContext,
     *,
     rows: Mapping[str, Sequence[Row]],
     caches: Mapping[str, ViewCache],
@@ -40,7 +40,7 @@ def routed_tokens(
         for name, some in rows.items():
             texts = [text for row in some[:PER_SET] for text in row.texts[:2]]
             for start in range(0, len(texts), 128):
-                ids = text_ids(ground.tokenizer, texts[start : start + 128])
+                ids = text_ids(context.tokenizer, texts[start : start + 128])
                 found[name].append(_real(read_texts(model, ids), model.norm_text))
             if name not in caches:
                 continue

@@ -20,7 +20,7 @@ from torch import Tensor
 from triptych.errors import InvalidInput
 
 
-class Seen(NamedTuple):
+class TowerOutput(NamedTuple):
     """What a tower says of a micro-batch."""
 
     emb_BM: Tensor
@@ -32,7 +32,7 @@ class Seen(NamedTuple):
 class Tower:
     """One side of the batch: `size` items, of which `forward(start, stop)` embeds some."""
 
-    forward: Callable[[int, int], Seen]
+    forward: Callable[[int, int], TowerOutput]
     size: int
     micro: int  # items at a time
 
@@ -49,14 +49,14 @@ class Tower:
         return [(start, min(start + self.micro, self.size)) for start in starts]
 
 
-class Cached(NamedTuple):
+class GradCacheOutput(NamedTuple):
     """What the step found, without a graph: gradients are in the parameters."""
 
     loss: Tensor
     auxiliary: Tensor
 
 
-def backward(towers: Sequence[Tower], loss: Callable[..., Tensor]) -> Cached:
+def backward(towers: Sequence[Tower], loss: Callable[..., Tensor]) -> GradCacheOutput:
     """Add to every parameter the gradient of `loss(emb_NM of each tower)` plus auxiliary losses.
 
     The same as one pass over everything, for any micro-batch size: exactly for the loss, and for
@@ -74,10 +74,10 @@ def backward(towers: Sequence[Tower], loss: Callable[..., Tensor]) -> Cached:
     auxiliary = torch.zeros_like(value)
     for tower, chunks, leaf_NM in zip(towers, passes, leaves, strict=True):
         auxiliary += _second_pass(tower, chunks, leaf_NM)
-    return Cached(loss=value.detach(), auxiliary=auxiliary)
+    return GradCacheOutput(loss=value.detach(), auxiliary=auxiliary)
 
 
-def _first_pass(tower: Tower) -> list[tuple[Seen, RandomState]]:
+def _first_pass(tower: Tower) -> list[tuple[TowerOutput, RandomState]]:
     bounds = tower.bounds()
     found = []
     for start, stop in bounds:
@@ -94,7 +94,7 @@ def _first_pass(tower: Tower) -> list[tuple[Seen, RandomState]]:
 
 
 def _second_pass(
-    tower: Tower, chunks: Sequence[tuple[Seen, RandomState]], leaf_NM: Tensor
+    tower: Tower, chunks: Sequence[tuple[TowerOutput, RandomState]], leaf_NM: Tensor
 ) -> Tensor:
     """Carry the gradient of the embeddings on to the weights; the mean auxiliary loss."""
     grad_NM = leaf_NM.grad if leaf_NM.grad is not None else torch.zeros_like(leaf_NM)
@@ -118,7 +118,7 @@ def _second_pass(
     return auxiliary
 
 
-def _weight(seen: Seen) -> float:
+def _weight(seen: TowerOutput) -> float:
     return float(len(seen.emb_BM)) if seen.weight is None else seen.weight
 
 

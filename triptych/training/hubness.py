@@ -16,7 +16,7 @@ from torch import Tensor
 
 from triptych.encoders.hubness import Hubness, HubnessConfig, QueryBank
 from triptych.model import JointModel
-from triptych.training.build import Ground
+from triptych.training.build import TrainingContext
 from triptych.training.embed import embed_maps, embed_texts
 
 MOST = 30_000  # texts of a set
@@ -24,7 +24,12 @@ ROUNDS = 20  # of k-means
 
 
 def fit(
-    model: JointModel, ground: Ground, *, config: HubnessConfig, sets: Sequence[str], seed: int = 0
+    model: JointModel,
+    context: TrainingContext,
+    *,
+    config: HubnessConfig,
+    sets: Sequence[str],
+    seed: int = 0,
 ) -> None:
     """Give the model its `hubness`, from the texts and pictures that some sets train on.
 
@@ -33,11 +38,11 @@ def fit(
     model.hubness = None
     texts, pictures = [], []
     for name in sets:
-        source = ground.sources[name]
+        source = context.sources[name]
         assert source.cache is not None, "a set with pictures"
         said = [text for row in source.rows for text in row.texts]
         some = Random(seed).sample(said, min(MOST, len(said)))  # noqa: S311
-        texts.append(embed_texts(model, ground.tokenizer, some))
+        texts.append(embed_texts(model, context.tokenizer, some))
         pictures.append(embed_maps(model, source.cache.maps(0)))
     model.hubness = settled(config, torch.cat(texts), torch.cat(pictures), seed=seed)
 

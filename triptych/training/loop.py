@@ -36,9 +36,9 @@ from triptych.training.objective import (
 )
 from triptych.training.optimizer import above_towers, freeze, optimizer, set_rates, trained
 from triptych.training.recipes import Recipe
-from triptych.training.sources import Drawn, draw_of
+from triptych.training.sources import SampledTexts, draw_of
 from triptych.training.sparsity import SparsityScheduler
-from triptych.training.terms import Batch, Found, pair_terms, terms_of
+from triptych.training.terms import Batch, BatchTerms, pair_terms, terms_of
 
 LOG = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class Trainer:
                 started, first = time.monotonic(), self.step
             log.step(self.step, record)
 
-    def _one(self) -> tuple[str, Objective, Found]:
+    def _one(self) -> tuple[str, Objective, BatchTerms]:
         name, indices = self.schedule.draw(self.step)
         random = Random(f"{self.chance}:{self.step}")  # noqa: S311
         torch.manual_seed(random.randrange(2**31))
@@ -150,7 +150,7 @@ class Trainer:
         self._move_average()
         return name, objective, found
 
-    def _terms(self, name: str, indices: Sequence[int], random: Random) -> Found:
+    def _terms(self, name: str, indices: Sequence[int], random: Random) -> BatchTerms:
         source = self.sources[name]
         rows = [source.rows[at] for at in indices]
         drawn = draw_of(name)(rows, random)
@@ -164,7 +164,7 @@ class Trainer:
 
     def _batch(
         self,
-        drawn: Drawn,
+        drawn: SampledTexts,
         source: Source,
         indices: Sequence[int],
         random: Random,

@@ -36,7 +36,7 @@ WORN = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
+class SampledTexts:
     """Texts of a batch, the picture that each belongs to, and the group of every picture.
 
     `beside` is a text that may stand beside each picture, as part of one item: a product's photo
@@ -49,14 +49,14 @@ class Drawn:
     beside: list[str] = field(default_factory=list)
 
 
-Draw: TypeAlias = Callable[[Sequence[Row], Random], Drawn]
+Draw: TypeAlias = Callable[[Sequence[Row], Random], SampledTexts]
 
 
 def _join(
     per_row: Sequence[Sequence[str]], groups: Sequence[str], beside: Sequence[str] = ()
-) -> Drawn:
+) -> SampledTexts:
     pairs = [(text, i) for i, texts in enumerate(per_row) for text in texts]
-    return Drawn(
+    return SampledTexts(
         texts=[text for text, _ in pairs],
         owners=[i for _, i in pairs],
         groups=list(groups),
@@ -64,14 +64,14 @@ def _join(
     )
 
 
-def captions(rows: Sequence[Row], random: Random) -> Drawn:
+def captions(rows: Sequence[Row], random: Random) -> SampledTexts:
     """Two of a photo's captions."""
     return _join(
         [random.sample(row.texts, min(2, len(row.texts))) for row in rows], [row.id for row in rows]
     )
 
 
-def fashion(rows: Sequence[Row], random: Random) -> Drawn:
+def fashion(rows: Sequence[Row], random: Random) -> SampledTexts:
     """Titles, some of what the shop says beside the photo; in every fourth batch that alone."""
     said = [_product(row, random) for row in rows]
     if random.random() < 0.75:
@@ -87,7 +87,7 @@ def _product(row: Row, random: Random) -> str:
     return f"{colour} {row.label}"
 
 
-def emoji(rows: Sequence[Row], random: Random) -> Drawn:
+def emoji(rows: Sequence[Row], random: Random) -> SampledTexts:
     """The name or the tags in English, and the name in any other language."""
     per_row = []
     for row in rows:
@@ -98,7 +98,7 @@ def emoji(rows: Sequence[Row], random: Random) -> Drawn:
     return _join(per_row, [row.label for row in rows])
 
 
-def emoji_names(rows: Sequence[Row], random: Random) -> Drawn:
+def emoji_names(rows: Sequence[Row], random: Random) -> SampledTexts:
     """The same name in two languages, no picture: every third pair has no English."""
     per_row = []
     for row in rows:
@@ -118,14 +118,14 @@ def _elsewhere(row: Row, random: Random) -> str:
 def labelled(templates: Sequence[str]) -> Draw:
     """A template around the label; pictures of one label are alike."""
 
-    def draw(rows: Sequence[Row], random: Random) -> Drawn:
+    def draw(rows: Sequence[Row], random: Random) -> SampledTexts:
         texts = [[random.choice(templates).format(row.texts[0])] for row in rows]
         return _join(texts, [row.label for row in rows])
 
     return draw
 
 
-def grocery(rows: Sequence[Row], random: Random) -> Drawn:
+def grocery(rows: Sequence[Row], random: Random) -> SampledTexts:
     """The product's name; now and then its coarse class, or the description of a catalogue row."""
     if random.random() < 0.2:
         coarse = [str(row.attributes["coarse"]).replace("-", " ") for row in rows]
@@ -137,7 +137,7 @@ def grocery(rows: Sequence[Row], random: Random) -> Drawn:
     return _join(texts, [row.label for row in rows])
 
 
-def medpix(rows: Sequence[Row], random: Random) -> Drawn:
+def medpix(rows: Sequence[Row], random: Random) -> SampledTexts:
     """The caption, or what the scan is."""
     if random.random() < 0.7:
         return _join([[row.texts[0]] for row in rows], [row.texts[0] for row in rows])
@@ -147,7 +147,7 @@ def medpix(rows: Sequence[Row], random: Random) -> Drawn:
     return _join([[text] for text in said], said)
 
 
-def clipart(rows: Sequence[Row], random: Random) -> Drawn:
+def clipart(rows: Sequence[Row], random: Random) -> SampledTexts:
     """The title, and some of the keywords; drawings of one title are alike."""
     texts = []
     for row in rows:
@@ -158,7 +158,7 @@ def clipart(rows: Sequence[Row], random: Random) -> Drawn:
     return _join(texts, [row.label for row in rows])
 
 
-def law(rows: Sequence[Row], random: Random) -> Drawn:
+def law(rows: Sequence[Row], random: Random) -> SampledTexts:
     """A section's heading and the beginning of its body."""
     texts = [[row.texts[0].split(" ", 2)[-1], row.texts[-1][:300]] for row in rows]
     return _join(texts, [row.id for row in rows])

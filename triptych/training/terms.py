@@ -40,7 +40,7 @@ class Batch(NamedTuple):
     label_B: Tensor
 
 
-class Found(NamedTuple):
+class BatchTerms(NamedTuple):
     """The terms, and what the experts were asked."""
 
     terms: Terms
@@ -50,7 +50,7 @@ class Found(NamedTuple):
 
 def terms_of(
     model: JointModel, batch: Batch, *, recipe: Recipe, prototypes_CM: Tensor | None
-) -> Found:
+) -> BatchTerms:
     """Return the four terms of a batch; a set without pictures contrasts its texts alone."""
     num_texts = len(batch.owner_T)
     texts = model(_rows(batch.text, slice(0, num_texts)), None)
@@ -83,7 +83,7 @@ def terms_of(
     return _found(outputs, contrast, emb_NM, label_N, prototypes_CM=prototypes_CM, model=model)
 
 
-def pair_terms(model: JointModel, batch: Batch) -> Found:
+def pair_terms(model: JointModel, batch: Batch) -> BatchTerms:
     """Return the scorer's term: among the batch a text finds its picture, and back.
 
     The states that it reads stay as they are.
@@ -92,7 +92,7 @@ def pair_terms(model: JointModel, batch: Batch) -> Found:
     with torch.autocast(batch.group_B.device.type, enabled=False):
         logits_TB = model.score(_in_float32(batch.text), _in_float32(batch.picture))
     positive_TB = batch.group_B[batch.owner_T][:, None] == batch.group_B[None, :]
-    return Found(Terms(contrastive=both_ways(logits_TB, positive_QN=positive_TB)), None, 0.0)
+    return BatchTerms(Terms(contrastive=both_ways(logits_TB, positive_QN=positive_TB)), None, 0.0)
 
 
 def _in_float32(states: States) -> States:
@@ -142,7 +142,7 @@ def _found(
     *,
     prototypes_CM: Tensor | None,
     model: JointModel,
-) -> Found:
+) -> BatchTerms:
     mixtures = [out.moe for out in outputs if out.moe is not None]
     named = (
         None
@@ -153,7 +153,7 @@ def _found(
     )
     if not mixtures:
         terms = Terms(contrastive=contrast, classification=named)
-        return Found(terms, None, 0.0)
+        return BatchTerms(terms, None, 0.0)
     terms = Terms(
         contrastive=contrast,
         classification=named,
@@ -166,7 +166,7 @@ def _found(
     load_E = torch.stack([out.load_E for out in mixtures]).sum(dim=0)
     # the mean over tokens, of parts with different numbers of them
     num_tokens = sum(float(out.load_E.sum()) / max(float(out.num_active), 1e-9) for out in mixtures)
-    return Found(terms, load_E, float(load_E.sum()) / max(num_tokens, 1.0))
+    return BatchTerms(terms, load_E, float(load_E.sum()) / max(num_tokens, 1.0))
 
 
 def _mean(mixtures: Sequence[MoEOutput], name: str) -> Tensor:
