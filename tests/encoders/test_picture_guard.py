@@ -25,6 +25,20 @@ def test_a_jpeg_of_very_many_scans_is_refused() -> None:
     assert refusal(scans(100_000, 64)) == "picture_too_slow"
 
 
+def test_what_a_camera_hangs_on_to_a_picture_is_not_counted_as_scans() -> None:
+    film = b"\0\0\0\x18ftypmp42" + b"\xff\xda\0\x0c of a film " * 1_000
+    moving = scans(MAX_SCANS, 64) + film
+    assert load_picture(moving, limits=SERVED).size == (64, 64)
+    preview = b"\xff\xe2\xfd\xea" + b"\xff\xd9" + b"\xff\xda" * 32_499
+    assert refusal(b"\xff\xd8" + preview + scans(MAX_SCANS + 1, 64)[2:]) == "picture_too_slow"
+    assert load_picture(b"\xff\xd8" + preview + scans(10, 64)[2:], limits=SERVED).size == (64, 64)
+
+
+def test_scans_do_not_hide_behind_a_marker_that_a_decoder_passes_over() -> None:
+    hidden = scans(MAX_SCANS + 1, 64).replace(b"\xff\xda", b"\xff\x02\xff\xda")
+    assert refusal(hidden) == "picture_too_slow"
+
+
 @pytest.mark.parametrize(
     ("format", "mode", "side"),
     [("PNG", "RGBA", 3_400), ("PNG", "I;16", 2_900), ("WEBP", "RGBA", 2_900), ("PNG", "LA", 3_400)],
