@@ -120,6 +120,38 @@ def test_parquet_holds_pictures_dates_and_lists(tmp_path: Path) -> None:
     assert (failure.id, failure.code, failure.place) == ("2", "row_empty", "row 2")
 
 
+def test_parquet_keeps_times_in_nanoseconds_as_pandas_writes_them(tmp_path: Path) -> None:
+    at = pa.array([1_600_000_000_123_456_789, None], pa.timestamp("ns", tz="UTC"))
+    day = pa.array([1_001, 2_002], pa.time64("ns"))
+    table = pa.table({"id": ["a", "b"], "text": ["x", "y"], "at": at, "day": day})
+    pq.write_table(table, tmp_path / "a.parquet")
+    [first, second], failures = read(tmp_path / "a.parquet")
+    assert not failures
+    expected = {"at": "2020-09-13T12:26:40.123456+00:00", "day": "00:00:00.000001"}
+    assert (first.metadata, set(second.metadata)) == (expected, {"day"})
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([2**31 - 1, 1, 2], pa.date32()),
+        pa.array([2**60, 1, 2], pa.timestamp("us")),
+        pa.Array.from_buffers(
+            pa.string(), 3, pa.array([b"\xff", b"a", b"b"], pa.binary()).buffers()
+        ),
+    ],
+)
+def test_a_value_of_parquet_that_nobody_can_hold_costs_its_row_alone(
+    column: pa.Array, tmp_path: Path
+) -> None:
+    table = pa.table({"id": ["a", "b", "c"], "text": ["x", "y", "z"], "odd": column})
+    pq.write_table(table, tmp_path / "a.parquet")
+    items, [failure] = read(tmp_path / "a.parquet")
+    assert [item.id for item in items] == ["b", "c"]
+    assert (failure.place, failure.code) == ("row 1", "row_value")
+    assert "'odd'" in failure.reason
+
+
 def test_parquet_as_hugging_face_writes_it(tmp_path: Path) -> None:
     rows = [
         {"id": "a", "image": {"bytes": b"jpeg", "path": "a.jpg"}},
