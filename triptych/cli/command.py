@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
+import sys
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from triptych.errors import InvalidInput
 from triptych.settings import Settings
@@ -44,6 +46,19 @@ def whole_number(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number") from None
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """Return JSON with its letters as they are, or escaped where standard output lacks one.
+
+    A file name that is no UTF-8, or a terminal of one country, made no JSON of it, or none at all.
+    """
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent)
+    return text
 
 
 class Parser(argparse.ArgumentParser):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 
-from triptych.cli.command import add_collection_option, collection_folder, whole_number
+from triptych.cli.command import (
+    add_collection_option,
+    collection_folder,
+    json_text,
+    whole_number,
+)
 from triptych.retrieval.query import parse_query
 from triptych.retrieval.rag.context import Context as Packed
 from triptych.retrieval.rag.retriever import Retriever
@@ -59,4 +63,4 @@ class Context:
 def _json(context: Packed) -> str:
     sources = [asdict(source) for source in context.sources]
     said = {"prompt": context.prompt, "tokens": context.tokens, "sources": sources}
-    return json.dumps(said, ensure_ascii=False, indent=1)
+    return json_text(said, indent=1)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 
+from triptych.cli.command import json_text
 from triptych.errors import InvalidInput
 from triptych.retrieval.query import parse_query
 from triptych.settings import Settings
@@ -23,7 +23,7 @@ class Embed:
         items = [_item(argument) for argument in args.inputs]
         for argument, vector in zip(args.inputs, model.embed(items), strict=True):
             row = {"input": argument, "model": model.name, "vector": [float(x) for x in vector]}
-            print(json.dumps(row, ensure_ascii=False))
+            print(json_text(row))
         return 0
 
 

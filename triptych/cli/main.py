@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
+from io import TextIOWrapper
 
 from triptych.cli.command import Command, Parser
 from triptych.errors import NotFound, TriptychError
@@ -72,14 +75,12 @@ TRIPTYCH_REDIS_URL, TRIPTYCH_THREADS, TRIPTYCH_RECALL, TRIPTYCH_MEMORY.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0 for done, 1 failed, 2 called wrongly, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(level=logging.WARNING, format="triptych: %(message)s")
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE, end="")
-        return 0
-    if arguments[0] in ("-V", "--version"):
-        arguments[0] = "version"
+    _prepare()
     try:
-        return _run(arguments[0], arguments[1:])
+        code = _called(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # now: at its exit Python would only complain of a closed pipe
+        return code
     except TriptychError as error:
         print(f"triptych: {error}", file=sys.stderr)
         return 2
@@ -87,13 +88,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("triptych: interrupted; what was acknowledged is kept.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `triptych search ... | head` closed the pipe: not our error
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
     except OSError as error:  # a folder that cannot be made, a full or read-only disk
         reason = os.strerror(error.errno) if error.errno else str(error)
         named = f" {os.fsdecode(error.filename)}" if error.filename is not None else ""
         print(f"triptych: The system refused{named}: {reason}.", file=sys.stderr)
+        _drop_output()
         return 1
+
+
+def _prepare() -> None:
+    """Set up what a terminal sees: our own sentences, and letters it has not as escapes."""
+    if sys.stderr is None:  # closed by the caller: bars and warnings are for nobody
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    logging.basicConfig(level=logging.WARNING, format="triptych: %(message)s")
+    # of odd metadata in a picture that is read all the same, without its name
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _called(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        arguments[0] = "version"
+    return _run(arguments[0], arguments[1:])
+
+
+def _drop_output() -> None:
+    """Send what cannot be written nowhere: at its exit Python would try again, and complain."""
+    with suppress(OSError):
+        sys.stdout.flush()
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(name: str, arguments: list[str]) -> int:

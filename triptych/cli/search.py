@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
-from textwrap import shorten
 
-from triptych.cli.command import add_collection_option, collection_folder, whole_number
+from triptych.cli.command import (
+    add_collection_option,
+    collection_folder,
+    json_text,
+    whole_number,
+)
 from triptych.cli.sheets import save_sheet, sheet_file, sheet_row
 from triptych.filters import Exists, parse_filter
 from triptych.retrieval.collection import Collection
@@ -145,19 +148,38 @@ def _warn_of_pictures(query: Query) -> None:
 def print_hits(hits: Sequence[Hit], *, as_json: bool = False, paths_only: bool = False) -> None:
     """Print hits the way a person, a pipe or a program reads them."""
     if as_json:
-        json.dump([asdict(hit) for hit in hits], sys.stdout, ensure_ascii=False, indent=1)
-        print()
+        print(json_text([asdict(hit) for hit in hits], indent=1))
         return
     if paths_only and not sys.stdout.isatty():
-        if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(errors="surrogateescape")  # names are bytes: on as they are
+        if isinstance(sys.stdout, TextIOWrapper):  # names are bytes: on as they are
+            sys.stdout.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
         for hit in hits:
-            print((hit.uri or hit.id).replace("\n", "\\n"))
+            print(_on_disk(hit.uri or hit.id))
         return
     for hit in hits:
         where = printable(hit.uri or hit.id)
-        said = f"  {shorten(printable(hit.text), _EXCERPT, placeholder=' …')}" if hit.text else ""
+        said = f"  {_excerpt(hit.text)}" if hit.text else ""
         print(where if paths_only else f"{hit.score:.3f}  {where}{said}")
+
+
+def _on_disk(name: str) -> str:
+    """Return a name on one line; an id that no disk could hold is escaped."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return printable(name)
+    return name.replace("\n", "\\n")
+
+
+def _excerpt(text: str) -> str:
+    """Return the first words on one line, or of one that has no end the first letters."""
+    line = printable(" ".join(text.split()))
+    if len(line) <= _EXCERPT:
+        return line
+    cut = line[: _EXCERPT - 2]
+    at_word = cut.rpartition(" ")[0] if line[len(cut)] != " " else cut
+    # Chinese and Japanese have no blanks between words
+    return f"{at_word if len(at_word) > _EXCERPT // 2 else cut} …"
 
 
 def printable(name: str) -> str:
