@@ -251,8 +251,9 @@ def test_a_missing_model_is_not_found(tmp_path: Path) -> None:
         OnnxModel.load(tmp_path)
 
 
-def test_a_cut_description_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.json").write_text('{"name": "cut')
+@pytest.mark.parametrize("text", ['{"name": "cut', "[]", "{}", '{"files": {"a": 1}}'])
+def test_a_cut_description_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "model.json").write_text(text)
     with pytest.raises(NotAvailable, match=r"model\.json cannot be read"):
         OnnxModel.load(tmp_path)
 
@@ -267,6 +268,15 @@ def test_a_cut_file_is_refused_at_once_and_a_changed_one_by_verify(tmp_path: Pat
     file.write_bytes(data[:100])
     with pytest.raises(NotAvailable, match="100 bytes"):
         OnnxModel.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["text.onnx", "tokenizer.json.gz"])
+def test_a_file_that_was_overwritten_is_named(tmp_path: Path, name: str) -> None:
+    shutil.copytree(DEFAULT_FOLDER, tmp_path / "model")
+    file = tmp_path / "model" / name
+    file.write_bytes(b"\xff" * file.stat().st_size)
+    with pytest.raises(NotAvailable, match=rf"{name} of the model is damaged"):
+        OnnxModel.load(tmp_path / "model").embed_texts(["a dog"])
 
 
 def test_half_a_character_is_read_as_an_unreadable_one(model: OnnxModel) -> None:

@@ -81,21 +81,23 @@ class OnnxModel(DualEncoder, DualStates):
             raise NotFound(f"There is no model in {folder}, expected a model.json.")
         try:
             description = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            sizes = {name: int(file["bytes"]) for name, file in _files(description).items()}
+            model = cls(folder=folder, description=description, threads=threads)
+        # as JSON, or as a description
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise NotAvailable(
                 f"The description {path} cannot be read ({error}).",
                 hint="Install triptych again.",
             ) from error
-        for name, expected in _files(description).items():
+        for name, expected in sizes.items():
             # sizes at once, sums on demand (`verify`): hashing 30 MB would double a cold start
             size = (folder / name).stat().st_size if (folder / name).exists() else -1
-            if size != expected["bytes"]:
+            if size != expected:
                 raise NotAvailable(
-                    f"{name} of model {description['name']!r} has {size} bytes, "
-                    f"expected {expected['bytes']}.",
+                    f"{name} of model {model.name!r} has {size} bytes, expected {expected}.",
                     hint="Install triptych again.",
                 )
-        return cls(folder=folder, description=description, threads=threads)
+        return model
 
     def looking(self, looks: Sequence[Look], *, name: str) -> OnnxModel:
         """Return another model, of the same files, that sees every picture so many times."""
@@ -302,9 +304,12 @@ class OnnxModel(DualEncoder, DualStates):
     @cached_property
     def _tokenizer(self) -> Tokenizer:
         packed = self.folder / "tokenizer.json.gz"
-        if packed.exists():
-            return Tokenizer.from_str(gzip.decompress(packed.read_bytes()).decode())
-        return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        try:
+            if packed.exists():
+                return Tokenizer.from_str(gzip.decompress(packed.read_bytes()).decode())
+            return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        except Exception as error:  # gzip, zlib and tokenizers each have their own
+            raise _damaged(packed) from error
 
     def _vectors(self, graph: str, *, num_tokens: int, **inputs: NDArray[Any]) -> Matrix:
         """Run a graph with experts in it, and count what they were asked."""
@@ -337,7 +342,14 @@ def open_session(path: Path, *, threads: int) -> Any:
     # with AVX2 and no VNNI sums of two products overflow 16 bits: vectors were off by 0.07 of a
     # cosine in the mean. Elsewhere ONNX Runtime leaves the weights as they are
     options.add_session_config_entry("session.x64quantprecision", "1")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # they have no class in common
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> NotAvailable:
+    return NotAvailable(f"{path} of the model is damaged or gone.", hint="Install triptych again.")
 
 
 def _alike(
