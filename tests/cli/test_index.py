@@ -135,6 +135,15 @@ def test_the_report_as_tsv(run: Run, photos: Path, tmp_path: Path) -> None:
     assert values[:4] == [str(photos), f"{photos}/a\\tb.png", "", "picture_empty"]
 
 
+def test_a_report_does_not_overwrite_what_is_indexed(run: Run, rows: Path, tmp_path: Path) -> None:
+    before = rows.read_bytes()
+    (tmp_path / "link.jsonl").symlink_to(rows)
+    for report in (rows, tmp_path / "link.jsonl"):
+        code, _, err = run("index", str(rows), "--id-column", "sku", "--report", str(report))
+        assert (code, rows.read_bytes()) == (2, before)
+        assert "is what is to be indexed" in err
+
+
 def test_the_report_as_jsonl(run: Run, rows: Path, tmp_path: Path) -> None:
     with rows.open("a") as file:
         print("{", file=file)

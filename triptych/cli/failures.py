@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -33,11 +33,13 @@ _FIELDS = ("source", "place", "id", "code", "reason")
 
 
 @contextmanager
-def failure_log(path: Path | None) -> Iterator[Callable[[Failure], None] | None]:
+def failure_log(
+    path: Path | None, sources: Iterable[str] = ()
+) -> Iterator[Callable[[Failure], None] | None]:
     """Yield what writes a failure to the file, at once: a run that is killed leaves its report.
 
-    Raises InvalidInput for an ending other than .jsonl and .tsv, NotAvailable where the file
-    cannot be written.
+    Raises InvalidInput for an ending other than .jsonl and .tsv and for one of the sources, which
+    it would overwrite, NotAvailable where the file cannot be written.
     """
     if path is None:
         yield None
@@ -47,8 +49,13 @@ def failure_log(path: Path | None) -> Iterator[Callable[[Failure], None] | None]
         raise InvalidInput(
             f"The report {path} ends in {kind or 'nothing'}, expected .jsonl or .tsv."
         )
+    path = path.expanduser()
+    if any(path.exists() and os.path.exists(one) and path.samefile(one) for one in sources):
+        raise InvalidInput(
+            f"The report {path} is what is to be indexed.", hint="Name another file."
+        )
     try:
-        file = path.expanduser().open("w", encoding="utf-8", buffering=1)
+        file = path.open("w", encoding="utf-8", buffering=1)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         raise NotAvailable(f"The report {path} cannot be written: {reason}.") from None

@@ -95,7 +95,7 @@ class Index:
         if args.prune and sources and not any(isinstance(one, Folder) for one in sources):
             print("triptych: only a folder drops what vanished, --prune does nothing here.",
                   file=sys.stderr)  # fmt: skip
-        with failure_log(args.report) as log:
+        with failure_log(args.report, [source.path for source in sources]) as log:
             if args.documents:
                 intake = IntakeOptions(prune=args.prune, on_failure=log)
                 with settings.open_collection(
