@@ -108,6 +108,16 @@ def test_metadata_as_an_object(tmp_path: Path) -> None:
     assert read(write(tmp_path / "b.jsonl", rows))[1][0].code == "row_metadata"
 
 
+def test_a_picture_that_comes_after_many_rows_without_is_one(tmp_path: Path) -> None:
+    rows = [{"id": f"note {at}", "title": "a note"} for at in range(150)]
+    rows += [{"id": "photo", "title": "a shoe", "Image": "shoe.jpg"}, {"id": "bare", "path": "b"}]
+    items, [failure] = read(write(tmp_path / "a.jsonl", rows))
+    assert (items[-1].image, items[-1].metadata) == (str(tmp_path / "shoe.jpg"), {})
+    assert failure.id == "bare"  # what was chosen stays
+    items, _ = read(tmp_path / "a.jsonl", Wanted(image=""))
+    assert (items[-1].image, items[-1].metadata) == (None, {"Image": "shoe.jpg"})
+
+
 def test_parquet_holds_pictures_dates_and_lists(tmp_path: Path) -> None:
     day = date(2026, 11, 22)
     rows = [

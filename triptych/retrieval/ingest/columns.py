@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -59,14 +59,12 @@ class Columns:
         """
         chosen: dict[str, str | None] = {}
         for part, known in _GUESSES.items():
-            asked = getattr(wanted, part, None)
+            asked: str | None = getattr(wanted, part, None)
             if asked is not None and asked not in ("", *names):
                 raise InvalidInput(f"{path} has no column {asked!r}, it has: {_listed(names)}.")
-            by_name = {name.lower(): name for name in reversed(names)}
-            free = [by_name[name] for name in known if name in by_name]
             taken = {*chosen.values(), wanted.id, wanted.image, wanted.text}
-            guess = next((name for name in free if name not in taken), None)
-            chosen[part] = (asked or None) if asked is not None else guess
+            guess = _guess(known, names, taken) if asked is None else asked or None
+            chosen[part] = guess
         if chosen["image"] is None and chosen["text"] is None:
             raise InvalidInput(
                 f"{path} has neither pictures nor text that are known by name, "
@@ -80,6 +78,19 @@ class Columns:
                 hint="Say --id-column NAME.",
             )
         return cls(**chosen)
+
+    def widened(self, names: Collection[str], wanted: Wanted) -> Columns:
+        """Return the columns of a row that may have more of them, as in JSONL.
+
+        What was not seen so far may be the picture or the text; what was chosen stays.
+        """
+        found: dict[str, str] = {}
+        for part, chosen in (("image", self.image), ("text", self.text)):
+            if chosen is None and getattr(wanted, part) is None:
+                taken = {self.id, self.image, self.text, self.uri, self.metadata, *found.values()}
+                if guess := _guess(_GUESSES[part], names, taken):
+                    found[part] = guess
+        return replace(self, **found) if found else self
 
     def said(self, names: Sequence[str]) -> str:
         """Return a sentence on what is read from where."""
@@ -136,6 +147,14 @@ class Columns:
             rest = {name: plain(value) for name, value in rest.items()}
         metadata: dict[str, Any] = _jsonable({**(given or {}), **rest})
         return metadata
+
+
+def _guess(
+    known: Sequence[str], names: Collection[str], taken: Collection[str | None]
+) -> str | None:
+    """Return the first of the known names that is there, as it is written there."""
+    by_name = {name.lower(): name for name in reversed([*names]) if name not in taken}
+    return next((by_name[name] for name in known if name in by_name), None)
 
 
 def _image(value: Any, *, folder: str) -> ImageSource | None:

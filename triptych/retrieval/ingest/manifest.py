@@ -23,6 +23,7 @@ class Manifest:
         self.path = path
         kind = os.path.splitext(path)[1].lower()
         self._reader: Reader = READERS.resolve(kind)(path)
+        self._wanted = wanted
         self._columns = Columns.of(self._reader.columns, wanted, path=path)
         self._is_text = kind in (".csv", ".tsv")
         self.note = self._columns.said(self._reader.columns)
@@ -30,12 +31,13 @@ class Manifest:
     def offers(self) -> Iterator[Offer | Failure]:
         """Yield the rows; of an id that comes twice the first one."""
         folder = os.path.dirname(os.path.abspath(self.path))
-        places = Places()
+        places, columns = Places(), self._columns
         for row in self._reader.rows():
             try:
                 if not isinstance(row, Row):
                     raise row[1]
-                offer = self._columns.offer(row, folder=folder, is_text=self._is_text)
+                columns = columns.widened(row.values, self._wanted)
+                offer = columns.offer(row, folder=folder, is_text=self._is_text)
                 places.take(offer.item.id, offer.place)
             except InvalidInput as error:
                 id = error.id if isinstance(error, BadRow) else None
