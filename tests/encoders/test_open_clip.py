@@ -221,6 +221,13 @@ def test_a_hub_tokenizer_is_read_from_beside_the_weights(weights: Path, tmp_path
     assert tokens.mask_BT.sum(axis=1).tolist() == [3, 16]
 
 
+def test_weights_that_are_loaded_are_not_said_to_be_random(
+    weights: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    OpenClipModel.from_name(f"tiny:{weights}")
+    assert "random" not in caplog.text
+
+
 def test_importing_it_prints_nothing_and_sets_up_no_logging() -> None:
     code = (
         "import logging; from triptych.encoders.open_clip.encoder import OpenClipModel as M;"

@@ -198,10 +198,19 @@ def _weights_digest(recipe: OpenClipRecipe, model: Any) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep open_clip's calls of `logging.warning` from setting up logging for the whole process."""
+    """Keep open_clip's calls of `logging.warning` from being shown, and from setting up logging.
+
+    It warns of random weights before ours are loaded. What goes to other loggers passes by.
+    """
     root, silent = logging.getLogger(), logging.NullHandler()
     root.addHandler(silent)
+    root.addFilter(_none)
     try:
         yield
     finally:
+        root.removeFilter(_none)
         root.removeHandler(silent)
+
+
+def _none(record: logging.LogRecord) -> bool:
+    return False
