@@ -78,8 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare()
     try:
         code = _called(arguments)
-        if sys.stdout is not None:
-            sys.stdout.flush()  # now: at its exit Python would only complain of a closed pipe
+        sys.stdout.flush()  # now: at its exit Python would only complain of a closed pipe
         return code
     except TriptychError as error:
         print(f"triptych: {error}", file=sys.stderr)
@@ -100,8 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _prepare() -> None:
     """Set up what a terminal sees: our own sentences, and letters it has not as escapes."""
-    if sys.stderr is None:  # closed by the caller: bars and warnings are for nobody
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller: what is said is for nobody
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     logging.basicConfig(level=logging.WARNING, format="triptych: %(message)s")
     # of odd metadata in a picture that is read all the same, without its name
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
