@@ -13,6 +13,7 @@ import pytest
 
 from triptych.cache.single_flight import SingleFlight
 from triptych.cache.single_flight_async import fly
+from triptych.errors import TimedOut
 
 
 def at_once(*works: Callable[[], Any]) -> list[Any]:
@@ -71,6 +72,56 @@ def test_who_waits_for_one_that_was_interrupted_works_himself() -> None:
 
     found = at_once(lambda: flight.do("a", interrupted), later, later)
     assert isinstance(found[0], KeyboardInterrupt) and found[1:] == [7, 7]
+
+
+def test_whose_time_is_over_ends_nobody_elses() -> None:
+    flight: SingleFlight[str, int] = SingleFlight()
+    begun = threading.Event()
+
+    def hurried() -> int:
+        begun.set()
+        time.sleep(0.05)
+        raise TimedOut("The deadline has passed.", retry_after=1)
+
+    def later() -> int:
+        begun.wait()
+        return flight.do("a", lambda: 7)
+
+    found = at_once(lambda: flight.do("a", hurried), later, later)
+    assert isinstance(found[0], TimedOut) and found[1:] == [7, 7]
+
+    async def run() -> list[Any]:
+        async def late() -> int:
+            await asyncio.sleep(0.01)
+            raise TimedOut("The deadline has passed.", retry_after=1)
+
+        async def soon() -> int:
+            return 7
+
+        asked = [fly(flight, "b", late), fly(flight, "b", soon)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    found = asyncio.run(run())
+    assert isinstance(found[0], TimedOut) and found[1] == 7
+
+
+def test_the_error_of_another_thing_in_the_same_batch_is_not_shared() -> None:
+    flight: SingleFlight[str, int] = SingleFlight()
+    begun = threading.Event()
+
+    def compute(keys: list[str]) -> dict[str, int]:
+        begun.set()
+        time.sleep(0.05)
+        if "bad" in keys:
+            raise ValueError("bad")
+        return dict.fromkeys(keys, 7)
+
+    def later() -> dict[str, int]:
+        begun.wait()
+        return flight.do_many(["good"], compute)
+
+    found = at_once(lambda: flight.do_many(["good", "bad"], compute), later)
+    assert isinstance(found[0], ValueError) and found[1] == {"good": 7}
 
 
 def test_batches_that_want_each_others_do_not_block() -> None:

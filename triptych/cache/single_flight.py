@@ -8,19 +8,22 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Generic, TypeVar
 
+from triptych.errors import TimedOut
+
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
 
 class Abandoned(Exception):
-    """Who worked was interrupted: somebody else has to begin again."""
+    """Who worked did not end, for a reason of its own: somebody else has to begin again."""
 
 
 class SingleFlight(Generic[Key, Value]):
     """Threads may share one; coroutines join them by way of `flight_async`.
 
-    An exception of who works is raised in all that wait; where that one was cancelled or
-    interrupted, one of those that wait works in its place.
+    An exception of who works is raised in all that wait. Where it says nothing of what they want,
+    one of those that wait works in its place: who worked was cancelled or interrupted, had no more
+    time, or worked on other things besides.
     """
 
     def __init__(self) -> None:
@@ -70,8 +73,10 @@ class SingleFlight(Generic[Key, Value]):
             future.set_result(value)
 
     def fail(self, keys: Iterable[Key], error: BaseException) -> None:
-        """Let those who wait know; what is no Exception is an interruption of one alone."""
-        shared = error if isinstance(error, Exception) else Abandoned()
+        """Let those who wait know, where it may be the error of what they want."""
+        keys = list(keys)
+        is_shared = isinstance(error, Exception) and not isinstance(error, TimedOut)
+        shared = error if is_shared and len(keys) == 1 else Abandoned()
         for future in self._ended(keys):
             future.set_exception(shared)
 
