@@ -199,6 +199,36 @@ def test_beyond_the_bound_it_refuses_and_says_when_to_come_again(
     many.model.embed([text("now", "x" * 4000)])  # alone there is room for any
 
 
+def test_one_with_long_texts_leaves_others_room_and_is_not_refused_midway(
+    crowd: Callable[..., Crowd],
+) -> None:
+    many = crowd(most=100, share=30)
+    many.occupy()
+    long = [text(f"{at}", "x" * 80) for at in range(20)]  # 22 tokens each
+    whole = many.ask(*long)
+    assert many.model.load.tokens == 22
+    others = [many.ask(text(f"q{at}", "x" * 72)) for at in range(3)]
+    with pytest.raises(Overloaded):
+        many.model.embed([text("one more", "x" * 80)])
+    many.gate.open.set()
+    assert (whole.result(5) == HashingEncoder(dim=DIM).embed(long)).all()
+    for answer in others:
+        answer.result(5)
+
+
+@pytest.mark.alone
+def test_a_few_words_foretell_no_hours_for_a_long_text(crowd: Callable[..., Crowd]) -> None:
+    many = crowd()
+    many.occupy()
+    time.sleep(0.3)  # for 3 tokens, and what a call costs besides
+    many.gate.open.set()
+    many.answers[0].result(5)
+    many.gate.open.clear()
+    many.ask(text("second"))
+    many.ask(text("third", "x" * 8_000))
+    assert 1 < many.model.load.seconds < 3
+
+
 def test_nobody_waits_beyond_his_deadline(crowd: Callable[..., Crowd]) -> None:
     many = crowd()
     many.occupy()
@@ -215,7 +245,7 @@ def test_nobody_waits_beyond_his_deadline(crowd: Callable[..., Crowd]) -> None:
 
 @pytest.mark.alone
 def test_a_deadline_that_cannot_be_kept_is_refused_at_once(crowd: Callable[..., Crowd]) -> None:
-    many = crowd()
+    many = crowd(overhead=0)
     many.occupy()
     time.sleep(0.3)  # a pace of 0.1 s a token
     many.gate.open.set()

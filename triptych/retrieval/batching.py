@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, replace
+from math import ceil
 from threading import Condition, Thread
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from triptych.deadline import remaining
 from triptych.encoders.base import EmbeddingModel
 from triptych.encoders.pictures.picture import load_picture
 from triptych.errors import InvalidInput, NotAvailable, Overloaded, TimedOut
-from triptych.retrieval.prepare import batches
+from triptych.retrieval.prepare import batches, weighed
 from triptych.retrieval.waiting import Request, Share, Waiting
 from triptych.types import Item, Matrix
 
@@ -39,6 +40,7 @@ class BatchingConfig:
     picture: int = 32  # what a picture costs: 6.5 ms
     longest: int = 2048  # what the model reads of a text at most
     most: int = 16_384  # that may wait; 4 s
+    share: int = 2_048  # of that, what one request takes at a time: else others are refused for it
     linger: float = 0.002  # seconds for company to come back, after a call that had company
 
 
@@ -83,9 +85,14 @@ class BatchingModel:
         """Return emb_NM, float32 unit rows, in order.
 
         Raises PictureError and the model's own errors for these items only, whatever else is in
-        the calls that they share.
+        the calls that they share. What was let in is not refused for want of room midway.
         """
-        rows = [self._ask(batch) for batch in batches(items, _AT_ONCE)]
+        parts = (
+            part
+            for batch in batches(items, _AT_ONCE)
+            for part in weighed(batch, self._cost, most=self.config.share)
+        )
+        rows = [self._ask(part, begins=not at) for at, part in enumerate(parts)]
         if len(rows) == 1:
             return rows[0]
         return np.concatenate(rows) if rows else np.empty((0, self.dim), dtype=np.float32)
@@ -96,7 +103,7 @@ class BatchingModel:
             return Load(
                 requests=len(self._waiting),
                 tokens=self._waiting.tokens,
-                seconds=self._waiting.tokens * self._pace,
+                seconds=self._seconds(),
                 calls=self._calls,
                 items=self._items,
             )
@@ -109,12 +116,12 @@ class BatchingModel:
         if self._thread is not None:
             self._thread.join()
 
-    def _ask(self, items: Sequence[Item]) -> Matrix:
+    def _ask(self, items: Sequence[Item], *, begins: bool) -> Matrix:
         # decoded by the caller's own thread: a broken picture meets nobody else
         ready = [self._decoded(item) for item in items]
         request = Request(ready, [self._cost(item) for item in ready], self.dim)
         with self._come:
-            self._admit(request)
+            self._admit(request, begins=begins)
             self._waiting.put(request)
             if len(self._waiting) >= self._wanted:
                 self._come.notify()
@@ -135,17 +142,17 @@ class BatchingModel:
         picture = 0 if item.image is None else self.config.picture
         return max(1, min(text, self.config.longest) + picture)
 
-    def _admit(self, request: Request) -> None:
+    def _admit(self, request: Request, *, begins: bool) -> None:
         if self._is_closing:
             raise NotAvailable(f"The model {self.name} is being closed.")
         tokens = self._waiting.tokens
-        if tokens and tokens + request.cost > self.config.most:
+        if begins and tokens and tokens + request.cost > self.config.most:
             raise Overloaded(
                 f"{len(self._waiting)} requests wait for the model already.",
                 retry_after=self._retry_after(),
             )
         left = remaining()
-        if left is not None and left <= tokens * self._pace:
+        if left is not None and left <= self._seconds():
             raise self._late(f"{max(left, 0):.1f} s are left, and what waits takes longer.")
         if self._thread is None:
             self._thread = Thread(target=self._run, name="triptych-model", daemon=True)
@@ -155,7 +162,15 @@ class BatchingModel:
         return TimedOut(message, retry_after=self._retry_after())
 
     def _retry_after(self) -> float:
-        return max(0.1, self._waiting.tokens * self._pace)
+        return max(0.1, self._seconds())
+
+    def _seconds(self) -> float:
+        """Return how long all that waits takes, estimated; what a call costs besides counts too.
+
+        Else the first few words, whose call is nearly all overhead, foretell hours for a long text.
+        """
+        calls = ceil(self._waiting.tokens / self.config.budget)
+        return (self._waiting.tokens + calls * self.config.overhead) * self._pace
 
     def _run(self) -> None:
         ended = 0.0
@@ -188,7 +203,8 @@ class BatchingModel:
         self._wanted = 1
 
     def _note(self, taken: Sequence[Share], seconds: float) -> None:
-        pace = seconds / sum(request.costs[at] for request, at in taken)
+        tokens = self.config.overhead + sum(request.costs[at] for request, at in taken)
+        pace = seconds / tokens
         self._pace += (pace - self._pace) * (_NEWEST if self._calls else 1.0)
         self._company = len({id(request) for request, _ in taken})
         self._calls += 1
