@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -223,6 +224,31 @@ def test_who_is_told_to_try_again_has_spent_nothing(
         live.json("PUT", "/v1/collections/photos/items", items)
         for path, body in asked:
             assert told(live.client.post(path, **body)) == (429, "quota_exceeded")
+
+
+def test_who_does_not_wait_for_what_is_stored_has_spent_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, key = new_key("few", daily=5, role="admin")
+    with serving(tmp_path, keys=[key]) as live:
+        live.client.headers["X-API-Key"] = few
+        live.json("POST", "/v1/collections", {"name": "photos"})
+        items = {"items": [{"id": str(at), "text": "x"} for at in range(5)]}
+        write, stored = live.services.item_writer.write, threading.Event()
+
+        def slow(*args: Any, **more: Any) -> Any:
+            outcome = write(*args, **more)
+            time.sleep(0.5)
+            stored.set()
+            return outcome
+
+        monkeypatch.setattr(live.services.item_writer, "write", slow)
+        path = "/v1/collections/photos/items"
+        late = live.error("PUT", path, items, headers={"X-Timeout-Ms": "300"})
+        assert late == (503, "timed_out")
+        assert stored.wait(5)
+        assert live.json("POST", f"{path}/count", {}) == {"count": 5}
+        assert live.error("PUT", path, items) == (429, "quota_exceeded")
 
 
 def test_a_key_that_is_removed_ends_at_once(tmp_path: Path) -> None:

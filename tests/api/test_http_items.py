@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from tests.api.live import Live, serving, told
+from triptych.cache.base import NoCache
 from triptych.errors import Overloaded
 from triptych.keys import new_key
+from triptych.retrieval.batching import BatchingModel
 
 
 @pytest.fixture(autouse=True)
@@ -181,6 +183,43 @@ def test_lines_wait_for_room_once_the_first_are_stored(
     monkeypatch.setattr(live.services.item_writer, "write", busy)
     reply = live.client.post(ITEMS, content=lines_of(range(150)), headers=LINES)
     assert (reply.status_code, reply.json()["written"], len(refused)) == (200, 150, 2)
+
+
+# a vector of its own is found out when the batch is stored, which is then halved
+HALVED = [{"id": str(at), "text": "x"} for at in range(4)]
+HALVED[1] = {"id": "bad", "vector": [1.0] * 64}  # type: ignore[dict-item]
+MANY = [{"id": str(at), "text": "x"} for at in range(70)]
+
+
+@pytest.mark.parametrize(("items", "at"), [(HALVED, "2"), (MANY, "64")], ids=["halved", "many"])
+def test_a_batch_waits_for_room_once_the_first_of_it_are_stored(
+    live: Live, monkeypatch: pytest.MonkeyPatch, items: list[Any], at: str
+) -> None:
+    embed, left = BatchingModel.embed, [0]
+
+    def busy(self: BatchingModel, given: Any) -> Any:
+        if given[0].id == at and left[0]:
+            left[0] -= 1
+            raise Overloaded("1 requests wait.", retry_after=0.1)
+        return embed(self, given)
+
+    monkeypatch.setattr(BatchingModel, "embed", busy)
+    monkeypatch.setattr(live.services.catalog, "cache", NoCache())
+    live.json("DELETE", "/v1/collections/photos")
+    live.json("POST", "/v1/collections", {"name": "photos"})
+    left[0] = 2
+    told_of = live.json("POST", ITEMS, {"items": items})
+    good = [item["id"] for item in items if item["id"] != "bad"]
+    assert told_of["written"] == len(good) and left == [0]
+    assert [one["id"] for one in told_of["errors"]] == ["bad"] * (len(items) - len(good))
+    # where there is none in time it is no 429: who gets that sends all of it again
+    live.json("DELETE", "/v1/collections/photos")
+    live.json("POST", "/v1/collections", {"name": "photos"})
+    left[0] = 100
+    reply = live.client.post(ITEMS, json={"items": items}, headers={"X-Timeout-Ms": "1500"})
+    assert told(reply) == (503, "timed_out")
+    stored = live.json("POST", f"{ITEMS}/count", {})["count"]
+    assert stored and f"{stored} items before were taken in." in reply.json()["error"]["message"]
 
 
 def test_lines_that_are_refused_at_once_may_be_sent_again(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from triptych.api.errors import ApiError
 from triptych.api.rates import Bucket, Cells, Failures, Quota
-from triptych.errors import Overloaded, TriptychError
+from triptych.errors import Overloaded, TimedOut, TriptychError
 from triptych.keys import Key, Keys, Role, read_keys
 
 logger = logging.getLogger(__name__)
@@ -53,15 +53,15 @@ class Caller:
         """Count items that are embedded meanwhile; raises ApiError beyond the quota of the day.
 
         Where there is no room for them they are not counted: whoever is told to try again later
-        would pay for each try.
+        would pay for each try. Who had no time for the answer pays: the work is done all the same.
         """
         wait = self.quota.take(items) if self.quota is not None else 0.0
         if wait:
             raise _later("quota_exceeded", "The key has used up its items of today", wait)
         try:
             yield
-        except Overloaded:
-            if self.quota is not None:
+        except Overloaded as error:
+            if self.quota is not None and not isinstance(error, TimedOut):
                 self.quota.give_back(items)
             raise
 

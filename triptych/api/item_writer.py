@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,8 @@ from triptych.api.config import Limits
 from triptych.api.errors import ApiError, shown, too_large
 from triptych.api.pictures import Pictures
 from triptych.api.schemas import ItemBody
-from triptych.errors import InvalidInput, ModelMismatch, TriptychError
+from triptych.deadline import remaining
+from triptych.errors import InvalidInput, ModelMismatch, Overloaded, TimedOut, TriptychError
 from triptych.index.sqlite.records import Picture
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.models import holds_own_vectors
@@ -24,6 +26,7 @@ Mode: TypeAlias = Literal["add", "upsert"]
 
 _BATCH = 64
 _BATCH_VECTORS = 1024
+_LONGEST_WAIT = 1.0  # seconds between two looks whether there is room
 
 
 @dataclass(slots=True)
@@ -80,7 +83,9 @@ class ItemWriter:
     ) -> WriteOutcome:
         """Store the items, each given with its index; an error in an item's place is its error.
 
-        Raises what is no single item's fault: NotFound, CollectionBusy, DiskFull ...
+        Raises what is no single item's fault: NotFound, CollectionBusy, DiskFull ... And Overloaded
+        only where nothing is stored yet: whoever gets that sends all of it again, and what is added
+        twice is refused. Later there is room to wait for, up to the deadline.
         """
         outcome = WriteOutcome(self._limits.errors_listed)
         with self._catalog.using(tenant, name) as collection:
@@ -123,7 +128,10 @@ class ItemWriter:
         if not ready:
             return
         try:
-            collection.put([one for _, one in ready], replace=mode == "upsert")
+            _with_patience(
+                lambda: collection.put([one for _, one in ready], replace=mode == "upsert"),
+                outcome.written,
+            )
             outcome.written += len(ready)
         except (InvalidInput, ModelMismatch) as error:
             if len(ready) == 1:
@@ -155,6 +163,28 @@ class ItemWriter:
         if sent is None or not self._keep:
             return ready
         return replace(ready, picture=Picture.of(sent))
+
+
+def _with_patience(put: Callable[[], object], written: int) -> None:
+    """Call `put`; where items were `written` before, until there is room for it.
+
+    Raises TimedOut that says how many they are where there is none before the deadline.
+    """
+    while True:
+        try:
+            put()
+            return
+        except Overloaded as error:
+            if not written:
+                raise
+            left = remaining()
+            if left is not None and left <= error.retry_after:
+                raise TimedOut(
+                    f"{error.message} {written:,} items before were taken in.",
+                    retry_after=error.retry_after,
+                    hint=error.hint,
+                ) from None
+            time.sleep(min(error.retry_after, _LONGEST_WAIT))
 
 
 def _new_ones(
