@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.api.live import Live, serving
+from tests.api.live import Live, serving, told
 from tests.redis_server import RedisServer
 from triptych.cache.config import CacheConfig
 
+JSON = "application/json"
 SEARCH = "/v1/collections/photos/search"
 
 
@@ -127,6 +128,7 @@ BODIES: list[Any] = [
     {"image": "data:image/png;base64,AAAA"},
     {"query": "x", "filter": "a ="},
     {"query": "x", "rerank": 5},
+    {"parts": [{}]},
 ]
 
 
@@ -158,7 +160,12 @@ def test_ahead_of_the_routes_all_is_as_behind_them(running: Live, body: Any, nam
     assert ahead == behind
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"query": "a", "query": "b"}', b"[" * 500])
+MARKED = b'\xef\xbb\xbf{"query": "a"}'
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"\xff", b'{"query": "a", "query": "b"}', b"[" * 500, MARKED]
+)
 def test_what_is_no_json_is_refused_ahead_as_behind(running: Live, body: bytes) -> None:
     replies = [
         running.client.post(SEARCH, content=body, headers={"content-type": media})
@@ -166,6 +173,21 @@ def test_what_is_no_json_is_refused_ahead_as_behind(running: Live, body: bytes) 
     ]
     assert replies[0].status_code == replies[1].status_code >= 400
     assert replies[0].content == replies[1].content
+
+
+def test_a_byte_order_mark_is_called_so(running: Live) -> None:
+    reply = running.client.post(SEARCH, content=MARKED, headers={"content-type": JSON})
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "bad_json")
+    assert "byte order mark" in reply.json()["error"]["message"]
+
+
+def test_two_media_types_are_none(running: Live) -> None:
+    """Ahead of the routes the last one counted, behind it the first."""
+    body = b'{"query": "word1"}'
+    for media in ((JSON, "text/plain"), ("text/plain", JSON), (JSON, JSON)):
+        headers = [("content-type", one) for one in media]
+        reply = running.client.post(SEARCH, content=body, headers=headers)
+        assert told(reply) == (400, "bad_request")
 
 
 def test_a_deadline_holds_ahead_of_the_routes(

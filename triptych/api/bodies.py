@@ -145,8 +145,7 @@ def parse_json(data: bytes | str, *, depth: int, what: str = "The body") -> Any:
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        empty = "it is empty" if not text.strip() else None
-        raise _bad_json(what, empty or f"{error.msg} at character {error.pos + 1}") from None
+        raise _bad_json(what, _why(text, error)) from None
     except RecursionError:
         raise _too_deep(depth) from None
     if text.count("[") + text.count("{") > depth and _is_deeper(value, depth):
@@ -227,6 +226,12 @@ def _has_surrogate(value: Any) -> bool:
     if isinstance(value, dict):
         return any(_has_surrogate(key) or _has_surrogate(one) for key, one in value.items())
     return isinstance(value, list) and any(_has_surrogate(one) for one in value)
+
+
+def _why(text: str, error: json.JSONDecodeError) -> str:
+    if text.startswith("\ufeff"):  # nobody sees it in an editor
+        return "it begins with a byte order mark (the bytes EF BB BF); send it without"
+    return f"{error.msg} at character {error.pos + 1}" if text.strip() else "it is empty"
 
 
 def _bad_json(what: str, why: str) -> ApiError:

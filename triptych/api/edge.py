@@ -45,7 +45,9 @@ _ALWAYS = [
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
-_SINGLE = frozenset({b"host", b"authorization", b"x-api-key", b"content-length", b"origin"})
+_SINGLE = frozenset(
+    {b"host", b"authorization", b"x-api-key", b"content-length", b"content-type", b"origin"}
+)
 _JSON = (b"content-type", b"application/json")
 _TIER = b"x-triptych-tier"
 _SEARCH = "/v1/collections/{name}/search"

@@ -75,8 +75,9 @@ class SearchService:
         self, tenant: str, name: str, body: SearchBody, files: Mapping[str, list[bytes]]
     ) -> SearchAnswer:
         """Return the answer to a search; `files` are the parts of a multipart body."""
+        terms = _terms(body)  # what is wrong with them is wrong of any collection
         with self._catalog.answering(tenant, name) as answers:
-            terms, embedder = _terms(body), answers.collection.embedder
+            embedder = answers.collection.embedder
 
             def query() -> Query:
                 return self._query(terms, files, getattr(embedder, "picture_size", None))
