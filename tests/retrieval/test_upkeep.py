@@ -77,7 +77,10 @@ def test_the_log_is_capped_and_says_when_to_save(tmp_path: Path) -> None:
     assert len(log.top(100)) == 10
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"\xff", b'{"version":2}'])
+ENDLESS = b'{"version":1,"queries":[["x",1e999]]}'
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"\xff", b'{"version":2}', ENDLESS])
 def test_a_damaged_log_says_nothing(body: bytes, tmp_path: Path) -> None:
     (tmp_path / "q.json").write_bytes(body)
     log = QueryLog(tmp_path / "q.json")
@@ -105,6 +108,12 @@ def test_a_log_that_cannot_be_written_harms_nobody(tmp_path: Path) -> None:
     log.save()
     log.drop(lambda question: True)
     assert log.top(9) == ["x"]
+    for at in range(3_000):
+        if log.note(f"{at}"):
+            log.note("x")
+            log.save()
+    assert log.top(1) == ["x"]
+    assert len(log.top(9_999)) < 2_500
 
 
 QUESTIONS: list[dict[str, Any]] = [

@@ -44,6 +44,8 @@ class QueryLog:
             is_due = self._since >= _EVERY
             if is_due:
                 self._since = 0
+                if len(self._fresh) > 2 * max(self._most, _EVERY):  # the disk takes nothing
+                    self._fresh = Counter(dict(self._fresh.most_common(self._most)))
         return is_due
 
     def top(self, count: int) -> list[str]:
@@ -105,5 +107,5 @@ class QueryLog:
             if found["version"] != _VERSION:
                 return Counter()
             return Counter({str(said): int(count) for said, count in found["queries"]})
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return Counter()
