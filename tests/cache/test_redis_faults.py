@@ -8,6 +8,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -342,6 +343,46 @@ def test_a_forked_child_has_connections_of_its_own(redis_server: RedisServer) ->
     for _ in range(50):
         assert cache.get_many(KEYS) == VALUES
     assert os.waitpid(child, 0)[1] == 0
+    cache.close()
+
+
+def test_a_forked_child_asks_again_where_the_parent_had_given_up(
+    redis_server: RedisServer,
+) -> None:
+    cache = RedisCache(redis_server.url, config=PATIENT)
+    cache.put_many([(KEYS[0], VALUES[0])])
+    while not cache._breaker.failed():
+        pass
+    assert not cache.has_far
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if cache.get_many(KEYS[:1]) == VALUES[:1] else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    cache.close()
+
+
+def test_event_loops_in_turn_and_at_once_have_a_connection_each(redis_server: RedisServer) -> None:
+    cache = RedisCache(redis_server.url, config=PATIENT)
+    cache.put_many(list(zip(KEYS, VALUES, strict=True)))
+    assert cache.get_many(KEYS) == VALUES
+
+    def num_connections() -> int:
+        with redis_server.client() as client:
+            return int(client.info("stats")["total_connections_received"])
+
+    async def ask() -> list[CacheHit | None]:
+        found = [await cache.far(key) for _ in range(20) for key in KEYS]
+        cache._connection_of_loop().close()  # a socket that outlives its loop is a warning
+        await asyncio.sleep(0.01)
+        return found
+
+    expected = [CacheHit(value, "redis") for _ in range(20) for value in VALUES]
+    before = num_connections()
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(lambda _: asyncio.run(ask()), range(6)):
+            assert found == expected
+    assert num_connections() - before <= 6 + 1  # the client that counts
+    assert len(cache._of_loops) <= 2
     cache.close()
 
 

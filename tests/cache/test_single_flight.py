@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -122,6 +124,27 @@ def test_the_error_of_another_thing_in_the_same_batch_is_not_shared() -> None:
 
     found = at_once(lambda: flight.do_many(["good", "bad"], compute), later)
     assert isinstance(found[0], ValueError) and found[1] == {"good": 7}
+
+
+def test_a_forked_child_waits_for_no_thread_of_the_parent() -> None:
+    flight: SingleFlight[str, int] = SingleFlight()
+    begun, done = threading.Event(), threading.Event()
+
+    def compute() -> int:
+        begun.set()
+        done.wait(10)
+        return 1
+
+    with ThreadPoolExecutor(1) as pool:
+        leading = pool.submit(flight.do, "a", compute)
+        begun.wait()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            os._exit(0 if flight.do("a", lambda: 7) == 7 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        done.set()
+        assert leading.result(5) == 1
 
 
 def test_batches_that_want_each_others_do_not_block() -> None:

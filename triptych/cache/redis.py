@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import re
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -59,14 +61,14 @@ class RedisCache:
     def __init__(self, url: str, *, secret: bytes = b"", config: RedisConfig = DEFAULT) -> None:
         self._connections = Connections(url, most=config.connections, late=self._put)
         self._url = url
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._async: AsyncConnection
+        self._of_loops: dict[asyncio.AbstractEventLoop, AsyncConnection] = {}
         self._config = config
         self._seal = Seal(secret)
         self._breaker = CircuitBreaker(config.breaker)
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._stats = TierStats()
+        _all.add(self)
 
     @property
     def has_far(self) -> bool:
@@ -93,13 +95,14 @@ class RedisCache:
         if self._is_left_aside():
             return None
         with span("cache redis get") as seen:
-            sealed = await self._connection_of_loop().get(key)
+            connection = self._connection_of_loop()
+            sealed = await connection.get(key)
             value = self._seal.open(key, sealed)
             seen.set_attribute("hits", int(value is not None))
         is_foreign = sealed is not None and value is None
         self._count(hits=value is not None, misses=value is None, errors=is_foreign)
         if is_foreign:
-            self._async.close()  # it may be an answer to another question
+            connection.close()  # it may be an answer to another question
             await asyncio.to_thread(self.delete_many, [key])
         if value is None:
             return None
@@ -143,19 +146,29 @@ class RedisCache:
     def close(self) -> None:
         self._closed.set()
         self._connections.close()
-        loop, self._loop = self._loop, None
-        if loop is not None and not loop.is_closed():
-            with suppress(RuntimeError):  # it was closed this moment
-                loop.call_soon_threadsafe(self._async.close)
+        with self._lock:
+            of_loops, self._of_loops = self._of_loops, {}
+        for loop, connection in of_loops.items():
+            with suppress(RuntimeError):  # it is closed
+                loop.call_soon_threadsafe(connection.close)
 
     def _connection_of_loop(self) -> AsyncConnection:
-        """Return the connection of the running event loop; another loop begins another."""
+        """Return the connection of the running event loop; those of loops that ended are let go."""
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:
+        known = self._of_loops.get(loop)
+        if known is None:
             timeout = self._config.timeout + self._config.per_key
-            self._async = AsyncConnection(self._url, timeout=timeout, failed=self._failed)
-            self._loop = loop
-        return self._async
+            known = AsyncConnection(self._url, timeout=timeout, failed=self._failed)
+            with self._lock:
+                going = {at: one for at, one in self._of_loops.items() if not at.is_closed()}
+                self._of_loops = {**going, loop: known}
+        return known
+
+    def _forget_inherited(self) -> None:
+        """Begin anew in a forked child: the thread that would find Redis well is the parent's."""
+        self._lock = threading.Lock()
+        self._of_loops = {}
+        self._breaker = CircuitBreaker(self._config.breaker)
 
     def _opened(self, keys: Sequence[bytes], replies: list[Reply] | None) -> list[bytes | None]:
         sealed = replies[0] if replies else None
@@ -274,3 +287,14 @@ def _batches(things: Sequence[T]) -> Iterator[Sequence[T]]:
 def _literal(prefix: bytes) -> bytes:
     """Return a pattern of Redis that matches just this."""
     return re.sub(rb"([\\*?\[\]^-])", rb"\\\1", prefix)
+
+
+_all: weakref.WeakSet[RedisCache] = weakref.WeakSet()
+
+
+def _forget_inherited() -> None:
+    for one in list(_all):
+        one._forget_inherited()
+
+
+os.register_at_fork(after_in_child=_forget_inherited)

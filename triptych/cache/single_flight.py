@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from triptych.errors import TimedOut
 
@@ -29,6 +31,7 @@ class SingleFlight(Generic[Key, Value]):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._flying: dict[Key, Future[Value]] = {}
+        _all.add(self)
 
     def do(self, key: Key, compute: Callable[[], Value]) -> Value:
         """Return what `compute` does, or what it does for somebody who asked earlier."""
@@ -95,3 +98,15 @@ class SingleFlight(Generic[Key, Value]):
             raise
         self.land(values)
         return values
+
+
+_all: weakref.WeakSet[SingleFlight[Any, Any]] = weakref.WeakSet()
+
+
+def _forget_inherited() -> None:
+    for one in list(_all):
+        one._lock, one._flying = threading.Lock(), {}
+
+
+# the threads that were at work are the parent's: a child would wait for them for ever
+os.register_at_fork(after_in_child=_forget_inherited)
