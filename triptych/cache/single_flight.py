@@ -21,7 +21,7 @@ class Abandoned(Exception):
 
 
 class SingleFlight(Generic[Key, Value]):
-    """Threads may share one; coroutines join them by way of `flight_async`.
+    """Threads may share one; coroutines join them by way of `single_flight_async`.
 
     An exception of who works is raised in all that wait. Where it says nothing of what they want,
     one of those that wait works in its place: who worked was cancelled or interrupted, had no more
