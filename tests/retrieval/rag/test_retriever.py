@@ -198,3 +198,29 @@ def test_items_of_no_document_are_sources_without_citation() -> None:
         context = Retriever(collection).context("red shoe")
         assert [source.citation for source in context.sources] == [None]
         assert context.citations == () and "[1] n>" in context.prompt
+
+
+def _as_markdown(rows: list[tuple[str, str]]) -> str:
+    lines = ["# Prices", "", "| part | price |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {part} | {price} |" for part, price in rows)])
+
+
+def _as_html(rows: list[tuple[str, str]]) -> str:
+    body = "".join(f"<tr><td>{part}</td><td>{price}</td></tr>" for part, price in rows)
+    return f"<h1>Prices</h1><table><tr><th>part</th><th>price</th></tr>{body}</table>"
+
+
+@pytest.mark.parametrize("suffix", ["md", "html"])
+def test_a_row_far_below_is_found_by_the_names_of_its_columns(
+    retriever: Retriever, tmp_path: Path, suffix: str
+) -> None:
+    rows = [(f"XK-{number}", f"{number % 97}.50") for number in range(4000, 4900)]
+    source = _as_markdown(rows) if suffix == "md" else _as_html(rows)
+    (tmp_path / f"prices.{suffix}").write_text(source)
+    retriever.add(tmp_path / f"prices.{suffix}")
+    first = retriever.retrieve("price of part XK-4711", limit=1)[0]
+    assert "XK-4711" in first.text and first.metadata["heading"] == "Prices > part | price"
+    context = retriever.context("price of part XK-4711", budget=300)
+    (source,) = context.sources
+    assert "XK-4711" in source.text and context.tokens <= 300
+    assert source.citation is not None and source.citation.text() == source.text

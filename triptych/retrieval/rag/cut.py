@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -157,11 +157,18 @@ def _holds(span: Span, figure: Figure) -> bool:
 
 
 def _heading(page: Page, span: Span) -> str:
-    """Return the headings that the passage's first word stands under, the highest first."""
+    """Return the headings that the passage's first word stands under, the highest first.
+
+    Inside a table that began before, the names of its columns are the last of them.
+    """
     trail: list[Heading] = []
     last = bisect_right([heading.start for heading in page.headings], span.start)
     for heading in page.headings[:last]:
         while trail and trail[-1].level >= heading.level:
             trail.pop()
         trail.append(heading)
-    return " > ".join(heading.text for heading in trail)[:_TRAIL]
+    texts = [heading.text for heading in trail]
+    at = bisect_left([table.start for table in page.tables], span.start)
+    if at and span.start < page.tables[at - 1].end:
+        texts.append(page.tables[at - 1].columns)
+    return " > ".join(filter(None, texts))[:_TRAIL]

@@ -47,6 +47,15 @@ class Heading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows under names of columns: without them nobody can say what a row holds."""
+
+    start: int  # where the row of names begins
+    end: int
+    columns: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Anchor:
     """A place that a link can lead to: `file#name`."""
 
@@ -79,6 +88,7 @@ class Page:
     text: str
     breaks: tuple[int, ...] = ()
     headings: tuple[Heading, ...] = ()
+    tables: tuple[Table, ...] = ()
     anchors: tuple[Anchor, ...] = ()
     links: tuple[Link, ...] = ()
     figures: tuple[Figure, ...] = ()

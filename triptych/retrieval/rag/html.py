@@ -15,6 +15,7 @@ from triptych.retrieval.rag.document import (
     Link,
     Note,
     Page,
+    Table,
     decoded,
 )
 from triptych.retrieval.rag.html_shape import check_shape
@@ -68,6 +69,8 @@ class _Html:
         self._length = 0
         self._breaks: list[int] = []
         self._headings: list[Heading] = []
+        self._tables: list[Table] = []
+        self._begun: list[int] = []  # where the tables begin that have not ended
         self._anchors: list[Anchor] = []
         self._links: list[Link] = []
         self._figures: list[Figure] = []
@@ -93,6 +96,7 @@ class _Html:
             text="".join(self._parts),
             breaks=tuple(dict.fromkeys(self._breaks)),
             headings=tuple(self._headings),
+            tables=tuple(sorted(self._tables, key=lambda table: table.start)),
             anchors=tuple(self._anchors),
             links=tuple(self._links),
             figures=tuple(self._figures),
@@ -106,6 +110,8 @@ class _Html:
             self._begin_cell()
         if tag == "tr":
             self._row = self._length
+        elif tag == "table":
+            self._begun.append(self._length)
         attributes = node.attributes
         if name := attributes.get("id") or (tag == "a" and attributes.get("name")):
             self._anchors.append(Anchor(start=self._length, name=str(name)))
@@ -130,6 +136,10 @@ class _Html:
             self._break()
         elif node.tag in _CELLS:
             self._end_line()
+        if node.tag == "table":
+            start = self._begun.pop()
+            if columns := _columns(node):
+                self._tables.append(Table(start=start, end=self._length, columns=columns))
 
     def _figure(self, node: LexborNode, target: str, alt: str) -> None:
         below = _figcaption(node)
@@ -165,6 +175,15 @@ class _Html:
         if self._length != self._cell and not self._parts[-1].endswith("\n"):
             self._parts.append("\n")
             self._length += 1
+
+
+def _columns(table: LexborNode) -> str:
+    """Return the names of its columns; nothing where its first row names none."""
+    first = table.css_first("tr")
+    cells = [] if first is None else [cell for cell in _children(first) if cell.is_element_node]
+    if len(cells) < 2 or any(cell.tag != "th" for cell in cells):
+        return ""
+    return " | ".join(" ".join(cell.text(deep=True, separator=" ").split()) for cell in cells)
 
 
 def _children(node: LexborNode) -> list[LexborNode]:

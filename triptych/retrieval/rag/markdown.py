@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import accumulate
 
 from markdown_it import MarkdownIt
@@ -17,6 +18,7 @@ from triptych.retrieval.rag.document import (
     Link,
     Note,
     Page,
+    Table,
     decoded,
 )
 from triptych.retrieval.rag.html import elements
@@ -42,6 +44,8 @@ class _Markdown:
         self._line_starts = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
         self._breaks: set[int] = set()
         self._headings: list[Heading] = []
+        self._tables: list[Table] = []
+        self._columns: list[str] = []  # of the last table
         self._anchors: list[Anchor] = []
         self._links: list[Link] = []
         self._figures: list[Figure] = []
@@ -61,6 +65,7 @@ class _Markdown:
             text=self.text,
             breaks=tuple(sorted(self._breaks)),
             headings=tuple(self._headings),
+            tables=tuple(self._tables),
             anchors=tuple(self._anchors),
             links=tuple(self._links),
             figures=tuple(self._figures),
@@ -70,9 +75,16 @@ class _Markdown:
         assert token.map is not None
         start, end = (self._at(line) for line in token.map)
         self._breaks.add(start)
-        if token.type == "inline":
+        if token.type == "table_open":
+            self._columns = []
+            self._tables.append(Table(start=start, end=end, columns=""))
+        elif token.type == "tbody_open":
+            self._tables[-1] = replace(self._tables[-1], columns=" | ".join(self._columns))
+        elif token.type == "inline":
             if before is not None and before.type == "heading_open":
                 self._heading(start, int(before.tag[1]), token)
+            elif before is not None and before.type == "th_open":
+                self._columns.append(_words(token))
             place = start
             for child in token.children or []:
                 place = self._inline(child, place, end)
@@ -80,7 +92,7 @@ class _Markdown:
             self._html(token.content, start, end)
 
     def _heading(self, start: int, level: int, token: Token) -> None:
-        words = "".join(child.content for child in token.children or [])
+        words = _words(token)
         self._headings.append(Heading(start=start, level=level, text=words))
         slug = _NO_SLUG.sub("", words.lower()).replace(" ", "-")
         count = self._slugs.get(slug, 0)
@@ -125,3 +137,7 @@ class _Markdown:
 
     def _at(self, line: int) -> int:
         return min(self._line_starts[min(line, len(self._line_starts) - 1)], len(self.text))
+
+
+def _words(token: Token) -> str:
+    return "".join(child.content for child in token.children or [])

@@ -112,7 +112,9 @@ class Retriever:
         `how` is as in `retrieve`; `count_tokens` is the language model's own count, if known.
         """
         found = self.retrieve(query, limit=limit, **how)
-        return pack(found, budget=budget, count_tokens=count_tokens)
+        parts = () if query is None else build_query(query).parts
+        said = " ".join(part.text for part in parts if part.text is not None and part.weight > 0)
+        return pack(found, budget=budget, count_tokens=count_tokens, question=said)
 
     def picture(self, passage: Passage) -> bytes | None:
         """Return a small JPEG of a picture that was found, to show it, or to a model that sees."""

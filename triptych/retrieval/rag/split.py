@@ -16,7 +16,8 @@ from triptych.errors import InvalidInput
 from triptych.retrieval.rag.document import Page
 from triptych.retrieval.rag.tokens import token_spans
 
-_SENTENCE = re.compile(r"[.!?…:;]['\")\]»”]*\s+|[。！？]|\n")
+SENTENCE = re.compile(r"[.!?…:;]['\")\]»”]*\s+|[。！？]|\n")
+"""What ends a sentence or a line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +53,7 @@ def passages(page: Page, config: SplitConfig | None = None) -> Iterator[Span]:
     tokens = token_spans(page.text)
     starts, ends = tokens[:, 0].tolist(), tokens[:, 1].tolist()
     headings = [heading.start for heading in page.headings]
-    sentences = [match.end() for match in _SENTENCE.finditer(page.text)]
+    sentences = [match.end() for match in SENTENCE.finditer(page.text)]
     first = 0
     while first < len(starts):
         last = first + config.size  # the first token outside
