@@ -19,8 +19,8 @@ from torch import Tensor
 
 from benchmarks.common import DATA
 from triptych.encoders.base import unit_rows
-from triptych.encoders.onnx import DEFAULT_FOLDER, open_session
-from triptych.encoders.runtime import onnxruntime
+from triptych.encoders.onnx import DEFAULT_FOLDER
+from triptych.encoders.runtime import onnxruntime, open_session
 from triptych.encoders.towers.mobilenet import MobileNet, read_graph
 from triptych.model import JointModel
 from triptych.training.data import Row, picture_sets, read_rows

@@ -53,6 +53,22 @@ def test_the_hint_of_a_damaged_store_is_a_command_that_helps(run: Run, indexed: 
     assert run("info")[0] == 0
 
 
+def test_a_model_that_went_bad_is_found_and_the_hint_helps(
+    run: Run, photos: Path, data: Path
+) -> None:
+    assert run("index", str(photos), "--model", "default")[0] == 0
+    (copy,) = (data / "models").iterdir()
+    raw = bytearray((copy / "shared.bin").read_bytes())
+    raw[len(raw) // 2] ^= 1  # every size stays
+    (copy / "shared.bin").write_bytes(raw)
+    code, out, _ = run("verify")
+    assert code == 1 and "shared.bin of model" in out and f"Delete {copy}" in out
+    assert "--repair" not in out
+    assert run("verify", "--repair")[0] == 1
+    shutil.rmtree(copy)
+    assert run("search", "red")[0] == 0 and run("verify")[0] == 0
+
+
 def test_export_and_import(run: Run, indexed: Path, tmp_path: Path) -> None:
     file = str(tmp_path / "all.tar")
     code, out, _ = run("export", file)

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from triptych.encoders.base import TokenStates  # noqa: E402
 from triptych.encoders.cross_modal.fusion import CrossModalConfig  # noqa: E402
 from triptych.encoders.hubness import Hubness, HubnessConfig  # noqa: E402
-from triptych.encoders.onnx import open_session  # noqa: E402
+from triptych.encoders.runtime import open_session  # noqa: E402
 from triptych.encoders.scorers.token_matcher import TokenMatcherConfig  # noqa: E402
 from triptych.encoders.towers.mobilenet import IMAGE_SIZE, MobileNet, read_graph  # noqa: E402
 from triptych.encoders.towers.transformer import Transformer, TransformerConfig  # noqa: E402

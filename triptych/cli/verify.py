@@ -6,12 +6,17 @@ import argparse
 import json
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from triptych.cli.command import add_collection_option, collection_folder
 from triptych.cli.search import printable
+from triptych.encoders.onnx import OnnxModel
+from triptych.errors import CollectionDamaged, NotAvailable
 from triptych.index.sqlite.check import Finding
 from triptych.index.sqlite.salvage import Lost
+from triptych.retrieval.collection import Collection
+from triptych.retrieval.library import model_folder
 from triptych.retrieval.maintenance.repair import Repair, repair
 from triptych.retrieval.maintenance.verify import BEYOND_REPAIR, Verification, verify
 from triptych.settings import Settings
@@ -35,11 +40,27 @@ class Verify:
         found = verify(folder)
         mended = repair(found, threads=settings.num_threads) if args.repair else None
         now = verify(folder) if mended is not None and mended.done else found
+        _add_model(found, settings)
+        if now is not found:
+            _add_model(now, settings)
         if args.json:
             print(json.dumps(_as_json(found, mended, now), indent=1))
         else:
             _print(found, mended, now, name=args.collection)
         return 0 if now.ok and (mended is None or mended.complete) else 1
+
+
+def _add_model(found: Verification, settings: Settings) -> None:
+    """Look at the copy of the collection's model too: else vectors to come change in silence."""
+    with suppress(CollectionDamaged):  # which was found already
+        known = Collection.peek(found.folder)
+        kept = None if known is None else model_folder(settings.data, known.fingerprint)
+        if kept is not None and kept.is_dir():
+            found.checked["model"] = "its copy, by hash"
+            try:
+                OnnxModel.load(kept).verify()
+            except NotAvailable as error:
+                found.findings.append(Finding("model", f"{error.message} {error.hint}"))
 
 
 def _print(found: Verification, mended: Repair | None, now: Verification, *, name: str) -> None:
@@ -52,7 +73,7 @@ def _print(found: Verification, mended: Repair | None, now: Verification, *, nam
         if not now.ok:
             print("still wrong:")
             _print_findings(now.findings)
-    elif not found.ok:
+    elif set(found.wrong()) - {"model"}:  # of that its finding says what to do
         for part, advice in BEYOND_REPAIR.items():
             if part in found.wrong():
                 print(advice)

@@ -30,7 +30,7 @@ from triptych.encoders.expert_load import ExpertLoad
 from triptych.encoders.late import DualStates
 from triptych.encoders.pictures.look import Look
 from triptych.encoders.places import left_over
-from triptych.encoders.runtime import onnxruntime
+from triptych.encoders.runtime import open_session
 from triptych.errors import NotAvailable, NotFound
 from triptych.types import Cube, Matrix, Vector
 
@@ -87,7 +87,7 @@ class OnnxModel(DualEncoder, DualStates):
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise NotAvailable(
                 f"The description {path} cannot be read ({error}).",
-                hint="Install triptych again.",
+                hint=_mend(folder),
             ) from error
         for name, expected in sizes.items():
             # sizes at once, sums on demand (`verify`): hashing 30 MB would double a cold start
@@ -95,7 +95,7 @@ class OnnxModel(DualEncoder, DualStates):
             if size != expected:
                 raise NotAvailable(
                     f"{name} of model {model.name!r} has {size} bytes, expected {expected}.",
-                    hint="Install triptych again.",
+                    hint=_mend(folder),
                 )
         return model
 
@@ -119,7 +119,7 @@ class OnnxModel(DualEncoder, DualStates):
                 raise NotAvailable(
                     f"{name} of model {self.name!r} has sum {found[:12]}, "
                     f"expected {expected['sha256'][:12]}.",
-                    hint="Install triptych again.",
+                    hint=_mend(self.folder),
                 )
 
     def embed_texts(self, texts: Sequence[str]) -> Matrix:
@@ -326,30 +326,23 @@ class OnnxModel(DualEncoder, DualStates):
         with self._lock:
             if graph not in self._sessions:
                 path = self.folder / f"{graph}.onnx"
-                self._sessions[graph] = open_session(path, threads=self._threads)
+                try:
+                    self._sessions[graph] = open_session(path, threads=self._threads)
+                except Exception as error:  # ONNX Runtime's have no class in common
+                    raise _damaged(path) from error
         found: list[Matrix] = self._sessions[graph].run(outputs, inputs)
         return found
 
 
-def open_session(path: Path, *, threads: int) -> Any:
-    """Return ONNX Runtime's session of a graph, as every graph of ours is run."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # an arena keeps the largest batch it ever saw, many times the weights
-    options.enable_cpu_mem_arena = False
-    # with AVX2 and no VNNI sums of two products overflow 16 bits: vectors were off by 0.07 of a
-    # cosine in the mean. Elsewhere ONNX Runtime leaves the weights as they are
-    options.add_session_config_entry("session.x64quantprecision", "1")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # they have no class in common
-        raise _damaged(path) from error
-
-
 def _damaged(path: Path) -> NotAvailable:
-    return NotAvailable(f"{path} of the model is damaged or gone.", hint="Install triptych again.")
+    return NotAvailable(f"{path} of the model is damaged or gone.", hint=_mend(path.parent))
+
+
+def _mend(folder: Path) -> str:
+    """Return what to do where a file of the model is not as it was."""
+    if folder == DEFAULT_FOLDER:
+        return "Install triptych again."
+    return f"Delete {folder}: this version's own model is copied again. Another one, restore."
 
 
 def _alike(

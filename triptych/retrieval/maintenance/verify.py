@@ -35,7 +35,7 @@ class Verification:
     """What was looked at, by part, and all that is wrong.
 
     Parts: missing, identity, store, log, pages, structure, items, vectors, thumbnails, pictures,
-    counts, facts, words, index.
+    counts, facts, words, index. The command adds the copy of the model.
     """
 
     folder: Path
