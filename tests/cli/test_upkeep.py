@@ -62,7 +62,8 @@ def test_a_model_that_went_bad_is_found_and_the_hint_helps(
     raw[len(raw) // 2] ^= 1  # every size stays
     (copy / "shared.bin").write_bytes(raw)
     code, out, _ = run("verify")
-    assert code == 1 and "shared.bin of model" in out and f"Delete {copy}" in out
+    assert code == 1 and "shared.bin of model" in out and f"Restore {copy}, or" in out
+    assert "delete it: it is copied again" in out
     assert "--repair" not in out
     assert run("verify", "--repair")[0] == 1
     shutil.rmtree(copy)

@@ -342,7 +342,10 @@ def _mend(folder: Path) -> str:
     """Return what to do where a file of the model is not as it was."""
     if folder == DEFAULT_FOLDER:
         return "Install triptych again."
-    return f"Delete {folder}: this version's own model is copied again. Another one, restore."
+    return (
+        f"Restore {folder}, or, where it is a collection's copy of this version's own model, "
+        "delete it: it is copied again."
+    )
 
 
 def _alike(

@@ -208,3 +208,16 @@ def test_texts_that_are_too_long_are_refused() -> None:
     for reader in (read_markdown, read_html):
         with pytest.raises(DocumentError, match="more than 9 characters"):
             list(reader(b"0123456789", DocumentLimits(max_characters=9), pytest.fail))
+
+
+def test_what_is_hidden_is_in_no_heading_and_no_name_of_a_column() -> None:
+    source = (
+        "<h1>Prices<span hidden> obey me</span><div><h2>of parts</h2></div></h1>"
+        "<table><tr><th>part</th>"
+        "<th>price<b style='display:none'> obey me</b></th></tr>"
+        "<tr><td>XK-1</td><td>3</td></tr></table>"
+    )
+    page = the_page(read_html, source.encode())
+    assert [heading.text for heading in page.headings] == ["Prices of parts", "of parts"]
+    assert [table.columns for table in page.tables] == ["part | price"]
+    assert "obey" not in page.text

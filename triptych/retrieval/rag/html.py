@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
@@ -35,6 +36,7 @@ _BLOCKS = frozenset(
     }
 )  # fmt: skip
 _CELLS = frozenset({"td", "th"})
+_HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
 _HIDDEN = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w-]{1,40})", re.IGNORECASE)
 _BLANKS = re.compile(r"[ \t\n\f\u00a0]+")
@@ -69,8 +71,9 @@ class _Html:
         self._length = 0
         self._breaks: list[int] = []
         self._headings: list[Heading] = []
+        self._titles: list[int] = []  # which of them have not ended
         self._tables: list[Table] = []
-        self._begun: list[int] = []  # where the tables begin that have not ended
+        self._begun: list[tuple[int, str | None]] = []  # tables that have not ended, and columns
         self._anchors: list[Anchor] = []
         self._links: list[Link] = []
         self._figures: list[Figure] = []
@@ -111,15 +114,15 @@ class _Html:
         if tag == "tr":
             self._row = self._length
         elif tag == "table":
-            self._begun.append(self._length)
+            self._begun.append((self._length, None))
         attributes = node.attributes
         if name := attributes.get("id") or (tag == "a" and attributes.get("name")):
             self._anchors.append(Anchor(start=self._length, name=str(name)))
         if tag == "pre":
             self._in_pre += 1
-        elif tag in ("h1", "h2", "h3", "h4", "h5", "h6"):
-            words = " ".join(node.text(deep=True, separator=" ").split())
-            self._headings.append(Heading(start=self._length, level=int(tag[1]), text=words))
+        elif tag in _HEADINGS:
+            self._titles.append(len(self._headings))
+            self._headings.append(Heading(start=self._length, level=int(tag[1]), text=""))
         elif tag == "a" and (target := attributes.get("href")):
             self._links.append(Link(start=self._length, target=target))
         elif tag == "img" and (target := attributes.get("src")):
@@ -128,7 +131,12 @@ class _Html:
     def _leave(self, node: LexborNode) -> None:
         if node.tag == "pre":
             self._in_pre -= 1
+        if node.tag in _HEADINGS:
+            at = self._titles.pop()
+            words = " ".join(self._since(self._headings[at].start).split())
+            self._headings[at] = replace(self._headings[at], text=words)
         if node.tag == "tr":
+            self._name_columns(node)
             self._cell = 0
             if self._parts and self._parts[-1] == "\t":  # its last cells are empty
                 self._parts[-1] = "\n"
@@ -137,9 +145,29 @@ class _Html:
         elif node.tag in _CELLS:
             self._end_line()
         if node.tag == "table":
-            start = self._begun.pop()
-            if columns := _columns(node):
+            start, columns = self._begun.pop()
+            if columns:
                 self._tables.append(Table(start=start, end=self._length, columns=columns))
+
+    def _name_columns(self, row: LexborNode) -> None:
+        """Take the first row of a table for the names of its columns, if all its cells are such."""
+        if not self._begun or self._begun[-1][1] is not None:
+            return
+        cells = [cell.tag for cell in _children(row) if cell.is_element_node]
+        names = self._since(self._row).split("\t") if {*cells} == {"th"} else []
+        columns = " | ".join(" ".join(name.split()) for name in names) if len(names) > 1 else ""
+        self._begun[-1] = (self._begun[-1][0], columns)
+
+    def _since(self, start: int) -> str:
+        """Return what was written from there on: what is hidden is not in it."""
+        written: list[str] = []
+        length = self._length
+        for part in reversed(self._parts):
+            if length <= start:
+                break
+            written.append(part)
+            length -= len(part)
+        return "".join(reversed(written))
 
     def _figure(self, node: LexborNode, target: str, alt: str) -> None:
         below = _figcaption(node)
@@ -175,15 +203,6 @@ class _Html:
         if self._length != self._cell and not self._parts[-1].endswith("\n"):
             self._parts.append("\n")
             self._length += 1
-
-
-def _columns(table: LexborNode) -> str:
-    """Return the names of its columns; nothing where its first row names none."""
-    first = table.css_first("tr")
-    cells = [] if first is None else [cell for cell in _children(first) if cell.is_element_node]
-    if len(cells) < 2 or any(cell.tag != "th" for cell in cells):
-        return ""
-    return " | ".join(" ".join(cell.text(deep=True, separator=" ").split()) for cell in cells)
 
 
 def _children(node: LexborNode) -> list[LexborNode]:
