@@ -112,12 +112,7 @@ class Connections:
         except BaseException:
             self._drop(connection)
             raise
-        with self._changed:
-            if not self._closed:
-                self._idle.append(connection)
-                self._changed.notify_all()  # not one: the thread that connects waits there too
-                return
-        connection.disconnect()
+        self._give_back(connection)
 
     def _reset(self) -> None:
         self._changed = threading.Condition()
@@ -196,9 +191,15 @@ class Connections:
                     self._refused = (self._refused[0] + 1, error)
                     self._changed.notify_all()
                 continue
-            with self._changed:
+            self._give_back(connection)
+
+    def _give_back(self, connection: Link) -> None:
+        with self._changed:
+            if not self._closed:
                 self._idle.append(connection)
-                self._changed.notify_all()
+                self._changed.notify_all()  # not one: the thread that connects waits there too
+                return
+        connection.disconnect()
 
     def _drop(self, connection: Link) -> None:
         with suppress(Exception):
