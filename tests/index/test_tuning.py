@@ -173,7 +173,8 @@ def test_real_kinds_keep_their_recall_on_queries_that_were_not_tuned_on(
     vectors = clustered(30_200, 64)
     rows, fresh = written(tmp_path, vectors[:30_000]), vectors[30_000:]
     ann = ANNS.resolve(kind).build(kind, rows, threads=1, cancelled=lambda: False, whole=False)
-    tuned = fit(Base(kind, rows, ann), 0.95)
+    # 30,000 are scanned so fast that on a busy machine no kind is worth it: it is insisted upon
+    tuned = fit(Base(kind, rows, ann), 0.95, insist=True)
     assert tuned is not None
     assert tuned[1] >= 0.95
     ann.complete(rows)
