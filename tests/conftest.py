@@ -1,6 +1,7 @@
-"""How much of the long tests is run: what CI can afford, or as much as is asked for."""
+"""What all tests have: how much of the long ones is run, and a look at what was left open."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 
 import hypothesis
 import pytest
@@ -12,6 +13,13 @@ hypothesis.settings.register_profile("triptych", deadline=None)
 hypothesis.settings.load_profile("triptych")
 
 _FIGURE = "figure"  # kept with a test's report, which comes from the process that ran it
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected() -> Iterator[None]:
+    """Tell of what a module left open in that module, not in whichever test comes later."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
