@@ -26,7 +26,11 @@ from langchain_tests.integration_tests import (
 
 import triptych
 from triptych.errors import InvalidInput, NotAvailable, TriptychError
-from triptych.integrations.langchain import TriptychRetriever, TriptychVectorStore
+from triptych.integrations.langchain import (
+    TriptychPassages,
+    TriptychRetriever,
+    TriptychVectorStore,
+)
 
 pytestmark = pytest.mark.anyio  # runs what is async in the standard tests
 
@@ -147,6 +151,10 @@ def test_a_chain_gets_scores_and_sources(collection: Any, store: TriptychVectorS
     chain = retriever | RunnableLambda(lambda found: found[0].metadata)
     told = chain.invoke("apples")
     assert told["source"] == "note" and told["modality"] == "text" and told["score"] > 0
+    store.add_texts(["a book on pears"], [{"source": "pears.pdf"}])
+    assert chain.invoke("a book on pears")["source"] == "pears.pdf"
+    passages = TriptychPassages(passages=triptych.Retriever(collection), k=1)
+    assert passages.invoke("a book on pears")[0].metadata["source"] == "pears.pdf"
     assert len(retriever.invoke("apples", k=3, filter="year > 2020", hybrid=False)) == 2
 
 

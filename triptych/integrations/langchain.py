@@ -324,10 +324,10 @@ def _some(ids: list[str] | None) -> list[str]:
 
 
 def _cited(passage: Passage) -> Document:
-    told = {**passage.metadata, "score": passage.score, "kind": passage.kind}
+    source = passage.uri or passage.metadata.get("document") or passage.id
+    told = {"source": source, "kind": passage.kind, **passage.metadata, "score": passage.score}
     if passage.citation is not None:
         told["citation"] = str(passage.citation)
-    told["source"] = passage.uri or told.get("document") or passage.id
     return Document(id=passage.id, page_content=passage.text, metadata=told)
 
 
@@ -336,7 +336,13 @@ def _scored(hits: Sequence[Hit]) -> list[tuple[Document, float]]:
 
 
 def _told(hits: Sequence[Hit]) -> list[Document]:
+    # a document that a loader made says itself where it is from
     return [
-        document(hit, score=hit.score, modality=hit.modality, source=hit.uri or hit.id)
+        document(
+            hit,
+            score=hit.score,
+            modality=hit.modality,
+            source=hit.metadata.get("source") or hit.uri or hit.id,
+        )
         for hit in hits
     ]
