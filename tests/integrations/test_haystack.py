@@ -69,6 +69,17 @@ def test_pictures_and_words_find(store: TriptychDocumentStore, blue: Path, red: 
         retriever.run()
 
 
+def test_an_id_that_comes_twice_at_once_is_a_duplicate(store: TriptychDocumentStore) -> None:
+    twice = [Document(id="pear", content="pears"), Document(id="pear", content="more pears")]
+    with pytest.raises(DuplicateDocumentError, match="'pear'"):
+        store.write_documents(twice, DuplicatePolicy.FAIL)
+    assert store.write_documents(twice, DuplicatePolicy.SKIP) == 1
+    store.write_documents(twice, DuplicatePolicy.OVERWRITE)
+
+    (found,) = [one for one in store.filter_documents() if one.id == "pear"]
+    assert found.content == "more pears"
+
+
 @pytest.mark.anyio
 async def test_awaiting_does_the_same(store: TriptychDocumentStore) -> None:
     more = Document(id="more", content="pears")
@@ -98,6 +109,8 @@ def test_a_pipeline_is_saved_and_loaded(tmp_path: Path) -> None:
         {"field": "meta.a", "operator": "~", "value": 1},
         {"field": "meta.a", "operator": ">", "value": {}},
         {"operator": "AND", "conditions": ["a"]},
+        {"field": "id", "operator": "==", "value": "1"},
+        {"field": "content", "operator": "==", "value": "a note on apples"},
     ],
 )
 def test_malformed_filters_are_refused(wrong: Any) -> None:

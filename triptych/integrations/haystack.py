@@ -124,10 +124,15 @@ class TriptychDocumentStore:
         self.close()
 
     def _new(self, items: list[Item], known: Sequence[Any], policy: DuplicatePolicy) -> list[Item]:
-        old = {record.id for record in known if record is not None}
-        if old and policy is not DuplicatePolicy.SKIP:
-            raise DuplicateDocumentError(f"There is a document {sorted(old)[0]!r} already.")
-        return [item for item in items if item.id not in old]
+        seen = {record.id for record in known if record is not None}
+        new = []
+        for item in items:
+            if item.id not in seen:
+                new.append(item)
+                seen.add(item.id)
+            elif policy is not DuplicatePolicy.SKIP:
+                raise DuplicateDocumentError(f"There is a document {item.id!r} already.")
+        return new
 
 
 @component

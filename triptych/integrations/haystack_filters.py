@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final
 
+from haystack import Document
 from haystack.errors import FilterError
 
 _LOGIC: Final = {"AND": "$and", "OR": "$or", "NOT": "$not"}
 _ORDER: Final = {">": "$gt", ">=": "$gte", "<": "$lt", "<=": "$lte"}
+_BESIDES_META: Final = {field.name for field in fields(Document)} - {"meta"}
 _NEVER: Final[dict[str, Any]] = {"_modality": {"$in": []}}
 
 
@@ -36,7 +39,7 @@ def _node(given: Mapping[str, Any]) -> dict[str, Any]:
 def _comparison(given: Mapping[str, Any]) -> dict[str, Any]:
     if "value" not in given:
         raise FilterError(f"A comparison has a value, got {given!r}.")
-    field = str(given["field"]).removeprefix("meta.")
+    field = _field(str(given["field"]))
     sign, value = given["operator"], given["value"]
     if sign in _ORDER:
         return _ordered(field, sign, value)
@@ -44,6 +47,15 @@ def _comparison(given: Mapping[str, Any]) -> dict[str, Any]:
     if meaning is None:
         raise FilterError(f"Got the operator {sign!r}, expected {', '.join(_MEANING)} or an order.")
     return meaning(field, value)
+
+
+def _field(name: str) -> str:
+    """Return the metadata's field; raises FilterError for what a document has besides them."""
+    if name in _BESIDES_META:
+        raise FilterError(
+            f"Got the field {name!r}, expected one of the metadata: meta.{name} if it is there."
+        )
+    return name.removeprefix("meta.")
 
 
 def _ordered(field: str, sign: str, value: Any) -> dict[str, Any]:
