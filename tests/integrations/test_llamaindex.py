@@ -105,6 +105,8 @@ def test_queries_modes_and_filters(store: TriptychVectorStore) -> None:
     assert store.query(asked).ids == ["note"]
     with pytest.raises(NotAvailable, match="svm"):
         store.query(VectorStoreQuery(query_str="a", mode=VectorStoreQueryMode.SVM))
+    with pytest.raises(NotAvailable, match="node_ids"):
+        store.query(VectorStoreQuery(query_str="apples", node_ids=["red"]))
     with pytest.raises(InvalidInput, match="no words"):
         store.query(VectorStoreQuery(query_embedding=[1.0]))
 
@@ -129,7 +131,10 @@ def test_documents_and_nodes_are_deleted(store: TriptychVectorStore) -> None:
         ("all", ["a", "b"], ["b", "c"], False),
         ("contains", "c", ["b", "c"], True),
         ("is_empty", None, None, True),
+        ("is_empty", None, [], True),
         ("is_empty", None, "x", False),
+        ("is_empty", None, [-1], False),
+        ("is_empty", None, False, False),
     ],
 )
 def test_operators_mean_the_same(operator: str, value: Any, field: Any, expected: bool) -> None:

@@ -211,7 +211,9 @@ def _filter(one: MetadataFilter) -> dict[str, Any]:
     if one.operator is FilterOperator.ALL and isinstance(one.value, list):
         return {"$and": [{one.key: value} for value in one.value]}
     if one.operator is FilterOperator.IS_EMPTY:
-        return {"$or": [{one.key: {"$exists": False}}, {one.key: None}]}
+        # a list without elements is there, and has no value of any kind
+        values = [{"$gte": ""}, {"$gte": 0}, {"$lt": 0}, {"$in": [True, False]}]
+        return {"$not": {"$or": [{one.key: value} for value in values]}}
     raise NotAvailable(f"The filter operator {one.operator.value!r} is not known here.")
 
 
@@ -246,6 +248,10 @@ def _asked(query: VectorStoreQuery) -> tuple[list[Part], dict[str, Any]]:
         raise NotAvailable(f"The mode {query.mode.value!r} is not known here.", hint=known)
     if not query.query_str:
         raise InvalidInput("The query has no words.", hint="The store is asked with words.")
+    if query.node_ids is not None:
+        raise NotAvailable(
+            "A search among node_ids is not known here.", hint="Use doc_ids, or filters."
+        )
     options: dict[str, Any] = dict(_MODES[query.mode])
     if "hybrid" in options and query.alpha is not None:
         options["hybrid"] = 1 - query.alpha  # theirs is the share of the vectors
