@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import triptych
+from triptych.api.catalog import Catalog
 from triptych.errors import InvalidInput, NotFound, PictureError, TriptychError
 from triptych.integrations.mcp import Remote
 from triptych.integrations.mcp_tools import McpConfig, Tools, inside
+from triptych.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +182,15 @@ def test_a_server_behind_is_for_one_tenant_alone() -> None:
         with pytest.raises(NotFound) as caught:
             tools.call("count", {}, tenant="other")
     assert caught.value.hint is None
+
+
+def test_without_a_collection_it_says_how_one_is_made(tmp_path: Path) -> None:
+    catalog = Catalog(Settings(data=tmp_path), models=("hashing:64",))
+    tools = Tools(catalog, McpConfig())
+    for name in ("first", "other"):
+        with pytest.raises(NotFound, match=f"no collection '{name}'") as caught:
+            tools.call("add", {"items": [{"id": "1", "text": "a"}], "collection": name})
+        assert ("triptych index" in str(caught.value)) is (name == "first")
+        if name == "first":
+            catalog.create("default", "one", model="hashing:64", precision="fp32", tokens=False)
+    catalog.close()

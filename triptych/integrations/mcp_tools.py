@@ -139,6 +139,9 @@ TOOLS: Final[dict[str, ToolSpec]] = {
     "list": ToolSpec("Return the names of the collections.", {}),
 }
 
+_NONE_YET: Final = (
+    "No tool makes one. A person does: triptych index FOLDER, or triptych collections create NAME."
+)
 _KINDS: Final[dict[str, type]] = {
     "string": str, "integer": int, "boolean": bool, "array": list, "object": dict
 }  # fmt: skip
@@ -173,7 +176,9 @@ class Tools:
         except NotFound as error:
             if not (error.hint or "").startswith("See: GET"):
                 raise
-            raise NotFound(error.message, hint="Those there are: the tool list.") from None
+            there = self._collections.names(tenant)
+            hint = "Those there are: the tool list." if there else _NONE_YET
+            raise NotFound(error.message, hint=hint) from None
 
     @property
     def seconds(self) -> float:
