@@ -53,6 +53,17 @@ def test_it_ends_before_a_heading_without_overlap_else_after_a_sentence() -> Non
     assert text[cut.start : cut.end] == "one two three four."
 
 
+@pytest.mark.parametrize(
+    "sentence",
+    ["彼は「今日はいい天気ですね。」", "他说：“今天天气很好。”", "『本当？』", "क्या यह सच है। "],
+)
+def test_a_sentence_ends_after_the_quotes_that_it_closes(sentence: str) -> None:
+    text = sentence * 9
+    first, *_ = passages(Page(number=None, text=text), SplitConfig(size=24, overlap=8))
+    assert first.end < len(text.strip())
+    assert text[: first.end].strip().endswith(sentence.strip())
+
+
 def test_writing_without_tokens_of_its_own_is_cut_too() -> None:
     text = "😀" * 1000  # four bytes, four tokens each
     found = list(passages(Page(number=None, text=text)))

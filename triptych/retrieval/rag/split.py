@@ -16,7 +16,7 @@ from triptych.errors import InvalidInput
 from triptych.retrieval.rag.document import Page
 from triptych.retrieval.rag.tokens import token_spans
 
-SENTENCE = re.compile(r"[.!?…:;]['\")\]»”]*\s+|[。！？]|\n")
+SENTENCE = re.compile(r"[.!?…:;؟।]['\")\]»”]*\s+|[。！？；｡][」』）”’】〕》〉]*|\n")
 """What ends a sentence or a line."""
 
 
