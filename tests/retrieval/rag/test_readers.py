@@ -34,6 +34,38 @@ def test_markdown_is_its_own_text() -> None:
     assert source[figure.start :].startswith("p.png")
 
 
+@pytest.mark.parametrize(
+    ("front", "title"),
+    [
+        ("---\ntitle: 'Set & go'\ntags: [a]\n---\n", "Set & go"),
+        ('+++\n# made by a tool\ntitle = "Set & go"\n+++\n', "Set & go"),
+        ("---\nlayout: page\nmenu:\n  title: no\n---\n", None),
+        ("---\ntitle: >\n  folded\n---\n", None),
+    ],
+)
+def test_front_matter_is_no_heading_but_has_the_title(front: str, title: str | None) -> None:
+    source = f"{front}\nBefore.\n\n## Part\n\n[there](x.md)\n"
+    page = the_page(read_markdown, source.encode())
+    assert page.text == source
+    titles = [] if title is None else [(0, 1, title)]
+    part = (source.index("##"), 2, "Part")
+    assert [(h.start, h.level, h.text) for h in page.headings] == [*titles, part]
+    assert [one.name for one in page.anchors] == ["part"]
+    assert [source[one.start :][:4] for one in page.links] == ["x.md"]
+    assert len(front) in page.breaks
+
+
+def test_a_line_between_two_rules_is_no_front_matter() -> None:
+    page = the_page(read_markdown, b"---\n\nOnce upon a time\n\n---\n\n# End\n")
+    assert [heading.text for heading in page.headings] == ["End"]
+
+
+def test_words_of_headings_and_captions_come_without_marks() -> None:
+    page = the_page(read_markdown, b"Two\nlines\n===\n\n![a *red* `square`](p.png)\n")
+    assert [heading.text for heading in page.headings] == ["Two lines"]
+    assert [figure.caption for figure in page.figures] == ["a red square"]
+
+
 def test_addresses_in_markdown_come_as_they_are_written() -> None:
     source = '![a](<../a b.png>) ![b](javascript:alert) <img src="file:///etc/passwd" alt="c"> [r]\n\n[r]: ref.md\n'
     page = the_page(read_markdown, source.encode())
@@ -61,6 +93,15 @@ c</pre><figure><img src="i.png" alt="A cat"><figcaption>A cat, asleep</figcaptio
     assert [(one.target, page.text[one.start :]) for one in page.links] == [
         ("other.html#x", "there\n")
     ]
+
+
+def test_html_joins_no_words_and_parts_none() -> None:
+    source = (
+        "<center>One</center>two<legend>three</legend><dialog open>four</dialog>"
+        "<menu>five</menu>Donau&shy;dampf&#8203;schiff"
+    )
+    page = the_page(read_html, source.encode())
+    assert page.text == "One\ntwo\nthree\nfour\nfive\nDonaudampfschiff\n"
 
 
 @pytest.mark.parametrize(
@@ -138,6 +179,15 @@ def test_a_pdf_has_pages_with_text_and_pictures_with_captions() -> None:
     assert figure.picture is not None and figure.picture.getpixel((5, 5)) == (255, 0, 0)
     assert [page.number for page in read_pdf(data, LIMITS, pytest.fail, only=2)] == [2]
     assert list(read_pdf(data, LIMITS, pytest.fail, only=3)) == []
+
+
+def test_a_word_that_a_line_of_a_pdf_breaks_is_whole() -> None:
+    data = pdfs.text_pdf(["This is an exam-\nple of Nord-\nEst, of 10-\n20 and of non-trivial."])
+    (page,) = read_pdf(data, LIMITS, pytest.fail)
+    assert (
+        " ".join(page.text.split())
+        == "This is an example of Nord-Est, of 10- 20 and of non-trivial."
+    )
 
 
 @pytest.mark.parametrize("read", [read_markdown, read_html])

@@ -29,9 +29,10 @@ _SKIPPED = frozenset(
 )  # fmt: skip
 _BLOCKS = frozenset(
     {
-        "address", "article", "aside", "blockquote", "body", "br", "caption", "dd", "details",
-        "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "h1", "h2", "h3",
-        "h4", "h5", "h6", "header", "hr", "li", "main", "nav", "ol", "p", "pre", "section",
+        "address", "article", "aside", "blockquote", "body", "br", "caption", "center", "dd",
+        "details", "dialog", "dir", "div", "dl", "dt", "fieldset", "figcaption", "figure",
+        "footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hgroup", "hr", "legend",
+        "li", "main", "menu", "nav", "ol", "optgroup", "option", "p", "pre", "search", "section",
         "summary", "table", "tbody", "tfoot", "thead", "tr", "ul",
     }
 )  # fmt: skip
@@ -40,6 +41,7 @@ _HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
 _HIDDEN = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([\w-]{1,40})", re.IGNORECASE)
 _BLANKS = re.compile(r"[ \t\n\f\u00a0]+")
+_UNSEEN = dict.fromkeys((0xAD, 0x200B, 0x2060, 0xFEFF))  # where a word may break, or may not
 _LONGEST_CAPTION = 500
 
 
@@ -89,7 +91,7 @@ class _Html:
             if not entering:
                 self._leave(node)
             elif node.is_text_node:
-                self._write(node.text_content or "")
+                self._write((node.text_content or "").translate(_UNSEEN))
             elif node.is_element_node and not _is_hidden(node):
                 self._enter(node)
                 stack.append((node, False))

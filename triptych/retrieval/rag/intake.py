@@ -167,7 +167,7 @@ class _Intake:
     def _state(self, data: bytes) -> str:
         """Return what tells one way of cutting one content from another."""
         split = self._options.split
-        return f"1:{split.size}:{split.overlap}:{sha256(data).hexdigest()}"
+        return f"2:{split.size}:{split.overlap}:{sha256(data).hexdigest()}"
 
     def _count(self, items: list[Item]) -> None:
         pictures = sum(item.image is not None for item in items)

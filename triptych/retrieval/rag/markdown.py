@@ -24,6 +24,12 @@ from triptych.retrieval.rag.document import (
 from triptych.retrieval.rag.html import elements
 
 _NO_SLUG = re.compile(r"[^\w\- ]")
+# YAML or TOML for a generator of sites; read as Markdown, its last line underlines a heading
+_FRONT = re.compile(
+    r"(---|\+\+\+)[ \t]*\n(?=\s*(?:#|[\w\"'.-]+[ \t]*[:=])).*?^\1[ \t]*(?:\n|\Z)",
+    re.DOTALL | re.MULTILINE,
+)
+_TITLE = re.compile(r"^title[ \t]*[:=][ \t]*([^\s>|].*)", re.MULTILINE)
 
 
 def read_markdown(
@@ -56,7 +62,7 @@ class _Markdown:
         # an address is never followed, only compared: it is wanted as it is written
         parser.normalizeLink = lambda url: url  # type: ignore[method-assign]
         parser.validateLink = lambda url: True  # type: ignore[method-assign]
-        tokens = parser.parse(self.text)
+        tokens = parser.parse(self._without_front())
         for before, token in zip([None, *tokens], tokens, strict=False):
             if token.map is not None:
                 self._block(before, token)
@@ -70,6 +76,17 @@ class _Markdown:
             links=tuple(self._links),
             figures=tuple(self._figures),
         )
+
+    def _without_front(self) -> str:
+        """Return the text with empty lines for its front matter, whose title is a heading."""
+        front = _FRONT.match(self.text)
+        if front is None:
+            return self.text
+        self._breaks.add(front.end())
+        title = _TITLE.search(front[0])
+        if title is not None:
+            self._headings.append(Heading(start=0, level=1, text=title[1].strip("\"' ")))
+        return "\n" * front[0].count("\n") + self.text[front.end() :]
 
     def _block(self, before: Token | None, token: Token) -> None:
         assert token.map is not None
@@ -105,7 +122,7 @@ class _Markdown:
             target = str(child.attrs.get("src", ""))
             at = self._find(target, place, end)
             title = str(child.attrs.get("title", ""))
-            caption = " ".join(filter(None, (child.content, title)))
+            caption = " ".join(filter(None, (_words(child), title)))
             self._figures.append(Figure(start=at, end=end, caption=caption, target=target))
             return at
         if child.type == "link_open":
@@ -140,4 +157,7 @@ class _Markdown:
 
 
 def _words(token: Token) -> str:
-    return "".join(child.content for child in token.children or [])
+    # a line end in between has no content of its own
+    return "".join(
+        child.content or " " * (child.type == "softbreak") for child in token.children or []
+    )

@@ -27,6 +27,9 @@ _FEW_PIXELS = 32  # wide or high: lines, bullets and logos
 _LONGEST_SIDE = 1024  # pixels of a picture, and of a page that is drawn because it holds no text
 _BELOW = 48.0  # points under a picture in which its caption begins
 _LONGEST_CAPTION = 500
+# a hyphen at the end of a line, with which PDFium joins the two: before a small letter there is
+# none in the word, but for the few that have one there
+_SPLIT_WORD = re.compile(r"(?<=[^\W\d_])[\ufffe\x02](?=([^\W\d_]))")
 _PARAGRAPH = re.compile(r"\n(?=\s*\n|\s*[A-ZÄÖÜ0-9•\-§])")
 
 
@@ -172,6 +175,6 @@ def _place(text: str, caption: str, above: str) -> tuple[int, int]:
 
 
 def _clean(text: str) -> str:
-    # PDFium marks a hyphen at the end of a line with U+FFFE or U+0002
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", " ")
+    text = _SPLIT_WORD.sub(lambda mark: "" if mark[1].islower() else "-", text)
     return text.replace("\ufffe", "-").replace("\x02", "-")
