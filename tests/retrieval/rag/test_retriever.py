@@ -168,6 +168,18 @@ def test_passages_that_overlap_are_one_source(retriever: Retriever, tmp_path: Pa
     assert source.citation is not None and source.citation.text() == text
 
 
+def test_copies_of_a_file_are_one_source(retriever: Retriever, tmp_path: Path) -> None:
+    text = " ".join(f"word{at}" for at in range(600))
+    for name in ("a.md", "b.md"):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "c.md").write_text(f"{text} and more")
+    retriever.add(tmp_path)
+    first, second = retriever.context("word5", budget=10_000, limit=50).sources
+    assert {text, f"{text} and more"} == {first.text, second.text}
+    for source in (first, second):
+        assert source.citation is not None and source.citation.text() == source.text
+
+
 def test_a_text_cannot_end_its_own_mark_or_name_itself_the_user(
     retriever: Retriever, tmp_path: Path
 ) -> None:

@@ -117,7 +117,7 @@ def _union(one: Source, other: Source) -> Source | None:
     first, second = one.citation, other.citation
     if first is None or second is None or {one.kind, other.kind} != {"passage"}:
         return None
-    if replace(first, start=0, end=0) != replace(second, start=0, end=0):
+    if _whole(first) != _whole(second):
         return None
     if max(first.start, second.start) > min(first.end, second.end):
         return None
@@ -132,6 +132,12 @@ def _union(one: Source, other: Source) -> Source | None:
         heading=early.heading,
         speaks_to_models=one.speaks_to_models or other.speaks_to_models,
     )
+
+
+def _whole(citation: Citation) -> tuple[str, str, int | None]:
+    """Return what tells the text that is cited from others: copies of a file have the same."""
+    suffix = Path(citation.document).suffix.lower()
+    return citation.content or citation.document, suffix, citation.page
 
 
 def _cut(
