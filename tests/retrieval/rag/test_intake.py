@@ -65,6 +65,26 @@ def test_a_folder_that_vanished_mostly_is_left_alone_unless_pruned(
     assert retriever.add(handbook, IntakeOptions(prune=True)).removed == 2
 
 
+def test_a_folder_that_was_renamed_is_named_and_can_be_dropped(
+    retriever: Retriever, handbook: Path
+) -> None:
+    retriever.add(handbook)
+    count = retriever.collection.count()
+    new = handbook.rename(handbook.with_name("manual"))
+    (new / "filters.md").write_text("Another text.")
+    report = retriever.add(new)
+    assert counts(report) == (3, 0, 0, 0, 0)
+    (note,) = [one for one in report.notes if one.code == "documents_moved"]
+    assert note.place == str(handbook) and "2 of its documents" in note.reason
+    assert not retriever.add(new).notes
+    with pytest.raises(InvalidInput, match="is gone, and 3 documents were indexed from it"):
+        retriever.add(handbook)
+    assert retriever.add(handbook, IntakeOptions(prune=True)).removed == 3
+    assert 0 < retriever.collection.count() < count
+    with pytest.raises(NotFound, match="no folder or file"):
+        retriever.add(handbook, IntakeOptions(prune=True))
+
+
 def test_an_interrupted_document_is_done_again(retriever: Retriever, handbook: Path) -> None:
     retriever.add(handbook)
     complete = sorted(everything(retriever))

@@ -73,7 +73,7 @@ def index_documents(
     Each file is cut into passages and pictures. What vanished from a folder is dropped. Links are
     not followed, nothing outside of the folder (of a single file: its own) is read, nothing is
     fetched or run. Raises NotFound for no such path, NotAvailable where a library is missing, and
-    InvalidInput where more than half of the documents vanished, unless `prune`.
+    InvalidInput where the folder or more than half of the documents vanished, unless `prune`.
     """
     return _Intake(collection, options or IntakeOptions()).take(source)
 
@@ -96,6 +96,7 @@ class _Intake:
         self._options = options
         self._report = DocumentReport()
         self._source = ""  # what a person called it
+        self._fresh: set[str] = set()  # SHA-256 of what was added
 
     def take(self, source: str | Path) -> DocumentReport:
         started, self._source = time.monotonic(), str(source)
@@ -107,11 +108,12 @@ class _Intake:
                 self._fail(place, code, reason)
             self._drop_vanished(top, scan)
             self._all(top, [found.path for found in scan.found])
+            self._note_moved(top)
         elif os.path.lexists(given):
             folder = os.path.realpath(os.path.dirname(given))
             self._all(folder, [os.path.join(folder, os.path.basename(given))])
         else:
-            raise NotFound(f"There is no folder or file {str(source)!r}.")
+            self._drop_folder(os.path.realpath(given))
         self._report.seconds = time.monotonic() - started
         return self._report
 
@@ -132,6 +134,8 @@ class _Intake:
         if known is not None and known.metadata.get("state") == state:
             self._report.unchanged += 1
             return
+        if known is None:
+            self._fresh.add(sha256(data).hexdigest())
         cut = Cut(
             path=path,
             root=root,
@@ -185,6 +189,38 @@ class _Intake:
             )
         for path in gone:
             self._report.removed += self._forget(path)
+
+    def _drop_folder(self, top: str) -> None:
+        """Drop what was indexed from a folder that is gone, if that is wished."""
+        known = self._documents(top)
+        if not known:
+            raise NotFound(f"There is no folder or file {self._source!r}.")
+        if not self._options.prune:
+            raise InvalidInput(
+                f"The folder {top!r} is gone, and {len(known):,} documents were indexed from it.",
+                hint="Is the disk there? If they are to be dropped, say --prune (prune=True).",
+            )
+        for path in known:
+            self._report.removed += self._forget(path)
+
+    def _note_moved(self, top: str) -> None:
+        """Name the folders that are gone whose documents were added once more from this one."""
+        if not self._fresh:
+            return
+        anywhere = {"document": {"$exists": True}}
+        folders = self._collection.facets("folder", filter=anywhere, limit=_AT_ONCE)["folder"]
+        for folder in (str(folder) for folder, _ in folders):
+            if os.path.lexists(folder):
+                continue
+            wanted = {**anywhere, "folder": folder}
+            contents = self._collection.facets("content", filter=wanted, limit=_AT_ONCE)["content"]
+            same = sum(content in self._fresh for content, _ in contents)
+            if same:
+                reason = (
+                    f"It is gone but still indexed, and {same:,} of its documents were added "
+                    f"anew from {top!r}. To drop it, index it again with --prune (prune=True)."
+                )
+                self._note(Path(folder), Note(code="documents_moved", reason=reason))
 
     def _documents(self, top: str) -> set[str]:
         """Return the documents that were indexed from a folder."""
