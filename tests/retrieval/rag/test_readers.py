@@ -118,6 +118,31 @@ def test_html_in_any_encoding(data: bytes) -> None:
     assert the_page(read_html, data).text == "Größe\n"
 
 
+@pytest.mark.parametrize(
+    ("declared", "text", "encoding"),
+    [
+        ("gb2312", "总理朱镕基", "gbk"),
+        ("iso-8859-1", "“smart” €", "cp1252"),
+        ("Shift_JIS", "①髙島", "cp932"),
+        ("euc-kr", "똠방각하", "cp949"),
+        ("windows-1251", "Привет", "cp1251"),
+        ("undefined", "Größe", "cp1252"),
+        ("punycode", "Größe", "cp1252"),
+        ("utf-8", "Größe", "cp1252"),
+    ],
+)
+def test_a_charset_means_what_browsers_mean(declared: str, text: str, encoding: str) -> None:
+    for head in (f"<meta charset={declared}>", f"<?xml version='1.0' encoding='{declared}'?>"):
+        data = f"{head}<p>".encode() + text.encode(encoding)
+        assert the_page(read_html, data).text == f"{text}\n"
+
+
+@pytest.mark.parametrize("read", [read_markdown, read_html])
+def test_a_damaged_byte_costs_a_letter_and_not_all_of_them(read: Reader) -> None:
+    damaged = "Größe, schön und bündig, 中文 \0".encode().replace(b"\0", b"\xc3")
+    assert the_page(read, damaged).text.strip() == "Größe, schön und bündig, 中文 \ufffd"
+
+
 @pytest.mark.parametrize("data", [b"", b"<", b"<div>" * 5_000 + b"deep"])
 def test_html_that_is_broken_or_deep_is_read(data: bytes) -> None:
     the_page(read_html, data)

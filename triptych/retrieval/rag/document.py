@@ -5,6 +5,7 @@ All places are character offsets into the text of their page, counted from 0.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,22 @@ from triptych.errors import InvalidInput
 # tabs, line ends, form feeds and escapes stand in texts of terminals
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _MOST_CONTROL = 0.01  # of the characters
+_USUAL = "cp1252"
+_MEANT = {
+    "ascii": "cp1252",
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "tis-620": "cp874",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "big5": "big5hkscs",
+}
+"""What browsers read under the name of another (the WHATWG's Encoding Standard): it holds more."""
+# not "undefined", which always fails, nor "punycode", which takes its time
+_OF_PAGES = re.compile(r"cp\d+|iso8859-\d+|koi8-[ru]|mac-(roman|cyrillic)|gb18030|big5hkscs|euc_jp")
 
 
 class DocumentError(InvalidInput):
@@ -119,6 +136,8 @@ class Reader(Protocol):
 def decoded(data: bytes, limits: DocumentLimits, *, declared: str | None = None) -> str:
     """Return the text of a file: UTF-16 by its mark, UTF-8, else `declared` or Windows-1252.
 
+    What is no letter of it becomes U+FFFD.
+
     Line ends become a line feed, so that offsets are the same whoever wrote the file. Raises
     DocumentError for more than `max_characters`, and for what is no text.
     """
@@ -142,9 +161,14 @@ def check_length(length: int, limits: DocumentLimits) -> None:
 def _decoded(data: bytes, declared: str | None) -> str:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", errors="replace")
-    for encoding in ("utf-8-sig", declared):
-        try:
-            return data.decode(encoding or "utf-8-sig")
-        except (UnicodeDecodeError, LookupError):
-            continue
-    return data.decode("windows-1252", errors="replace")
+    text = data.decode("utf-8-sig", errors="replace")
+    lost = text.count("\ufffd")
+    # UTF-8 of which a few bytes are damaged: what is none is rarely read so by chance
+    if not lost or 2 * lost <= len(text) - len(text.encode("ascii", "ignore")):
+        return text
+    try:
+        name = codecs.lookup(declared or _USUAL).name
+    except LookupError:
+        name = _USUAL
+    name = _MEANT.get(name, name)
+    return data.decode(name if _OF_PAGES.fullmatch(name) else _USUAL, errors="replace")
