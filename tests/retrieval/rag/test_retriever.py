@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,22 @@ def test_passages_that_overlap_are_one_source(retriever: Retriever, tmp_path: Pa
     (source,) = context.sources
     assert len(source.passages) > 3 and source.text == text
     assert source.citation is not None and source.citation.text() == text
+
+
+def test_a_piece_of_a_passage_is_one_that_no_source_holds(
+    retriever: Retriever, tmp_path: Path
+) -> None:
+    text = "\n\n".join(f"Option {at} has the value {7 * at}." for at in range(300))
+    for name in ("a.md", "b.md"):
+        (tmp_path / name).write_text(text)
+    retriever.add(tmp_path)
+    for budget in range(300, 1500, 150):
+        context = retriever.context("value of option 217", budget=budget)
+        assert context.tokens <= budget
+        spans = sorted((one.start, one.end) for one in context.citations)
+        assert all(one[1] < other[0] for one, other in pairwise(spans)), spans
+        for source in context.sources:
+            assert source.citation is not None and source.citation.text() == source.text
 
 
 def test_copies_of_a_file_are_one_source(retriever: Retriever, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def pack(
     sources: list[Source] = []
     left_out: list[str] = []
     for passage in found:
-        tried = _joined(sources, passage)
+        tried = _joined(sources, _source(passage, 0))
         if tried is None:
             continue  # it is there already
         if count_tokens(_prompt(tried)) > budget:
@@ -97,9 +97,9 @@ def _needed(passage: Passage, count_tokens: CountTokens) -> int:
     return count_tokens(_prompt([source]))
 
 
-def _joined(sources: Sequence[Source], passage: Passage) -> list[Source] | None:
-    """Return the sources with the passage, in one with all that it overlaps; None: it is there."""
-    grown, apart, at = _source(passage, 0), list[Source](), len(sources)
+def _joined(sources: Sequence[Source], more: Source) -> list[Source] | None:
+    """Return the sources with another, in one with all that it overlaps; None: it is there."""
+    grown, apart, at = more, list[Source](), len(sources)
     for place, source in enumerate(sources):
         both = _union(source, grown)
         if both is None:
@@ -115,9 +115,7 @@ def _joined(sources: Sequence[Source], passage: Passage) -> list[Source] | None:
 def _union(one: Source, other: Source) -> Source | None:
     """Return both as one source, None where they do not overlap."""
     first, second = one.citation, other.citation
-    if first is None or second is None or {one.kind, other.kind} != {"passage"}:
-        return None
-    if _whole(first) != _whole(second):
+    if first is None or second is None or not _of_one_text(one, other):
         return None
     if max(first.start, second.start) > min(first.end, second.end):
         return None
@@ -134,10 +132,29 @@ def _union(one: Source, other: Source) -> Source | None:
     )
 
 
-def _whole(citation: Citation) -> tuple[str, str, int | None]:
-    """Return what tells the text that is cited from others: copies of a file have the same."""
-    suffix = Path(citation.document).suffix.lower()
-    return citation.content or citation.document, suffix, citation.page
+def _of_one_text(one: Source, other: Source) -> bool:
+    """Whether both are passages of one text; copies of a file have the same."""
+
+    def text(citation: Citation) -> tuple[str, str, int | None]:
+        suffix = Path(citation.document).suffix.lower()
+        return citation.content or citation.document, suffix, citation.page
+
+    if one.citation is None or other.citation is None or {one.kind, other.kind} != {"passage"}:
+        return False
+    return text(one.citation) == text(other.citation)
+
+
+def _rest(sources: Sequence[Source], passage: Source) -> Source:
+    """Return what the sources do not hold of a passage that begins or ends in one of them."""
+    for source in sources:
+        there, here = source.citation, passage.citation
+        if there is None or here is None or not _of_one_text(source, passage):
+            continue
+        if there.start <= here.start < there.end:
+            passage = _piece(passage, there.end - here.start, len(passage.text))
+        elif here.start < there.start < here.end <= there.end:
+            passage = _piece(passage, 0, there.start - here.start)
+    return passage
 
 
 def _cut(
@@ -147,28 +164,29 @@ def _cut(
     budget: int,
     count_tokens: CountTokens,
 ) -> list[Source] | None:
-    """Return the sources with a piece of the passage; None where too little fits."""
+    """Return the sources with a piece of the passage that none holds; None: too little fits."""
     if passage.kind != "passage":
         return None
-    source = _source(passage, len(sources) + 1)
-    spans = token_spans(passage.text)
+    source = _rest(sources, _source(passage, 0))
+    spans = token_spans(source.text)
     starts, ends = spans[:, 0].tolist(), spans[:, 1].tolist()
+
+    def with_piece(first: int, length: int) -> list[Source]:
+        piece = _piece(source, starts[first], ends[first + length - 1])
+        return _joined(sources, piece) or sources
 
     def longest(first: int) -> int:
         """Return how many tokens from the first on fit."""
         low, high = 0, len(ends) - first
         while low < high:
             middle = (low + high + 1) // 2
-            piece = _piece(source, starts[first], ends[first + middle - 1])
-            fits = count_tokens(_prompt([*sources, piece])) <= budget
+            fits = count_tokens(_prompt(with_piece(first, middle))) <= budget
             low, high = (middle, high) if fits else (low, middle - 1)
         return low
 
-    first = best_window(passage.text, question, starts, longest(0))
+    first = best_window(source.text, question, starts, longest(0))
     length = longest(first)
-    if length < _LEAST:
-        return None
-    return [*sources, _piece(source, starts[first], ends[first + length - 1])]
+    return None if length < _LEAST else with_piece(first, length)
 
 
 def _piece(source: Source, start: int, end: int) -> Source:
