@@ -42,6 +42,13 @@ def test_a_context_of_pictures_alone_says_that_it_cites_nothing(run: Run, photos
     assert "triptych index --documents FOLDER" in err
 
 
+def test_a_filter_that_matches_nothing_is_named(run: Run, handbook: Path) -> None:
+    run("index", "--documents", str(handbook))
+    code, out, err = run("context", "wheel", "--filter", 'formt = "pdf"')
+    assert code == 0 and "found: 0." in out
+    assert err == "nothing found\n  No item has the field 'formt'.\n"
+
+
 def test_the_report_and_strict_work_as_for_pictures(run: Run, handbook: Path) -> None:
     report = handbook.parent / "left-out.jsonl"
     assert run("index", "--documents", str(handbook), "--strict", "--report", str(report))[0] == 1

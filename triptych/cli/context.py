@@ -12,9 +12,11 @@ from triptych.cli.command import (
     json_text,
     whole_number,
 )
+from triptych.filters import parse_filter
 from triptych.retrieval.query import parse_query
 from triptych.retrieval.rag.context import Context as Packed
 from triptych.retrieval.rag.retriever import Retriever
+from triptych.retrieval.unmatched import unmatched
 from triptych.settings import Settings
 
 EXAMPLE = """\
@@ -50,8 +52,12 @@ class Context:
                 filter=args.filter,
                 expand=args.expand,
             )
+            asked = None if context.sources else parse_filter(args.filter)
+            reasons = unmatched(asked, collection.count)
         print(_json(context) if args.json else context.prompt)
-        if not context.citations:
+        if asked is not None:
+            print("nothing found", *reasons, sep="\n  ", file=sys.stderr)
+        elif not context.citations:
             print(
                 "triptych: none of this is of a document, so it cites nothing. "
                 "Take documents in: triptych index --documents FOLDER -c NAME",
