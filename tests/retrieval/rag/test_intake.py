@@ -85,6 +85,23 @@ def test_a_folder_that_was_renamed_is_named_and_can_be_dropped(
         retriever.add(handbook, IntakeOptions(prune=True))
 
 
+def test_a_part_of_a_folder_may_come_before_the_whole(retriever: Retriever, handbook: Path) -> None:
+    (handbook / "sub/more.md").write_text("More.")
+    report = retriever.add(handbook / "sub")
+    assert counts(report) == (2, 0, 0, 0, 0)
+    assert codes(report) == {"limits.html": "picture_outside"}
+    assert counts(retriever.add(handbook / "sub/more.md")) == (0, 0, 1, 0, 0)
+    report = retriever.add(handbook)  # from here the picture is within reach
+    assert counts(report) == (2, 2, 0, 0, 0) and report.pictures == 3
+    assert counts(retriever.add(handbook)) == (0, 0, 4, 0, 0)
+    assert counts(retriever.add(handbook / "sub")) == (0, 0, 2, 0, 0)
+    (handbook / "sub/more.md").unlink()
+    assert counts(retriever.add(handbook / "sub")) == (0, 0, 1, 1, 0)
+    retriever.add(handbook / "sub/limits.html")
+    (handbook / "sub/limits.html").unlink()
+    assert counts(retriever.add(handbook)) == (0, 0, 2, 1, 0)
+
+
 def test_an_interrupted_document_is_done_again(retriever: Retriever, handbook: Path) -> None:
     retriever.add(handbook)
     complete = sorted(everything(retriever))

@@ -132,8 +132,11 @@ class _Intake:
         known = self._collection.get([f"{path}#0"])[0]
         state = self._state(data)
         if known is not None and known.metadata.get("state") == state:
-            self._report.unchanged += 1
-            return
+            seen_from = str(known.metadata.get("folder"))
+            # else its pictures and links may lead to what was out of its reach
+            if seen_from == str(root) or is_below(str(root), seen_from):
+                self._report.unchanged += 1
+                return
         if known is None:
             self._fresh.add(sha256(data).hexdigest())
         cut = Cut(
@@ -223,10 +226,15 @@ class _Intake:
                 self._note(Path(folder), Note(code="documents_moved", reason=reason))
 
     def _documents(self, top: str) -> set[str]:
-        """Return the documents that were indexed from a folder."""
+        """Return the indexed documents that lie in a folder, from whichever they were taken in."""
         known: set[str] = set()
+        name = top.rstrip("/")
+        inside = {"$gte": f"{name}/", "$lt": f"{name}0"}  # 0 is what comes after / in Unicode
         while True:
-            wanted = {"folder": top, "document": {"$nin": sorted(known)}}
+            wanted = {
+                "folder": {"$exists": True},
+                "document": {**inside, "$nin": sorted(known)},
+            }
             facets = self._collection.facets("document", filter=wanted, limit=_AT_ONCE)
             fresh = {str(path) for path, _ in facets["document"]}
             known |= fresh
