@@ -30,14 +30,16 @@ CREATE VIRTUAL TABLE words USING fts5(
 INSERT INTO words(words, rank) VALUES ('automerge', 16);
 """
 
-_SYLLABIC = (
+SYLLABIC = (
     "\u3005-\u3007\u3040-\u30ff\u3100-\u312f\u31a0-\u31bf\u31f0-\u31ff"  # kana, bopomofo
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese characters
     "\uac00-\ud7a3"  # Korean syllables
 )
-_ALPHABETIC = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
-_RUN = re.compile(f"([{_SYLLABIC}]+)|([{_ALPHABETIC}]+)|[^{_SYLLABIC}{_ALPHABETIC}\\s]+")
-_UNSPACED = re.compile(f"[{_SYLLABIC}{_ALPHABETIC}]")
+ALPHABETIC = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
+"""Scripts whose words no space parts, for a class of a regular expression."""
+
+_RUN = re.compile(f"([{SYLLABIC}]+)|([{ALPHABETIC}]+)|[^{SYLLABIC}{ALPHABETIC}\\s]+")
+_UNSPACED = re.compile(f"[{SYLLABIC}{ALPHABETIC}]")
 _BATCH = 1_000
 _LONGEST = 2_000
 _MOST_TERMS = 256

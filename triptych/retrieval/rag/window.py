@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from triptych.index.sqlite.words import ALPHABETIC, SYLLABIC
 from triptych.retrieval.rag.split import SENTENCE
 
-_WORD = re.compile(r"\w+")
+# without spaces two syllables or four letters stand for a word, as in index/sqlite/words.py
+_WORD = re.compile(rf"(?=([{SYLLABIC}]{{2}}|[{ALPHABETIC}]{{4}}))|[^\W{SYLLABIC}{ALPHABETIC}]+")
 
 
 def best_window(text: str, question: str, starts: Sequence[int], length: int) -> int:
@@ -24,9 +26,8 @@ def best_window(text: str, question: str, starts: Sequence[int], length: int) ->
     `starts` are the characters at which the tokens begin. A window begins with a sentence or a
     line, unless it is the last; of equally good ones the first of all, else the one in the middle.
     """
-    asked = {word.casefold() for word in _WORD.findall(question)}
-    said = [(match.start(), match[0].casefold()) for match in _WORD.finditer(text)]
-    said = [(at, word) for at, word in said if word in asked]
+    asked = {word for _, word in _words(question)}
+    said = [(at, word) for at, word in _words(text) if word in asked]
     counts = Counter(word for _, word in said)
     weight_T = np.zeros(len(starts) + 1)
     for at, word in said:
@@ -38,3 +39,8 @@ def best_window(text: str, question: str, starts: Sequence[int], length: int) ->
     held_W = before_T[np.minimum(first_W + length, len(starts))] - before_T[first_W]
     best_W = first_W[held_W > held_W.max() - 1e-9]
     return 0 if best_W[0] == 0 else int(best_W[len(best_W) // 2])
+
+
+def _words(text: str) -> Iterator[tuple[int, str]]:
+    for match in _WORD.finditer(text):
+        yield match.start(), (match[1] or match[0]).casefold()
