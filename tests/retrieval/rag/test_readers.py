@@ -60,6 +60,15 @@ def test_a_line_between_two_rules_is_no_front_matter() -> None:
     assert [heading.text for heading in page.headings] == ["End"]
 
 
+def test_a_place_may_have_a_name_of_its_own() -> None:
+    source = '# Set up {#setup}\n\n<a name="deep"></a> here\n\n## More {: #more .big }\n'
+    page = the_page(read_markdown, source.encode())
+    assert [heading.text for heading in page.headings] == ["Set up", "More"]
+    named = {anchor.name: anchor.start for anchor in page.anchors}
+    places = {"setup": 0, "deep": source.index("<a"), "more": source.index("##")}
+    assert places.items() <= named.items()
+
+
 def test_words_of_headings_and_captions_come_without_marks() -> None:
     page = the_page(read_markdown, b"Two\nlines\n===\n\n![a *red* `square`](p.png)\n")
     assert [heading.text for heading in page.headings] == ["Two lines"]

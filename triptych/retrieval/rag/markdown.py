@@ -23,6 +23,7 @@ from triptych.retrieval.rag.document import (
 )
 from triptych.retrieval.rag.html import elements
 
+_OWN_NAME = re.compile(r"\{:?\s*#([^\s{}]+)[^{}]*\}\s*$")  # not CommonMark, but widely written
 _NO_SLUG = re.compile(r"[^\w\- ]")
 # YAML or TOML for a generator of sites; read as Markdown, its last line underlines a heading
 _FRONT = re.compile(
@@ -110,6 +111,9 @@ class _Markdown:
 
     def _heading(self, start: int, level: int, token: Token) -> None:
         words = _words(token)
+        if own := _OWN_NAME.search(words):
+            words = words[: own.start()].rstrip()
+            self._anchors.append(Anchor(start=start, name=own[1]))
         self._headings.append(Heading(start=start, level=level, text=words))
         slug = _NO_SLUG.sub("", words.lower()).replace(" ", "-")
         count = self._slugs.get(slug, 0)
@@ -139,6 +143,8 @@ class _Markdown:
         for tag, attributes in elements(source):
             target = attributes.get("src" if tag == "img" else "href") or ""
             at = self._find(target, place, end)
+            if name := attributes.get("id") or (tag == "a" and attributes.get("name")):
+                self._anchors.append(Anchor(start=at, name=str(name)))
             if tag == "img":
                 caption = attributes.get("alt") or ""
                 self._figures.append(Figure(start=at, end=end, caption=caption, target=target))
