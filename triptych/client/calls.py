@@ -16,8 +16,8 @@ from triptych.errors import NotFound
 from triptych.filters import Filter, parse_filter
 from triptych.index.sqlite.records import Record
 from triptych.retrieval.arguments import as_ids, cosine, one_limit, share, wanted_ids, whole
-from triptych.retrieval.prepare import AnyItem
-from triptych.retrieval.query import build_query
+from triptych.retrieval.prepare import AnyItems
+from triptych.retrieval.query import Term, build_query
 from triptych.types import Hit, ImageSource, Item, Matrix, Part, Precision, Query
 
 AnyFilter: TypeAlias = Filter | Mapping[str, Any] | str
@@ -33,7 +33,7 @@ class Calls:
         self._path = f"/v1/collections/{quote(collection, safe='')}"
         self.name = collection
 
-    def writes(self, items: Iterable[AnyItem], *, replace: bool) -> Iterator[Call[int]]:
+    def writes(self, items: AnyItems, *, replace: bool) -> Iterator[Call[int]]:
         """Yield requests of one batch each, whose items are stored when it is answered."""
         if isinstance(items, Item | Mapping):
             items = [items]
@@ -104,7 +104,7 @@ class Calls:
         query: str | Query | Part | Sequence[Part] | None = None,
         *,
         image: ImageSource | Sequence[ImageSource] | None = None,
-        minus: Any = (),
+        minus: Term | Sequence[Term] = (),
         like: str | Sequence[str] | None = None,
         vector: Any | None = None,
         limit: int = 10,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from triptych.client.call import Call
 from triptych.client.calls import Calls
 from triptych.client.transport import Address, Awaiting, Waiting
-from triptych.retrieval.prepare import AnyItem
+from triptych.retrieval.prepare import AnyItems
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,14 +47,14 @@ class RemoteCollection(Waiting):
         super().__init__(address)
         self.calls = Calls(collection)
 
-    def add(self, items: Iterable[AnyItem]) -> int:
-        """Return how many were added; an iterator is taken in batches, each durable by itself.
+    def add(self, items: AnyItems) -> int:
+        """Return how many items, or dicts of their fields, were added, in durable batches.
 
         Raises the error of the first item that is refused; the others of its batch are stored.
         """
         return sum(self.send(call) for call in self.calls.writes(items, replace=False))
 
-    def upsert(self, items: Iterable[AnyItem]) -> int:
+    def upsert(self, items: AnyItems) -> int:
         """Return how many were written, replacing by id; batches as in `add`."""
         return sum(self.send(call) for call in self.calls.writes(items, replace=True))
 
@@ -87,11 +87,11 @@ class AsyncRemoteCollection(Awaiting):
         super().__init__(address)
         self.calls = Calls(collection)
 
-    async def add(self, items: Iterable[AnyItem]) -> int:
+    async def add(self, items: AnyItems) -> int:
         """Return how many were added, as `RemoteCollection.add` does."""
         return await self._write(items, replace=False)
 
-    async def upsert(self, items: Iterable[AnyItem]) -> int:
+    async def upsert(self, items: AnyItems) -> int:
         """Return how many were written, replacing by id."""
         return await self._write(items, replace=True)
 
@@ -109,7 +109,7 @@ class AsyncRemoteCollection(Awaiting):
     drop = _awaiting(Calls.drop)
     collections = _awaiting(Calls.collections)
 
-    async def _write(self, items: Iterable[AnyItem], *, replace: bool) -> int:
+    async def _write(self, items: AnyItems, *, replace: bool) -> int:
         calls = self.calls.writes(items, replace=replace)
         written = 0
         while (call := await asyncio.to_thread(next, calls, None)) is not None:

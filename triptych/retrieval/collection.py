@@ -38,8 +38,8 @@ from triptych.retrieval.maintenance.originals import fill_the_rest
 from triptych.retrieval.maintenance.spaces import Spaces
 from triptych.retrieval.models import Models, embed_asked, embed_items, holds_own_vectors
 from triptych.retrieval.pipeline import Pipeline, Request
-from triptych.retrieval.prepare import AnyItem, Prepared, prepared
-from triptych.retrieval.query import build_query, query_words
+from triptych.retrieval.prepare import AnyItems, Prepared, prepared
+from triptych.retrieval.query import Term, build_query, query_words
 from triptych.retrieval.writer import Writer
 from triptych.types import Hit, ImageSource, Matrix, Part, Precision, Query
 
@@ -156,14 +156,14 @@ class Collection:
         """Return format, model, fingerprint and dim of the collection in `path`, None if none."""
         return peek(Path(path) / STORE)
 
-    def add(self, items: Iterable[AnyItem]) -> int:
-        """Return how many were added; an iterator is taken in batches, each durable by itself.
+    def add(self, items: AnyItems) -> int:
+        """Return how many items, or dicts of their fields, were added, in durable batches.
 
         Raises InvalidInput naming the ids that exist; of the batch they came in nothing is added.
         """
         return self._write(items, replace=False)
 
-    def upsert(self, items: Iterable[AnyItem]) -> int:
+    def upsert(self, items: AnyItems) -> int:
         """Return how many were written, replacing by id; batches as in `add`."""
         return self._write(items, replace=True)
 
@@ -233,7 +233,7 @@ class Collection:
         query: str | Query | Part | Sequence[Part] | None = None,
         *,
         image: ImageSource | Sequence[ImageSource] | None = None,
-        minus: Any = (),
+        minus: Term | Sequence[Term] = (),
         like: str | Sequence[str] | None = None,
         vector: Any | None = None,
         limit: int = 10,
@@ -251,14 +251,14 @@ class Collection:
     ) -> list[Hit]:
         """Return the nearest items, best first, equal scores by id.
 
-        `like` are stored ids, which are not found themselves. `filter` is JSON or a string, see
-        triptych.filters. `hybrid` fuses the order with that of BM25 over the query's words (True
-        means half and half, a number is the words' share). `rerank` orders so many of the first by
-        late interaction (MaxSim), scores staying cosines; it needs tokens=True at the start.
-        `diversity` in 0..1 trades closeness for variety (MMR). `group_by` shows at most
-        `group_size` hits of each value of a metadata field. `explain` says of each hit, or of those
-        with the ids given, where its score comes from (`Hit.explanation`). Raises InvalidInput,
-        NotFound for an unknown id, PictureError.
+        Strings in `query` and `minus` are words; `like` are ids, not found themselves. `filter` is
+        JSON or a string, see triptych.filters. No score is below `threshold`. `hybrid` fuses the
+        order with that of BM25 over the query's words (True means half and half, a number is their
+        share). `rerank` orders so many of the first by late interaction (MaxSim), scores staying
+        cosines; it needs tokens=True at the start. `diversity` in 0..1 trades closeness for variety
+        (MMR). `group_by` shows at most `group_size` hits of each value of a field. `explain` says
+        of each hit, or of those with the ids given, where its score comes from
+        (`Hit.explanation`). Raises InvalidInput, NotFound for an unknown id, PictureError.
         """
         asked = build_query(query, image=image, minus=minus, like=like or (), vector=vector)
         request = Request(
@@ -354,7 +354,7 @@ class Collection:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _write(self, items: Iterable[AnyItem], *, replace: bool) -> int:
+    def _write(self, items: AnyItems, *, replace: bool) -> int:
         size = _BATCH_VECTORS if holds_own_vectors(self.embedder) else _BATCH_EMBEDDED
         # as the model itself would decode it: a picture and its query then give one vector
         hint = getattr(self.embedder, "picture_size", None)

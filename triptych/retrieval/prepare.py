@@ -17,6 +17,7 @@ from triptych.index.sqlite.records import Entry, FileState, Picture, Tokens, met
 from triptych.types import ImageSource, Item, Vector
 
 AnyItem: TypeAlias = Item | Mapping[str, Any]
+AnyItems: TypeAlias = AnyItem | Iterable[AnyItem]
 T = TypeVar("T")
 
 _FIELDS = tuple(field.name for field in fields(Item))
@@ -122,7 +123,7 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def prepared(
-    items: Iterable[AnyItem] | AnyItem, size: int, *, size_hint: int | None, keep: bool
+    items: AnyItems, size: int, *, size_hint: int | None, keep: bool
 ) -> Iterator[list[Prepared]]:
     """Yield lists of at most `size` items, or fewer with large pictures to keep; see `prepare`."""
     some = [items] if isinstance(items, Item | Mapping) else items

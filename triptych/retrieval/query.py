@@ -15,6 +15,7 @@ from triptych.errors import InvalidInput
 from triptych.types import ImageSource, Item, Matrix, Part, Query, Vector
 
 Term: TypeAlias = "str | Part | ImageSource"
+"""A string is words."""
 
 _WEIGHT = re.compile(r"(\d+(?:\.\d+)?):(?=\D)")
 _OPERATORS = {"+": 1.0, "-": -1.0}
