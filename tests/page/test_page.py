@@ -144,6 +144,15 @@ def test_an_error_is_a_sentence(page: Page) -> None:
     page.screenshot(path=SHOTS / "error.png")
 
 
+def test_what_is_no_picture_spoils_no_search(page: Page) -> None:
+    drop(page, b"milk, bread", "list.txt", "text/plain")
+    expect(page.locator("#trouble")).to_contain_text("“list.txt” is no picture to search with.")
+    expect(page.locator("#chips li")).to_have_count(0)
+    page.fill("#words", "red circle")
+    assert first(page).startswith("red circle")
+    expect(page.locator("#trouble")).to_be_hidden()
+
+
 def test_a_slow_or_dead_server_is_said_and_overcome(page: Page) -> None:
     def late(route: Route) -> None:
         page.wait_for_timeout(900)
@@ -294,6 +303,19 @@ def test_what_was_empty_is_looked_at_again(browser: Browser, live: Live) -> None
     assert first(page).startswith("red circle")
     expect(page.locator("#empty")).to_be_hidden()
     page.close()
+    live.client.delete("/v1/collections/new")
+
+
+def test_the_time_of_the_last_search_does_not_stand_over_another_collection(
+    page: Page, live: Live
+) -> None:
+    live.json("POST", "/v1/collections", {"name": "new"})
+    page.reload()
+    page.fill("#words", "red circle")
+    expect(page.locator("#timing")).to_contain_text("ms")
+    page.select_option("#collection", "new")
+    expect(page.locator("#empty h2")).to_have_text("Nothing is in this collection yet")
+    expect(page.locator("#timing")).to_be_empty()
     live.client.delete("/v1/collections/new")
 
 

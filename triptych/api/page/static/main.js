@@ -161,6 +161,10 @@ function add(term) {
 
 async function addPicture(blob, label) {
   const value = await toSend(blob);
+  if (!value.startsWith("data:image/")) { // as a term it would spoil every search
+    warn({ message: `“${label}” is no picture to search with.`, hint: "JPEG, PNG, WebP, GIF, TIFF and AVIF are." });
+    return;
+  }
   query.add({ kind: "image", value, label, preview: value });
   changed();
 }
@@ -189,6 +193,7 @@ async function choose(chosen, filters = new Map()) {
   grid.name = ""; // its pictures may be others by now
   query.filters = filters;
   $("status").textContent = "Opening …";
+  $("timing").textContent = "";
   narrowing = Promise.resolve();
   whole = chart = await (await ask(`${within(name)}/map`)).json();
   await drawFilters($("filters"), name, whole, query, narrow);
