@@ -23,14 +23,23 @@ def test_on_ones_own_pictures(run: Run, photos: Path, tmp_path: Path) -> None:
     assert "$ triptych search 'people outdoors'" in out
     assert " + 'at night'" in out
     assert " - people" in out
-    last = out.splitlines()[-1].partition("triptych ")[2]
-    assert run(*shlex.split(last))[0] == 0, "what it says to run next runs"
+    last = out.splitlines()[-1].partition(" search ")[2]
+    assert run("search", *shlex.split(last))[0] == 0, "what it says to run next runs"
     for name in ("contact-sheet.png", "map.png"):
         with Image.open(tmp_path / "demo" / name) as drawn:
             assert min(drawn.size) > 50
     assert not (tmp_path / "data").exists()  # nothing anywhere else
     _, out, _ = run("demo", str(photos), "--into", str(tmp_path / "demo"))
     assert "4 unchanged" in out
+
+
+def test_what_it_says_to_run_next_is_what_started_it_where_the_shell_knows_no_triptych(
+    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [".venv/bin/triptych", "demo"])
+    monkeypatch.setenv("PATH", "/nowhere")
+    _, out, _ = run("demo", str(photos), "--into", str(tmp_path / "demo"))
+    assert out.splitlines()[-1].startswith("Now you:  .venv/bin/triptych search -c ")
 
 
 def test_an_empty_folder_says_so(run: Run, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import argparse
 import hashlib
 import os
 import shlex
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,7 +63,7 @@ class Demo:
             index_with_bar(collection, photos)
             _search(collection, _searches(collection, photos, own=own is not None), args.into)
         named = str(folder) if folder.is_absolute() else f"./{folder}"  # with a / it is a path
-        print(f'\nNow you:  triptych search -c {shlex.quote(named)} "a tree"')
+        print(f'\nNow you:  {_program()} search -c {shlex.quote(named)} "a tree"')
         return 0
 
 
@@ -91,6 +93,11 @@ def _searches(collection: Collection, photos: Path, *, own: bool) -> list[list[s
     if len(there) < len(filled):  # the few pictures of the fallback have other names
         there += [[ids[0]], [ids[0], "+", "drawing"]]
     return there
+
+
+def _program() -> str:
+    """Return what the shell knows this program by: `make demo` starts it out of its .venv."""
+    return "triptych" if shutil.which("triptych") else shlex.quote(sys.argv[0])
 
 
 def _there(token: str) -> bool:
