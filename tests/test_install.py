@@ -1,13 +1,70 @@
 """What an installation holds: one faiss, the model, and names that others rely on."""
 
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
 from importlib.metadata import distributions, entry_points
 from pathlib import Path
+
+import pytest
 
 import triptych
 from triptych.cli.main import COMMANDS
 from triptych.settings import MODELS
 
 PACKAGE = Path(triptych.__file__).parent
+ROOT = PACKAGE.parent
+
+
+def python(*arguments: str, folder: Path, path: Path = ROOT) -> str:
+    env = os.environ | {"PYTHONPATH": str(path), "TRIPTYCH_DATA": str(folder / "data")}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a wheel and an sdist of the tree, as pip builds them."""
+    folder = tmp_path_factory.mktemp("built")
+    for name in ("triptych", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT / name, folder)
+    for kind in ("wheel", "sdist"):
+        python("-c", f"import setuptools.build_meta as b; b.build_{kind}('.')", folder=folder)
+    return folder
+
+
+def named(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in (folder / "triptych").rglob("*.*")}
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_all_of_the_package_and_searches(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    assert named(site) == named(built)
+    (tmp_path / "items.jsonl").write_text('{"id": "note", "text": "a red shoe"}\n')
+    run = ("-m", "triptych.cli.main")
+    python(*run, "index", "items.jsonl", folder=tmp_path, path=site)
+    assert "note" in python(*run, "search", "shoe", folder=tmp_path, path=site)
+
+
+@pytest.mark.slow
+def test_an_sdist_holds_the_package_and_no_half_of_the_tests(built: Path) -> None:
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"triptych/py.typed", "triptych/encoders/default/text.onnx", "LICENSE"} <= names
+    assert not [name for name in names if name.startswith("tests")]
 
 
 def test_only_one_faiss_is_there() -> None:
