@@ -1,5 +1,6 @@
 """The demo on one's own pictures, and how the samples are fetched and unpacked."""
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from PIL import Image
 
 from triptych.cli import samples
 from triptych.errors import NotAvailable
+from triptych.retrieval.library import Library
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -25,6 +27,10 @@ def test_on_ones_own_pictures(run: Run, photos: Path, tmp_path: Path) -> None:
     assert " - people" in out
     last = out.splitlines()[-1].partition(" search ")[2]
     assert run("search", *shlex.split(last))[0] == 0, "what it says to run next runs"
+    served = re.search(r"In a browser: .* serve (--data .*)", out)
+    assert served is not None
+    assert served[1] == f"--data {tmp_path / 'demo'}"
+    assert [one.startswith("demo-") for one in Library(tmp_path / "demo").list()] == [True]
     for name in ("contact-sheet.png", "map.png"):
         with Image.open(tmp_path / "demo" / name) as drawn:
             assert min(drawn.size) > 50

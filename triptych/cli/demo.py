@@ -58,12 +58,14 @@ class Demo:
         settings = replace(settings, data=args.into)  # the demo leaves nothing anywhere else
         own: Path | None = args.photos and args.photos.expanduser().resolve()
         photos = own or fetch_samples(args.into / "pictures", say=print).resolve()
-        folder = args.into / ("collection" if own is None else f"collection-{_slug(own)}")
+        folder = settings.library().path("demo" if own is None else f"demo-{_slug(own)}")
         with settings.open_collection(folder, threads=settings.num_threads) as collection:
             index_with_bar(collection, photos)
             _search(collection, _searches(collection, photos, own=own is not None), args.into)
         named = str(folder) if folder.is_absolute() else f"./{folder}"  # with a / it is a path
-        print(f'\nNow you:  {_program()} search -c {shlex.quote(named)} "a tree"')
+        program, served = _program(), shlex.quote(str(args.into))
+        print(f"In a browser:                {program} serve --data {served}")
+        print(f'\nNow you:  {program} search -c {shlex.quote(named)} "a tree"')
         return 0
 
 
