@@ -231,6 +231,9 @@ def test_the_name_of_a_picture_without_a_dot_is_words_and_that_is_said(
     monkeypatch.chdir(photos)
     _, _, err = run("search", "red.png", "-f")
     assert "'red.png' was searched as words; for the picture write ./red.png" in err
+    _, _, err = run("search", "rde.PNG", "-f")
+    assert "'rde.PNG' was searched as words; for the picture write ./rde.PNG" in err
+    assert "as words" not in run("search", "what a .png is", "-f")[2]
 
 
 def test_paths_in_a_pipe_are_those_on_the_disk_byte_for_byte(photos: Path, data: Path) -> None:

@@ -20,6 +20,7 @@ from triptych.cli.sheets import save_sheet, sheet_file, sheet_row
 from triptych.filters import Exists, parse_filter
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.display.sheet import contact_sheet
+from triptych.retrieval.ingest.scan import SUFFIXES
 from triptych.retrieval.languages import unserved_script
 from triptych.retrieval.query import parse_query
 from triptych.retrieval.unmatched import unmatched
@@ -130,19 +131,25 @@ def _warn_of_no_groups(field: str, collection: Collection) -> None:
 
 def _warn_of_pictures(query: Query) -> None:
     """What words mean must not hang on what lies about, so a name stays words; but say so."""
-    for part in query.parts:
-        if part.text and part.text.lower().startswith(("http://", "https://")):
+    for text in (part.text for part in query.parts if part.text):
+        if text.lower().startswith(("http://", "https://")):
             print(
                 "triptych: the address was searched as words, as nothing is fetched; "
                 "download the picture, and write ./picture.jpg",
                 file=sys.stderr,
             )
-        if part.text and "\0" not in part.text and os.path.isfile(part.text):
+        elif _may_be_picture(text):
             print(
-                f"triptych: {printable(part.text)!r} was searched as words; "
-                f"for the picture write ./{printable(part.text)}",
+                f"triptych: {printable(text)!r} was searched as words; "
+                f"for the picture write ./{printable(text)}",
                 file=sys.stderr,
             )
+
+
+def _may_be_picture(text: str) -> bool:
+    if " " not in text and Path(text).suffix.lower() in SUFFIXES:
+        return True  # there or not: its name may be mistyped
+    return "\0" not in text and os.path.isfile(text)
 
 
 def print_hits(hits: Sequence[Hit], *, as_json: bool = False, paths_only: bool = False) -> None:
