@@ -38,7 +38,11 @@ or an array H x W (x 3 or 4): uint8, or floating point in 0..1."""
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Item:
-    """One thing that can be found: a text, a picture, both, or a vector of the caller's own."""
+    """One thing that can be found: a text, a picture, both, or a vector of the caller's own.
+
+    `metadata` is what filters, facets and groups look at; `uri` says where it comes from, of a
+    picture's path the path itself unless another is given.
+    """
 
     id: str
     text: str | None = None
@@ -130,7 +134,11 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """One answer. `score` is a cosine in -1..1, higher is better."""
+    """One answer. `score` is a cosine in -1..1, higher is better.
+
+    `found` is the kind of index that gave it, with "+words" where words found it too, "+rerank" or
+    "+near". `words` is its BM25 score in a hybrid search, `explanation` is there where asked for.
+    """
 
     id: str
     score: float
@@ -138,6 +146,6 @@ class Hit:
     uri: str | None
     text: str | None = None
     modality: Modality = "image"
-    found: str = "flat"  # the kind of index; "+words" where words found it too, "+rerank", "+near"
-    words: float | None = None  # its BM25 score, in a hybrid search
-    explanation: Explanation | None = field(default=None, compare=False)  # where asked for
+    found: str = "flat"
+    words: float | None = None
+    explanation: Explanation | None = field(default=None, compare=False)
