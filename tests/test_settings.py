@@ -10,6 +10,18 @@ from triptych.retrieval.answering.query_log import QueryLog
 from triptych.retrieval.answering.questions import asked_of
 from triptych.settings import Settings
 
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.mark.parametrize("page", ["start.md", "collections.md"])
+def test_the_data_folder_lies_where_the_documents_say(
+    page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    assert Settings.from_env({}).data == Path("/home/ada/.local/share/triptych")
+    assert "`~/.local/share/triptych`" in (DOCS / page).read_text("utf-8")
+
 
 def test_empty_values_count_as_unset() -> None:
     settings = Settings.from_env({"TRIPTYCH_MODEL": "", "TRIPTYCH_DATA": "/data"})
