@@ -196,6 +196,7 @@ def test_upload(page: Page, live: Live, tmp_path: Path) -> None:
     expect(page.get_by_role("button", name="kite")).to_be_visible()
     expect(page.locator("#empty")).to_be_hidden()
     assert live.json("GET", "/v1/collections/mine")["count"] == 1
+    live.client.delete("/v1/collections/mine")
 
 
 def test_with_the_keyboard_alone(page: Page) -> None:
