@@ -12,12 +12,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from triptych.errors import InvalidInput
-from triptych.moe.metrics import (
-    count_histogram,
-    load_report,
-    shuffled_specialisation,
-    specialisation,
-)
+from triptych.moe.metrics import load_report, shuffled_specialisation, specialisation
 from triptych.moe.plot import plot_experts
 
 
@@ -61,12 +56,6 @@ def test_chance_gives_less_than_true_domains_and_keeps_the_totals() -> None:
         apart[at, 5 * at : 5 * at + 5] += 400
     assert specialisation(apart) > 10 * shuffled_specialisation(apart)
     assert specialisation(mixed) == pytest.approx(shuffled_specialisation(mixed), rel=0.5)
-
-
-def test_a_histogram_of_counts() -> None:
-    assert count_histogram(np.array([1, 3, 3, 8]), cap=8).tolist() == [0, 1, 0, 2, 0, 0, 0, 0, 1]
-    with pytest.raises(InvalidInput, match="0 to the cap, 8"):
-        count_histogram(np.array([9]), cap=8)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros(4), np.array([1, -1]), np.array([np.nan, 1])])

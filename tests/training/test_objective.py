@@ -20,7 +20,6 @@ from triptych.training.objective import (
     Prototypes,
     Terms,
     Weights,
-    check_finite,
     class_table,
     classification,
     combine,
@@ -77,14 +76,6 @@ def test_weights_that_are_no_shares_and_losses_that_are_no_numbers_are_refused()
             combine(Terms(leaf(1.0)), weights)
     with pytest.raises(InvalidInput, match="classification loss of nan"):
         combine(Terms(leaf(1.0), leaf(math.nan)), Weights())
-
-
-def test_a_bad_item_is_named() -> None:
-    emb_NM = unit(3)
-    check_finite(emb_NM, ids=["a", "b", "c"])
-    emb_NM[1, 4] = math.nan
-    with pytest.raises(InvalidInput, match=r"'b'.*1 of 3"):
-        check_finite(emb_NM, ids=["a", "b", "c"])
 
 
 def test_labels_of_a_set_are_numbered_and_none_is_none() -> None:

@@ -2,7 +2,7 @@
 
 Pure numpy over counts: `MoEOutput.load_E` summed per data set gives load_SE.
 
-S data sets, E experts, N tokens, C the number of chosen experts of a token.
+S data sets, E experts.
 """
 
 from __future__ import annotations
@@ -70,19 +70,6 @@ def shuffled_specialisation(load_SE: Counts, *, rounds: int = 20, seed: int = 0)
             left_E = left_E - dealt_SE[at]
         found.append(specialisation(dealt_SE))
     return float(np.mean(found))
-
-
-def count_histogram(num_N: NDArray[np.integer], *, cap: int) -> NDArray[np.int64]:
-    """Return histogram_C: how many tokens have 0, 1, .. cap experts.
-
-    Raises InvalidInput for a count outside.
-    """
-    if len(num_N) and (num_N.min() < 0 or num_N.max() > cap):
-        raise InvalidInput(
-            f"Got {num_N.min()} to {num_N.max()} experts for a token.",
-            hint=f"Expected 0 to the cap, {cap}.",
-        )
-    return np.bincount(num_N, minlength=cap + 1).astype(np.int64)
 
 
 def _counted(load: Counts, *, ndim: int) -> NDArray[np.float64]:

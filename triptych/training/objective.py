@@ -77,7 +77,7 @@ def combine(terms: Terms, weights: Weights) -> Objective:
         if term is not None and not bool(torch.isfinite(term)):
             raise InvalidInput(
                 f"Got a {name} loss of {float(term.detach())}, expected a finite one.",
-                hint="Look for NaN in the batch: `check_finite` names the item.",
+                hint="Look for NaN in the batch, or lower the learning rate.",
             )
     present = [weight for weight, term in zip(weights, terms, strict=True) if term is not None]
     share = 1.0 if len(present) == len(weights) else sum(present)
@@ -89,18 +89,6 @@ def combine(terms: Terms, weights: Weights) -> Objective:
         if term is not None:
             total = total + term * weight
     return Objective(total=total, terms=terms, weights=used)
-
-
-def check_finite(emb_NM: Tensor, *, ids: Sequence[str]) -> None:
-    """Raise an error that names the first item whose embedding is not finite."""
-    bad_N = ~torch.isfinite(emb_NM).all(dim=1)
-    if bool(bad_N.any()):
-        first = int(bad_N.nonzero()[0, 0])
-        raise InvalidInput(
-            f"Got NaN or an infinite number in the embedding of {ids[first]!r}, and in "
-            f"{int(bad_N.sum())} of {len(emb_NM)} altogether, expected finite numbers.",
-            hint="Look at that item, then at the learning rate.",
-        )
 
 
 def class_table(labels: Iterable[str]) -> dict[str, int]:

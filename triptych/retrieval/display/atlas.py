@@ -49,11 +49,7 @@ def chart(collection: Collection, limit: int, filter: AnyFilter | None = None) -
     while True:
         kept = [one for one in collection.get(collection.sample(limit, filter)) if one is not None]
         try:
-            emb_NM = (
-                collection.vectors([one.id for one in kept])
-                if kept
-                else np.zeros((0, 2), dtype=np.float32)
-            )
+            emb_NM = collection.vectors([one.id for one in kept]) if kept else _NOTHING
             break
         except NotFound:  # one was deleted meanwhile
             continue

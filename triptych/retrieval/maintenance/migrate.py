@@ -54,7 +54,6 @@ class MigrateOptions:
     from_thumbnails: bool = False
     drop_missing: bool = False
     drop_tokens: bool = False  # keep no token states of the new model, so that nothing reranks
-    drop_old: bool = False  # delete all vectors but the new ones, and give their bytes back
     limits: PictureLimits = field(default_factory=PictureLimits)
     progress: Progress | None = None
 
@@ -88,8 +87,6 @@ def migrate(
     report = MigrateReport(before=before.model, after=model.name)
     if before.fingerprint != model.fingerprint:
         _Migration(collection, model, options, report).run()
-    if options.drop_old:
-        drop_old(collection)
     report.seconds = time.monotonic() - started
     return report
 
