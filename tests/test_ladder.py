@@ -13,7 +13,7 @@ from benchmarks.ladder.features import CHANNELS, PLACES, WIDTH
 from benchmarks.ladder.model import ASIDE, RUNGS, Ladder
 from benchmarks.ladder.report import reached, report, weigh
 from benchmarks.ladder.terms import matching
-from triptych.encoders.base import TokenStates
+from triptych.encoders.towers.states import TokenStates
 
 
 def record(name: str, seed: int, **changed: Any) -> dict[str, Any]:

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from triptych.encoders.base import TokenStates
-from triptych.encoders.cross_modal.entrance import States, check_states
 from triptych.encoders.cross_modal.fusion import CrossModal, CrossModalConfig
 from triptych.encoders.hubness import Hubness
 from triptych.encoders.scorers.token_matcher import TokenMatcher, TokenMatcherConfig
 from triptych.encoders.towers.mobilenet import PictureHead
+from triptych.encoders.towers.states import TokenStates, check_states, unpadded
 from triptych.encoders.towers.transformer import mean_of_tokens
 from triptych.errors import InvalidInput
 from triptych.moe.layer import MoE, MoEConfig, MoEOutput
@@ -45,8 +44,8 @@ class JointOutput(NamedTuple):
     """What the model says of a batch."""
 
     emb_BM: Tensor  # unit rows
-    text: States | None  # states of the text tokens, after fusion and experts
-    picture: States | None  # states of the patches, likewise
+    text: TokenStates | None  # states of the text tokens, after fusion and experts
+    picture: TokenStates | None  # states of the patches, likewise
     spatial_BTP: Tensor | None  # the soft mask of the fusion
     moe: MoEOutput | None  # its losses and its load, over both sides
 
@@ -99,18 +98,17 @@ class JointModel(nn.Module):
         """Return the inverse temperature of the contrastive loss."""
         return inverse_temperature(self.log_scale)
 
-    def read(self, ids_BT: Tensor, mask_BT: Tensor) -> States:
+    def read(self, ids_BT: Tensor, mask_BT: Tensor) -> TokenStates:
         """Return the text tower's states; `mask_BT` is True where there is a token."""
         assert self.text is not None, "built without a text tower"
         return TokenStates(self.text(ids_BT, mask_BT), mask_BT)
 
-    def look(self, map_BCHW: Tensor, *, after: int = -1) -> States:
+    def look(self, map_BCHW: Tensor, *, after: int = -1) -> TokenStates:
         """Return the picture tower's states of pixels in -1..1, or of the output of a layer."""
         assert self.picture is not None, "built without a picture tower"
-        states_BPC = self.head.places(self.picture(map_BCHW, after=after))
-        return TokenStates(states_BPC, states_BPC.new_ones(states_BPC.shape[:2], dtype=torch.bool))
+        return unpadded(self.head.places(self.picture(map_BCHW, after=after)))
 
-    def forward(self, text: States | None, picture: States | None) -> JointOutput:
+    def forward(self, text: TokenStates | None, picture: TokenStates | None) -> JointOutput:
         """Return the embedding of each row: of its text, its picture, or both where both are.
 
         `text` comes from `read` (B x T x D), `picture` from `look` (B x P x C). A row whose text
@@ -142,7 +140,7 @@ class JointModel(nn.Module):
         emb_BM = functional.normalize(torch.stack(sides).sum(dim=0), dim=-1)
         return JointOutput(emb_BM, text, picture, spatial_BTP, mixture)
 
-    def score(self, text: States, picture: States) -> Tensor:
+    def score(self, text: TokenStates, picture: TokenStates) -> Tensor:
         """Return scores_TN, how well each text fits each picture; higher is better, no cosine.
 
         The texts come from `read`, the pictures from `look`.
@@ -152,8 +150,8 @@ class JointModel(nn.Module):
         return scores_TN
 
     def _through_experts(
-        self, text: States | None, picture: States | None
-    ) -> tuple[States | None, States | None, MoEOutput | None]:
+        self, text: TokenStates | None, picture: TokenStates | None
+    ) -> tuple[TokenStates | None, TokenStates | None, MoEOutput | None]:
         """Add what the experts make of both sides' tokens; they share the experts."""
         if self.moe is None:
             return text, picture, None
@@ -177,7 +175,7 @@ class JointModel(nn.Module):
             made,
         )
 
-    def _check(self, text: States | None, picture: States | None) -> None:
+    def _check(self, text: TokenStates | None, picture: TokenStates | None) -> None:
         if text is None and picture is None:
             raise InvalidInput("The batch has neither texts nor pictures, expected one of them.")
         if text is not None:

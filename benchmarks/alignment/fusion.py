@@ -20,9 +20,8 @@ from benchmarks.alignment.towers import (
     pictures_of,
 )
 from benchmarks.common import DATA
-from triptych.encoders.base import TokenStates
-from triptych.encoders.cross_modal.entrance import States
 from triptych.encoders.cross_modal.fusion import CrossModal, CrossModalConfig
+from triptych.encoders.towers.states import TokenStates
 from triptych.encoders.towers.transformer import mean_of_tokens
 from triptych.training.alignment import contrast
 from triptych.training.data import Row, open_picture, read_rows
@@ -83,7 +82,7 @@ class Composer(nn.Module):
         self.norm_text, self.norm_picture = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
         self.head = nn.Linear(WIDTH, WIDTH)
 
-    def forward(self, text: States | None, picture: States | None) -> Tensor:
+    def forward(self, text: TokenStates | None, picture: TokenStates | None) -> Tensor:
         fused = self.fuse(_through(self.text, text), _through(self.picture, picture))
         sides = ((self.norm_text, fused.text), (self.norm_picture, fused.picture))
         pooled = [norm(mean_of_tokens(*side)) for norm, side in sides if side is not None]
@@ -159,5 +158,5 @@ def _shop(split: str, count: int) -> Shop:
     )
 
 
-def _through(linear: nn.Linear, states: States | None) -> States | None:
+def _through(linear: nn.Linear, states: TokenStates | None) -> TokenStates | None:
     return None if states is None else TokenStates(linear(states.tokens_BTD), states.mask_BT)

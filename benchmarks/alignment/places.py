@@ -16,15 +16,14 @@ from benchmarks.alignment.towers import (
     TEXT_WIDTH,
     pictures_of,
 )
-from triptych.encoders.base import TokenStates
-from triptych.encoders.cross_modal.entrance import States
 from triptych.encoders.cross_modal.spatial_mask import as_bias
 from triptych.encoders.scorers.maxsim import unit_tokens
 from triptych.encoders.scorers.pair_scorer import PairScorer, PairScorerConfig
+from triptych.encoders.towers.states import TokenStates
 from triptych.training.alignment import mask_loss, pieces_within, pixel_targets, pointing_hits
 
 TRAIN, TEST, UNSEEN, BATCH, OTHERS, STEPS = 800, 200, 120, 24, 3, 150
-Heat = Callable[[PairScorer, States, States], Tensor]
+Heat = Callable[[PairScorer, TokenStates, TokenStates], Tensor]
 
 
 def main() -> None:
@@ -108,17 +107,17 @@ def _hits(model: PairScorer, heat: Heat, stage: Staged, rows: range) -> Tensor:
     return pointing_hits(torch.stack(heats), boxes, GRID)
 
 
-def _mask(model: PairScorer, text: States, picture: States) -> Tensor:
+def _mask(model: PairScorer, text: TokenStates, picture: TokenStates) -> Tensor:
     return model(text, picture).spatial_BTP
 
 
-def _cosines(model: PairScorer, text: States, picture: States) -> Tensor:
+def _cosines(model: PairScorer, text: TokenStates, picture: TokenStates) -> Tensor:
     sides = ((model.enter_text, text), (model.enter_picture, picture))
     words, patches = (unit_tokens(TokenStates(way(side), side.mask_BT)) for way, side in sides)
     return words @ patches.transpose(1, 2)
 
 
-def _attention(model: PairScorer, text: States, picture: States) -> Tensor:
+def _attention(model: PairScorer, text: TokenStates, picture: TokenStates) -> Tensor:
     text_BTW, picture_BPW = model.enter_text(text), model.enter_picture(picture)
     block = model.layer.to_text
     bias = None if model.spatial is None else as_bias(model.spatial(text_BTW, picture_BPW))

@@ -16,9 +16,8 @@ from benchmarks.alignment.towers import (
     pictures_of,
 )
 from benchmarks.common import DATA
-from triptych.encoders.base import TokenStates
-from triptych.encoders.cross_modal.entrance import States
 from triptych.encoders.scorers.maxsim import maxsim
+from triptych.encoders.towers.states import TokenStates
 from triptych.encoders.towers.transformer import mean_of_tokens
 from triptych.metrics import first_ranks, modality_gap, recall_at
 from triptych.training.alignment import semantic_loss, token_loss
@@ -36,7 +35,7 @@ class Heads(nn.Module):
         self.text = nn.Sequential(nn.LayerNorm(TEXT_WIDTH), nn.Linear(TEXT_WIDTH, WIDTH))
         self.picture = nn.Sequential(nn.LayerNorm(CHANNELS), nn.Linear(CHANNELS, WIDTH))
 
-    def forward(self, text: States, picture: States) -> tuple[States, States]:
+    def forward(self, text: TokenStates, picture: TokenStates) -> tuple[TokenStates, TokenStates]:
         return (
             TokenStates(self.text(text.tokens_BTD), text.mask_BT),
             TokenStates(self.picture(picture.tokens_BTD), picture.mask_BT),
@@ -111,5 +110,5 @@ def _flickr() -> tuple[Texts, Tensor]:
     return TextTower()([text for row in rows for text in row.texts[:2]]), places_NPC
 
 
-def _pooled(states: States) -> Tensor:
+def _pooled(states: TokenStates) -> Tensor:
     return functional.normalize(mean_of_tokens(*states), dim=-1)

@@ -16,10 +16,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor
 
 from benchmarks.common import DATA, WORK
-from triptych.encoders.base import TokenStates
-from triptych.encoders.cross_modal.entrance import States
 from triptych.encoders.structure.graphs import Grid
 from triptych.encoders.towers.mobilenet import MobileNet, read_graph
+from triptych.encoders.towers.states import TokenStates, unpadded
 from triptych.encoders.towers.transformer import Transformer, TransformerConfig, from_bert
 from triptych.training.build import minilm_folder
 from triptych.training.features import squash, to_pixels
@@ -36,21 +35,20 @@ _BATCH = 32
 class Texts:
     """Token states of texts, with what their pieces are."""
 
-    states: States
+    states: TokenStates
     pieces: list[list[str]]
     offsets: list[list[tuple[int, int]]]
 
-    def of(self, rows: Sequence[int]) -> States:
+    def of(self, rows: Sequence[int]) -> TokenStates:
         """Return the states of some rows, as short as they can be."""
         mask_BT = self.states.mask_BT[rows]
         length = int(mask_BT.sum(dim=1).max())
         return TokenStates(self.states.tokens_BTD[rows, :length].float(), mask_BT[:, :length])
 
 
-def pictures_of(places_NPC: Tensor, rows: Sequence[int]) -> States:
+def pictures_of(places_NPC: Tensor, rows: Sequence[int]) -> TokenStates:
     """Return the states of some pictures."""
-    tokens_BPC = places_NPC[rows].float()
-    return TokenStates(tokens_BPC, torch.ones(tokens_BPC.shape[:2], dtype=torch.bool))
+    return unpadded(places_NPC[rows].float())
 
 
 class TextTower:

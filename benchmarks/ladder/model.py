@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.ladder.features import CHANNELS, GRID, PLACES, WIDTH
-from triptych.encoders.base import TokenStates
-from triptych.encoders.cross_modal.entrance import Entrance, States
+from triptych.encoders.cross_modal.entrance import Entrance
 from triptych.encoders.scorers.pair_scorer import PairScorer, PairScorerConfig
 from triptych.encoders.scorers.token_matcher import TokenMatcher, TokenMatcherConfig
 from triptych.encoders.structure.alignment import Structure, StructureConfig
+from triptych.encoders.towers.states import TokenStates, unpadded
 from triptych.model import inverse_temperature
 from triptych.moe.layer import MoE, MoEConfig, MoEOutput
 
@@ -60,7 +60,7 @@ class Side(NamedTuple):
     """One side of a batch."""
 
     emb_BM: Tensor  # unit rows
-    states: States
+    states: TokenStates
 
 
 class Both(NamedTuple):
@@ -79,7 +79,7 @@ class Pool(nn.Module):
         self.norm, self.look = nn.LayerNorm(INNER), nn.Linear(INNER, HEADS)
         self.project = nn.Linear(2 * INNER, DIM)
 
-    def forward(self, states: States) -> Tensor:
+    def forward(self, states: TokenStates) -> Tensor:
         tokens_BTW, mask_BT = self.norm(states.tokens_BTD), states.mask_BT
         scores_BTH = self.look(tokens_BTW).masked_fill(~mask_BT.unsqueeze(-1), -torch.inf)
         share_BHT = scores_BTH.softmax(dim=1).transpose(1, 2).to(tokens_BTW.dtype)
@@ -183,14 +183,13 @@ class Ladder(nn.Module):
             made_BPW = self.dense_picture(normed_BPW)
         return self._pooled(states, made_BPW, self.pool_picture)
 
-    def _entered_text(self, tokens_BTD: Tensor, mask_BT: Tensor) -> States:
+    def _entered_text(self, tokens_BTD: Tensor, mask_BT: Tensor) -> TokenStates:
         return TokenStates(self.enter_text(TokenStates(tokens_BTD, mask_BT)), mask_BT)
 
-    def _entered(self, places_BPC: Tensor) -> States:
-        mask_BP = torch.ones(places_BPC.shape[:2], dtype=torch.bool)
-        return TokenStates(self.enter_picture(TokenStates(places_BPC, mask_BP)), mask_BP)
+    def _entered(self, places_BPC: Tensor) -> TokenStates:
+        return unpadded(self.enter_picture(unpadded(places_BPC)))
 
-    def _pooled(self, entered: States, made_BTW: Tensor, pool: Pool) -> Side:
+    def _pooled(self, entered: TokenStates, made_BTW: Tensor, pool: Pool) -> Side:
         states = TokenStates(self.dropout(entered.tokens_BTD + made_BTW), entered.mask_BT)
         # all that is learnt from states is worked out in float32
         return Side(pool(states), TokenStates(states.tokens_BTD.float(), states.mask_BT))

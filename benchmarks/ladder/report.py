@@ -11,7 +11,7 @@ import torch
 from benchmarks.common import alternate
 from benchmarks.ladder.features import CHANNELS, PLACES, WIDTH
 from benchmarks.ladder.model import ASIDE, EXPERTS, RUNGS, Ladder, Rung
-from triptych.encoders.base import TokenStates
+from triptych.encoders.towers.states import TokenStates
 
 Record = Mapping[str, Any]
 RECALLS = ("t2i@1", "t2i@10", "i2t@1", "i2t@10", "first_caption@1", "rerank@1")

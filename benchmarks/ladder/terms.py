@@ -13,12 +13,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.ladder.model import Both, Ladder, Side
-from triptych.encoders.base import TokenStates
-from triptych.encoders.cross_modal.entrance import States
 from triptych.encoders.scorers.maxsim import maxsim
 from triptych.encoders.structure.word_graph import Link
+from triptych.encoders.towers.states import TokenStates, rows_of
 from triptych.training.alignment import contrast, token_loss
-from triptych.training.losses import attract, cross_modal, joint
+from triptych.training.losses import both_ways, cross_modal, joint
 from triptych.training.objective import Terms, regularisation, sparsity
 
 JOINT = 0.3
@@ -60,15 +59,14 @@ def terms_of(
     )
 
 
-def matching(model: Ladder, text: States, picture: States, *, owner_T: Tensor) -> Tensor:
+def matching(model: Ladder, text: TokenStates, picture: TokenStates, *, owner_T: Tensor) -> Tensor:
     """Among the batch a text finds its picture by its words, and back; learns nothing else.
 
     `text` and `picture` are the towers' own states.
     """
     logits_TB = model.matcher(model.matcher.text(text), model.matcher.picture(picture))
     own_TB = owner_T[:, None] == torch.arange(logits_TB.shape[1])[None, :]
-    there = attract(logits_TB, positive_QN=own_TB)
-    return (there + attract(logits_TB.T, positive_QN=own_TB.T)) / 2
+    return both_ways(logits_TB, positive_QN=own_TB)
 
 
 def _interaction(
@@ -84,7 +82,7 @@ def _interaction(
         own_QB = owner_T[:QUERIES, None] == torch.arange(cosine_QB.shape[1])[None, :]
         chosen_QK = cosine_QB.masked_fill(own_QB, torch.inf).topk(CANDIDATES, dim=1).indices
     at_Q = torch.arange(len(chosen_QK)).repeat_interleave(CANDIDATES)
-    found = model.scorer(_rows(texts.states, at_Q), _rows(pictures.states, chosen_QK.flatten()))
+    found = model.scorer(rows_of(texts.states, at_Q), rows_of(pictures.states, chosen_QK.flatten()))
     scores_QK = found.scores_B.view(chosen_QK.shape)
     logits_QK = model.scale() * torch.einsum(
         "qm,qkm->qk", texts.emb_BM[:QUERIES], pictures.emb_BM[chosen_QK]
@@ -144,11 +142,7 @@ def _structure(
 
 def _first_pairs(
     texts: Side, pictures: Side, owner_T: Tensor, *, count: int
-) -> tuple[States, States]:
+) -> tuple[TokenStates, TokenStates]:
     """The first `count` pictures, each with the first of its texts; texts lie by picture."""
     at_B = torch.arange(count)
-    return _rows(texts.states, torch.searchsorted(owner_T, at_B)), _rows(pictures.states, at_B)
-
-
-def _rows(states: States, at_N: Tensor) -> States:
-    return TokenStates(states.tokens_BTD[at_N], states.mask_BT[at_N])
+    return rows_of(texts.states, torch.searchsorted(owner_T, at_B)), rows_of(pictures.states, at_B)

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from benchmarks.ladder.features import PLACES, Features
 from benchmarks.ladder.model import Both, Ladder, Rung, Side
 from benchmarks.ladder.terms import GRAPHS, matching, terms_of
-from triptych.encoders.base import TokenStates
 from triptych.encoders.hubness import Hubness, HubnessConfig
 from triptych.encoders.structure.word_graph import Link, word_links
+from triptych.encoders.towers.states import TokenStates, rows_of, unpadded
 from triptych.training.evaluate import ranks, recall
 from triptych.training.hubness import settled
 from triptych.training.objective import Objective, combine
@@ -105,7 +105,7 @@ class Run:
         links = self._links([some[0] for some in drawn[:GRAPHS]])
         terms = terms_of(self.model, both, owner_T=owner_T, links=links)
         if self.rung.matched:
-            found = matching(self.model, text, _places(places_BPC.float()), owner_T=owner_T)
+            found = matching(self.model, text, unpadded(places_BPC.float()), owner_T=owner_T)
             terms = terms._replace(contrastive=terms.contrastive + found)
         return combine(terms, self.schedule.weights(step / STEPS)), both
 
@@ -163,7 +163,7 @@ class Run:
     def _matched(self, texts: Sequence[int], top_NK: Tensor) -> Tensor:
         """logits_NK of the matcher for each text and its candidates."""
         matcher, count = self.model.matcher.eval(), self.dev.places_VNPC.shape[1]
-        picture = matcher.picture(_places(self.dev.pictures(range(count)).float()))
+        picture = matcher.picture(unpadded(self.dev.pictures(range(count)).float()))
         scores = []
         for start in range(0, len(texts), CHUNK):
             text = matcher.text(TokenStates(*self.dev.texts(texts[start : start + CHUNK])))
@@ -173,8 +173,7 @@ class Run:
     def _logits(self, texts: Sequence[int], top_NK: Tensor) -> Tensor:
         """logits_NK of the scorer for each text and its candidates."""
         found = [side.states for side in self._picture_sides()]
-        places_NPW = torch.cat([states.tokens_BTD for states in found])
-        mask_NP = torch.cat([states.mask_BT for states in found])
+        pictures = TokenStates(*map(torch.cat, zip(*found, strict=True)))
         rows = [
             TokenStates(tokens_TW[None, mask_T], mask_T[None, mask_T])
             for side in self._text_sides(texts)
@@ -182,7 +181,7 @@ class Run:
         ]
         with torch.autocast("cpu", torch.bfloat16):
             scores = [
-                self.model.scorer(row, TokenStates(places_NPW[top_K], mask_NP[top_K])).scores_B
+                self.model.scorer(row, rows_of(pictures, top_K)).scores_B
                 for row, top_K in zip(rows, top_NK, strict=True)
             ]
         return torch.stack(scores).float()
@@ -232,10 +231,6 @@ class Run:
             with torch.autocast("cpu", torch.bfloat16):
                 some = range(start, min(start + CHUNK, num_pictures))
                 yield self.model.picture(split.pictures(some))
-
-
-def _places(places_BPC: Tensor) -> TokenStates[Tensor]:
-    return TokenStates(places_BPC, torch.ones(places_BPC.shape[:2], dtype=torch.bool))
 
 
 def _share(step: int) -> float:

@@ -1,4 +1,4 @@
-"""One suite for every model: what `EmbeddingModel` and `TokenEncoder` promise."""
+"""One suite for every model: what `EmbeddingModel` and `LateInteraction` promise."""
 
 from __future__ import annotations
 
@@ -127,26 +127,18 @@ class EncoderSuite:
 class TokenSuite:
     """For a model that gives token states as well; a subclass gives the fixture `model`."""
 
-    def test_texts_give_states_where_the_mask_is(self, model: Any) -> None:
-        states = model.encode_texts(["red", "a much longer text than that"])
-        tokens_BTD, mask_BT = np.asarray(states.tokens_BTD), np.asarray(states.mask_BT)
-        assert tokens_BTD.ndim == 3 and tokens_BTD.shape[:2] == mask_BT.shape
-        assert mask_BT.dtype == bool and 0 < mask_BT[0].sum() < mask_BT[1].sum()
-        # a token, then padding, never the other way round
-        assert (np.diff(mask_BT.astype(int), axis=1) <= 0).all()
-        assert np.isfinite(tokens_BTD).all()
+    def test_texts_give_a_state_per_token(self, model: Any) -> None:
+        short_TW, long_TW = model.text_states(["red", "a much longer text than that"])
+        assert short_TW.shape[1] == long_TW.shape[1] == model.token_width
+        assert 0 < len(short_TW) < len(long_TW)
+        assert np.isfinite(long_TW).all()
 
     def test_pictures_give_a_state_per_patch(self, model: Any) -> None:
-        states = model.encode_pictures([picture(1), picture(2)])
-        tokens_BTD, mask_BT = np.asarray(states.tokens_BTD), np.asarray(states.mask_BT)
-        assert tokens_BTD.shape[:2] == mask_BT.shape and mask_BT.all()
-        assert not np.allclose(tokens_BTD[0], tokens_BTD[1])
+        one_PW, other_PW = model.picture_states([picture(1), picture(2)])
+        assert one_PW.shape == other_PW.shape
+        assert not np.allclose(one_PW, other_PW)
 
     def test_states_alone_equal_states_in_a_batch(self, model: Any) -> None:
         texts = ["red", "a much longer text than that"]
-        together, alone = model.encode_texts(texts), model.encode_texts(texts[:1])
-        mask_T = np.asarray(alone.mask_BT[0])
-        tokens_TD = np.asarray(together.tokens_BTD[0])[: len(mask_T)]
-        np.testing.assert_allclose(
-            tokens_TD[mask_T], np.asarray(alone.tokens_BTD[0])[mask_T], atol=1e-4
-        )
+        together, alone = model.text_states(texts), model.text_states(texts[:1])
+        np.testing.assert_allclose(together[0], alone[0], atol=1e-4)

@@ -59,7 +59,7 @@ class TestModels(EncoderSuite):
         assert done.stdout[:64].decode() == model.fingerprint
 
 
-@pytest.mark.parametrize("name", NAMES[:2])
+@pytest.mark.parametrize("name", NAMES)
 class TestTokenStates(TokenSuite):
     @pytest.fixture
     def model(self, name: str) -> Any:

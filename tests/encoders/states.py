@@ -1,9 +1,8 @@
 """Random token states for the tests of what joins the towers."""
 
 import torch
-from torch import Tensor
 
-from triptych.encoders.base import TokenStates
+from triptych.encoders.towers.states import TokenStates
 
 TEXT, PICTURE = 12, 20  # widths
 
@@ -19,17 +18,15 @@ def states(lengths: list[int], width: int, *, seed: int, padded: int | None = No
     return TokenStates(tokens_BTD, torch.arange(longest) < torch.tensor(lengths)[:, None])
 
 
-def texts(lengths: list[int], *, seed: int = 1, padded: int | None = None) -> TokenStates[Tensor]:
+def texts(lengths: list[int], *, seed: int = 1, padded: int | None = None) -> TokenStates:
     return states(lengths, TEXT, seed=seed, padded=padded)
 
 
-def pictures(
-    lengths: list[int], *, seed: int = 2, padded: int | None = None
-) -> TokenStates[Tensor]:
+def pictures(lengths: list[int], *, seed: int = 2, padded: int | None = None) -> TokenStates:
     return states(lengths, PICTURE, seed=seed, padded=padded)
 
 
-def row(of: TokenStates[Tensor], at: int) -> TokenStates[Tensor]:
+def row(of: TokenStates, at: int) -> TokenStates:
     """One row alone, without its padding."""
     length = int(of.mask_BT[at].sum())
     return TokenStates(of.tokens_BTD[at : at + 1, :length], of.mask_BT[at : at + 1, :length])

@@ -4,7 +4,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch import Tensor  # noqa: E402
 
 from tests.encoders.states import row, states  # noqa: E402
 from triptych.encoders.base import TokenStates  # noqa: E402
@@ -13,7 +12,7 @@ from triptych.encoders.scorers.maxsim import maxsim  # noqa: E402
 WIDTH = 8
 
 
-def brute(text: TokenStates[Tensor], picture: TokenStates[Tensor]) -> list[list[float]]:
+def brute(text: TokenStates, picture: TokenStates) -> list[list[float]]:
     scores = []
     for q in range(len(text.mask_BT)):
         words = row(text, q).tokens_BTD[0]

@@ -161,15 +161,14 @@ def test_weights_that_hold_code_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_long_text_keeps_its_end(model: OpenClipModel) -> None:
-    states = model.encode_texts(["red " * 100, "red"])
-    assert states.mask_BT.sum(dim=1).tolist() == [16, 3]
+    states = model.text_states(["red " * 100, "red"])
+    assert [len(tokens_TW) for tokens_TW in states] == [16, 3]
     assert model.embed_texts(["red " * 100]).shape == (1, 32)
 
 
-def test_token_states_are_of_the_tower(model: OpenClipModel) -> None:
-    states = model.encode_pictures([Image.new("RGB", (90, 30))] * 3)
-    assert states.tokens_BTD.shape == (3, 4, 64)
-    assert states.mask_BT.all()
+def test_a_picture_has_a_state_for_each_patch(model: OpenClipModel) -> None:
+    states = model.picture_states([Image.new("RGB", (90, 30))] * 3)
+    assert [patches_PW.shape for patches_PW in states] == [(4, 32)] * 3
 
 
 def test_token_states_lie_in_one_space(model: OpenClipModel) -> None:

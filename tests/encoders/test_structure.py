@@ -170,7 +170,7 @@ def test_transport_does_not_see_padding() -> None:
     assert torch.allclose(plan_of(wide, (3, 4), aside=0.1, steps=5)[:3, :4], narrow, atol=1e-6)
 
 
-def scenes(count: int, *, seed: int) -> tuple[TokenStates[Tensor], TokenStates[Tensor]]:
+def scenes(count: int, *, seed: int) -> tuple[TokenStates, TokenStates]:
     """Two things side by side, and two captions that differ in the order of their words alone.
 
     A word's state is known from its position, as behind a text tower; a patch knows its content.

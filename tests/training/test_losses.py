@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from triptych.encoders.base import TokenStates
 from triptych.encoders.scorers.token_matcher import TokenMatcherConfig
+from triptych.encoders.towers.states import TokenStates
 from triptych.model import JointConfig, JointModel
 from triptych.training.losses import attract, cross_modal, joint, sigmoid
 from triptych.training.terms import Batch, pair_terms

@@ -11,8 +11,9 @@ torch = pytest.importorskip("torch")
 
 from PIL import Image  # noqa: E402
 
-from triptych.encoders.base import TokenStates, unit_rows  # noqa: E402
+from triptych.encoders.base import unit_rows  # noqa: E402
 from triptych.encoders.onnx import DEFAULT_FOLDER, OnnxModel  # noqa: E402
+from triptych.encoders.towers.states import TokenStates  # noqa: E402
 from triptych.errors import InvalidInput  # noqa: E402
 from triptych.model import JointModel  # noqa: E402
 from triptych.training import shipped  # noqa: E402

@@ -1,9 +1,9 @@
-"""What an encoder is: token states for the joint model, unit vectors for search."""
+"""What an encoder is: unit vectors for search, and what a model may offer beside."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,23 +12,6 @@ from triptych.types import Cube, Item, Matrix, Vector
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-Array = TypeVar("Array")
-
-
-class TokenStates(NamedTuple, Generic[Array]):
-    """States of a batch before pooling; numpy or torch, as the encoder is."""
-
-    tokens_BTD: Array
-    mask_BT: Array  # True where there is a token, False on padding
-
-
-class TokenEncoder(Protocol[Array]):
-    """Texts or pictures to token states of the towers, for cross-modal attention."""
-
-    def encode_texts(self, texts: Sequence[str]) -> TokenStates[Array]: ...
-
-    def encode_pictures(self, pictures: Sequence[Image]) -> TokenStates[Array]: ...
 
 
 @runtime_checkable

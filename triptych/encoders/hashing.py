@@ -3,7 +3,7 @@
 Texts that share words or pieces of words are near; a picture is near the names of its colours
 ("red", "dark") and near pictures of the same layout. Numpy only, the same everywhere.
 
-Letters: B batch, T words or cells, D = M width, C 16 cells of a picture, P pixels of a cell.
+Letters: T words or cells, D = M width, C 16 cells of a picture, P pixels of a cell.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image, Resampling
 
-from triptych.encoders.base import TokenStates, unit_rows
+from triptych.encoders.base import unit_rows
 from triptych.encoders.dual import DualEncoder
 from triptych.encoders.late import DualStates
 from triptych.errors import InvalidInput
@@ -48,7 +48,7 @@ COLOURS = ("black", "white", "gray", "brown", *dict.fromkeys(name for _, name in
 
 
 class HashingEncoder(DualEncoder, DualStates):
-    """Deterministic texts and pictures to vectors; also a TokenEncoder over numpy arrays."""
+    """Deterministic texts and pictures to vectors."""
 
     languages = ("und",)
     picture_size = _GRID * _CELL
@@ -77,14 +77,6 @@ class HashingEncoder(DualEncoder, DualStates):
         """Return emb_NM, unit rows."""
         return self._pooled([_picture_tokens(picture, self.dim) for picture in pictures])
 
-    def encode_texts(self, texts: Sequence[str]) -> TokenStates[NDArray[Any]]:
-        """Return a state per word."""
-        return self._padded([_text_tokens(text, self.dim) for text in texts])
-
-    def encode_pictures(self, pictures: Sequence[Image]) -> TokenStates[NDArray[Any]]:
-        """Return 16 states per picture, row by row."""
-        return self._padded([_picture_tokens(picture, self.dim) for picture in pictures])
-
     @property
     def token_width(self) -> int:
         return self.dim
@@ -98,19 +90,8 @@ class HashingEncoder(DualEncoder, DualStates):
         return [unit_rows(_picture_tokens(picture, self.dim)) for picture in pictures]
 
     def _pooled(self, states: list[Vector]) -> Matrix:
-        emb_NM = np.zeros((len(states), self.dim))
-        for row, tokens_TD in enumerate(states):
-            emb_NM[row] = tokens_TD.sum(axis=0)
-        return unit_rows(emb_NM)
-
-    def _padded(self, states: list[Vector]) -> TokenStates[NDArray[Any]]:
-        num_tokens = max((len(tokens_TD) for tokens_TD in states), default=0)
-        tokens_BTD = np.zeros((len(states), num_tokens, self.dim), dtype=np.float32)
-        mask_BT = np.zeros((len(states), num_tokens), dtype=np.bool_)
-        for row, tokens_TD in enumerate(states):
-            tokens_BTD[row, : len(tokens_TD)] = tokens_TD
-            mask_BT[row, : len(tokens_TD)] = True
-        return TokenStates(tokens_BTD, mask_BT)
+        sums = [tokens_TD.sum(axis=0) for tokens_TD in states]
+        return unit_rows(np.reshape(sums, (-1, self.dim)))
 
 
 def _text_tokens(text: str, dim: int) -> Vector:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from triptych.encoders.cross_modal.entrance import States
 from triptych.encoders.scorers.maxsim import maxsim
 from triptych.encoders.structure.graphs import Grid, places
+from triptych.encoders.towers.states import TokenStates
 from triptych.training.losses import both_ways
 from triptych.training.scenes import Box, Scene
 
@@ -37,7 +37,9 @@ def semantic_loss(
     return contrast(texts_QM @ pictures_NM.T, positive_QN=positive_QN, scale=scale)
 
 
-def token_loss(text: States, picture: States, *, positive_QN: Tensor, scale: Tensor) -> Tensor:
+def token_loss(
+    text: TokenStates, picture: TokenStates, *, positive_QN: Tensor, scale: Tensor
+) -> Tensor:
     """The contrast of MaxSim both ways: places without boxes (FILIP, Yao et al. 2021).
 
     Each token's best partner is all that counts, so words come to lie near the patches they name.

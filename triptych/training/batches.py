@@ -14,8 +14,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from triptych.encoders.base import TokenStates
-from triptych.encoders.cross_modal.entrance import States
+from triptych.encoders.towers.states import TokenStates
 from triptych.model import JointModel
 from triptych.training.data import Row
 from triptych.training.features import ViewCache
@@ -96,7 +95,7 @@ def padded(ids: Sequence[Sequence[int]], *, device: torch.device) -> tuple[Tenso
     return ids_BT, ids_BT != 0
 
 
-def read_texts(model: JointModel, ids: Sequence[Sequence[int]], *, groups: int = 4) -> States:
+def read_texts(model: JointModel, ids: Sequence[Sequence[int]], *, groups: int = 4) -> TokenStates:
     """Return the tower's states of all texts, read in `groups` of like lengths.
 
     Captions are 12 tokens in the mean and 35 at most: so two thirds of the work are saved.

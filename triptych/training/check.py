@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from triptych.encoders.base import TokenStates
 from triptych.encoders.onnx import OnnxModel
+from triptych.encoders.towers.states import TokenStates, unpadded
 from triptych.model import JointModel
 from triptych.training.batches import read_texts, text_ids
 from triptych.training.build import TrainingContext
@@ -73,9 +73,8 @@ def _scores_apart(
     return float(np.abs(theirs - ours).max() / max(theirs.std(), 1e-6))
 
 
-def _states(rows: Sequence[Matrix]) -> TokenStates[torch.Tensor]:
-    tokens_BTD = torch.from_numpy(np.stack(rows))
-    return TokenStates(tokens_BTD, torch.ones(tokens_BTD.shape[:2], dtype=torch.bool))
+def _states(rows: Sequence[Matrix]) -> TokenStates:
+    return unpadded(torch.from_numpy(np.stack(rows)))
 
 
 def alone_against_batched(

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from triptych.encoders.cross_modal.entrance import States
+from triptych.encoders.towers.states import TokenStates
 from triptych.model import JointModel
 from triptych.moe.layer import MoE
 from triptych.moe.metrics import load_report, shuffled_specialisation, specialisation
@@ -51,7 +51,7 @@ def routed_tokens(
     return {name: torch.cat(parts) for name, parts in found.items() if parts}
 
 
-def _real(states: States, norm: torch.nn.LayerNorm) -> Tensor:
+def _real(states: TokenStates, norm: torch.nn.LayerNorm) -> Tensor:
     normed: Tensor = norm(states.tokens_BTD)
     return normed[states.mask_BT]
 

@@ -11,9 +11,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from triptych.encoders.base import TokenStates
-from triptych.encoders.cross_modal.entrance import States
 from triptych.encoders.scorers.token_matcher import TokenMatcher
+from triptych.encoders.towers.states import TokenStates, rows_of, unpadded
 from triptych.model import JointModel
 from triptych.training.batches import read_texts, text_ids
 from triptych.training.data import Row
@@ -53,7 +52,9 @@ def reranked(
     return {weight: round(100 * count / asked, 2) for weight, count in hits.items()}
 
 
-def _pictures(model: JointModel, matcher: TokenMatcher, maps_NHWC: Tensor) -> tuple[States, Tensor]:
+def _pictures(
+    model: JointModel, matcher: TokenMatcher, maps_NHWC: Tensor
+) -> tuple[TokenStates, Tensor]:
     device = model.log_scale.device
     tokens, embs = [], []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
@@ -61,15 +62,14 @@ def _pictures(model: JointModel, matcher: TokenMatcher, maps_NHWC: Tensor) -> tu
             looked = model.look(chunk.permute(0, 3, 1, 2).to(device), after=CUT)
             tokens.append(matcher.picture(looked).tokens_BTD)
             embs.append(model(None, looked).emb_BM)
-    all_NPD = torch.cat(tokens)
-    there_NP = torch.ones(all_NPD.shape[:2], dtype=torch.bool, device=device)
-    return TokenStates(all_NPD, there_NP), torch.cat(embs)
+    return unpadded(torch.cat(tokens)), torch.cat(embs)
 
 
-def _scores(matcher: TokenMatcher, text: States, pictures: States, top_TK: Tensor) -> Tensor:
-    rows = []
-    for at, top_K in enumerate(top_TK):
-        one = TokenStates(text.tokens_BTD[at : at + 1], text.mask_BT[at : at + 1])
-        some = TokenStates(pictures.tokens_BTD[top_K], pictures.mask_BT[top_K])
-        rows.append(matcher(one, some)[0].float())
+def _scores(
+    matcher: TokenMatcher, text: TokenStates, pictures: TokenStates, top_TK: Tensor
+) -> Tensor:
+    rows = [
+        matcher(rows_of(text, slice(at, at + 1)), rows_of(pictures, top_K))[0].float()
+        for at, top_K in enumerate(top_TK)
+    ]
     return torch.stack(rows)

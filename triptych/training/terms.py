@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from triptych.encoders.base import TokenStates
-from triptych.encoders.cross_modal.entrance import States
 from triptych.encoders.scorers.maxsim import maxsim
+from triptych.encoders.towers.states import TokenStates, rows_of
 from triptych.model import JointModel, JointOutput
 from triptych.moe.layer import MoEOutput
 from triptych.training.losses import both_ways, cross_modal, joint, matryoshka
@@ -33,8 +32,8 @@ _Z_SHARE = 1e-2  # the z-loss is about 28 at the start, the balance loss 1
 class Batch(NamedTuple):
     """Tower states of one batch, and what belongs to what."""
 
-    text: States  # of the drawn texts, then of those that stand beside a picture
-    picture: States | None
+    text: TokenStates  # of the drawn texts, then of those that stand beside a picture
+    picture: TokenStates | None
     group_B: Tensor
     owner_T: Tensor  # the picture of each text that is not beside one
     label_B: Tensor
@@ -53,7 +52,7 @@ def terms_of(
 ) -> BatchTerms:
     """Return the four terms of a batch; a set without pictures contrasts its texts alone."""
     num_texts = len(batch.owner_T)
-    texts = model(_rows(batch.text, slice(0, num_texts)), None)
+    texts = model(rows_of(batch.text, slice(0, num_texts)), None)
     outputs: list[JointOutput] = [texts]
     group_T = batch.group_B[batch.owner_T]
     if batch.picture is None:
@@ -70,7 +69,7 @@ def terms_of(
         contrast = contrast + recipe.token_weight * _alignment(pictures, texts, batch, recipe)
         label_N = torch.cat([batch.label_B, batch.label_B[batch.owner_T]])
         if recipe.both_weight and len(batch.text.mask_BT) > num_texts:
-            both = model(_rows(batch.text, slice(num_texts, None)), batch.picture)
+            both = model(rows_of(batch.text, slice(num_texts, None)), batch.picture)
             outputs.append(both)
             contrast = contrast + recipe.both_weight * cross_modal(
                 both.emb_BM,
@@ -95,12 +94,8 @@ def pair_terms(model: JointModel, batch: Batch) -> BatchTerms:
     return BatchTerms(Terms(contrastive=both_ways(logits_TB, positive_QN=positive_TB)), None, 0.0)
 
 
-def _in_float32(states: States) -> States:
+def _in_float32(states: TokenStates) -> TokenStates:
     return TokenStates(states.tokens_BTD.float(), states.mask_BT)
-
-
-def _rows(states: States, rows: slice | Tensor) -> States:
-    return TokenStates(states.tokens_BTD[rows], states.mask_BT[rows])
 
 
 def _contrast(

@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from triptych.encoders.base import TokenStates
-from triptych.encoders.cross_modal.entrance import Entrance, States, check_states
+from triptych.encoders.cross_modal.entrance import Entrance
 from triptych.encoders.cross_modal.layers import BottleneckLayer, CrossLayer, JointLayer
 from triptych.encoders.cross_modal.spatial_mask import SpatialMask, as_bias, as_mask
+from triptych.encoders.towers.states import TokenStates, check_states
 from triptych.errors import InvalidInput
 
 Fusion = Literal["early", "mid", "late"]
@@ -53,8 +53,8 @@ class CrossModalConfig:
 class CrossModalOutput(NamedTuple):
     """States of both sides as wide as they came; None where a side was absent."""
 
-    text: States | None
-    picture: States | None
+    text: TokenStates | None
+    picture: TokenStates | None
     spatial_BTP: Tensor | None  # the soft mask, 0 on padding; None without a mask or a side
 
 
@@ -82,7 +82,7 @@ class CrossModal(nn.Module):
         self.leave_text = _Exit(config.text_width, inner=inner)
         self.leave_picture = _Exit(config.picture_width, inner=inner)
 
-    def forward(self, text: States | None, picture: States | None) -> CrossModalOutput:
+    def forward(self, text: TokenStates | None, picture: TokenStates | None) -> CrossModalOutput:
         """Return both sides, each having seen the other.
 
         Raises InvalidInput on shapes that do not fit, and on a token that is not finite.
@@ -101,7 +101,7 @@ class CrossModal(nn.Module):
             )
         return self._joined(text, picture)
 
-    def _joined(self, text: States, picture: States) -> CrossModalOutput:
+    def _joined(self, text: TokenStates, picture: TokenStates) -> CrossModalOutput:
         mask_BT, mask_BP = text.mask_BT, picture.mask_BT
         text_BTW, picture_BPW = self.enter_text(text), self.enter_picture(picture)
         logits_BTP = None if self.spatial is None else self.spatial(text_BTW, picture_BPW)
@@ -127,7 +127,7 @@ class _Exit(nn.Module):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
-    def forward(self, states: States, inner_BTW: Tensor, *, other_BP: Tensor) -> States:
+    def forward(self, states: TokenStates, inner_BTW: Tensor, *, other_BP: Tensor) -> TokenStates:
         """Leave padding, and rows whose other side is empty, untouched."""
         tokens_BTD, mask_BT = states
         gains_BT1 = (mask_BT & other_BP.any(dim=1, keepdim=True)).unsqueeze(-1)

@@ -1,6 +1,7 @@
 """Any model of open_clip: its own preprocessing, unit vectors, patch and text token states.
 
-Letters: B batch, T tokens or patches, D model width, N items, M embedding width.
+Letters: B batch, T tokens or patches, D model width, N items, M embedding width, H W
+rows and columns of patches.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from triptych.encoders.base import TokenStates, unit_rows
+from triptych.encoders.base import unit_rows
 from triptych.encoders.dual import DualEncoder
 from triptych.encoders.late import DualStates
 from triptych.encoders.open_clip.recipe import OpenClipRecipe, recipe_of
 from triptych.encoders.open_clip.tokenizer import tokenizer_of
 from triptych.encoders.open_clip.torchvision_guard import guarded_import
 from triptych.errors import InvalidInput, NotAvailable
-from triptych.types import Matrix
+from triptych.types import Cube, Matrix
 
 open_clip: Any = guarded_import("open_clip")
 
@@ -33,7 +34,7 @@ _MANY_LANGUAGES = ("siglip2", "i18n", "xlm", "mt5", "nllb")
 
 
 class OpenClipModel(DualEncoder, DualStates):
-    """An EmbeddingModel with token states, and a TokenEncoder over torch tensors."""
+    """An EmbeddingModel with token states."""
 
     def __init__(self, name: str, *, recipe: OpenClipRecipe) -> None:
         self._tokenizer = tokenizer_of(recipe.text_config, beside=recipe.local_file)
@@ -76,28 +77,6 @@ class OpenClipModel(DualEncoder, DualStates):
             return np.zeros((0, self.dim), dtype=np.float32)
         return unit_rows(self._model.encode_image(self._pixels(pictures)).numpy())
 
-    @torch.inference_mode()
-    def encode_texts(self, texts: Sequence[str]) -> TokenStates[Tensor]:
-        """Return the states of the last layer, normalised; T is the model's context.
-
-        Raises NotAvailable for a text tower that does not give them.
-        """
-        tokens = self._tokenizer(texts)
-        text = torch.from_numpy(tokens.ids_BT)
-        states = self._last_states("text", text=text, text_indices=1)
-        return TokenStates(states, torch.from_numpy(tokens.mask_BT))
-
-    @torch.inference_mode()
-    def encode_pictures(self, pictures: Sequence[Image]) -> TokenStates[Tensor]:
-        """Return the states of the patches, row by row, without the class token.
-
-        Raises NotAvailable for a picture tower that does not give them.
-        """
-        image = self._pixels(pictures)
-        map_BDHW = self._last_states("image", image=image, image_indices=1)
-        tokens_BTD = map_BDHW.flatten(2).transpose(1, 2).contiguous()
-        return TokenStates(tokens_BTD, torch.ones(tokens_BTD.shape[:2], dtype=torch.bool))
-
     @property
     def token_width(self) -> int:
         """M: the projections of the towers serve their tokens as well."""
@@ -107,22 +86,33 @@ class OpenClipModel(DualEncoder, DualStates):
 
     @torch.inference_mode()
     def text_states(self, texts: Sequence[str]) -> list[Matrix]:
-        """Return the projected states of each text's tokens, padding left out."""
-        return [
-            row
-            for at in range(0, len(texts), _TEXTS)
-            for row in self._projected("text", self.encode_texts(texts[at : at + _TEXTS]))
-        ]
+        """Return the projected states of each text's tokens, padding left out.
+
+        Raises NotAvailable for a text tower that does not give them.
+        """
+        found: list[Matrix] = []
+        for start in range(0, len(texts), _TEXTS):
+            ids_BT, mask_BT = self._tokenizer(texts[start : start + _TEXTS])
+            states_BTD = self._last_states("text", text=torch.from_numpy(ids_BT), text_indices=1)
+            pairs = zip(self._projected("text", states_BTD), mask_BT, strict=True)
+            found += [unit_rows(tokens_TM[mask_T]) for tokens_TM, mask_T in pairs]
+        return found
 
     @torch.inference_mode()
     def picture_states(self, pictures: Sequence[Image]) -> list[Matrix]:
-        """Return the projected states of each picture's patches."""
-        return self._projected("image", self.encode_pictures(pictures)) if pictures else []
+        """Return the projected states of each picture's patches, row by row.
 
-    def _projected(self, side: str, states: TokenStates[Tensor]) -> list[Matrix]:
-        tokens_BTM = (states.tokens_BTD @ self._projection(side)).numpy()
-        both = zip(tokens_BTM, states.mask_BT.numpy(), strict=True)
-        return [unit_rows(tokens_TM[mask_T]) for tokens_TM, mask_T in both]
+        Raises NotAvailable for a picture tower that does not give them.
+        """
+        if not pictures:
+            return []
+        map_BDHW = self._last_states("image", image=self._pixels(pictures), image_indices=1)
+        states_BTD = map_BDHW.flatten(2).transpose(1, 2).contiguous()
+        return [unit_rows(tokens_TM) for tokens_TM in self._projected("image", states_BTD)]
+
+    def _projected(self, side: str, states_BTD: Tensor) -> Cube:
+        tokens_BTM: Cube = (states_BTD @ self._projection(side)).numpy()
+        return tokens_BTM
 
     def _projection(self, side: str) -> Tensor:
         """Return projection_DM of a tower; raises NotAvailable where it is no plain matrix."""
@@ -141,6 +131,7 @@ class OpenClipModel(DualEncoder, DualStates):
         )
 
     def _last_states(self, side: str, **inputs: Any) -> Tensor:
+        """Return the states of a tower's last layer, normalised, without a class token."""
         try:
             given = self._model.forward_intermediates(normalize_intermediates=True, **inputs)
             states: Tensor = given[f"{side}_intermediates"][-1]

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from triptych.encoders.cross_modal.entrance import States
+from triptych.encoders.towers.states import TokenStates
 
 
 def maxsim(
-    text: States, picture: States, *, share_QT: Tensor | None = None, chunk: int = 32
+    text: TokenStates, picture: TokenStates, *, share_QT: Tensor | None = None, chunk: int = 32
 ) -> Tensor:
     """Return scores_QN of all pairs, in -1..1: the mean of every text token's best cosine.
 
@@ -33,7 +33,7 @@ def maxsim(
     return torch.cat(rows) if rows else text_QTW.new_zeros(0, len(picture_NPW))
 
 
-def unit_tokens(states: States) -> Tensor:
+def unit_tokens(states: TokenStates) -> Tensor:
     """Return tokens_BTW of unit length, 0 on padding whatever it held."""
     tokens_BTW = states.tokens_BTD.masked_fill(~states.mask_BT.unsqueeze(-1), 0.0)
     return functional.normalize(tokens_BTW, dim=-1)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from triptych.encoders.base import TokenStates
 from triptych.encoders.cross_modal.block import masked_softmax
-from triptych.encoders.cross_modal.entrance import Entrance, States, check_states
+from triptych.encoders.cross_modal.entrance import Entrance
 from triptych.encoders.cross_modal.layers import CrossLayer
 from triptych.encoders.cross_modal.spatial_mask import SpatialMask, as_bias, as_mask
 from triptych.encoders.scorers.maxsim import best_cosines, unit_tokens
+from triptych.encoders.towers.states import TokenStates, check_states
 from triptych.encoders.towers.transformer import mean_of_tokens
 from triptych.errors import InvalidInput
 
@@ -69,7 +69,7 @@ class PairScorer(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, text: States, picture: States) -> PairScores:
+    def forward(self, text: TokenStates, picture: TokenStates) -> PairScores:
         """Return a score per pair, higher is better; one text may stand beside many pictures.
 
         A pair of which a side has no token scores 0. Raises InvalidInput on shapes that do not

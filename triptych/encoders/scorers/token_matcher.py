@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from triptych.encoders.base import TokenStates
 from triptych.encoders.cross_modal.block import masked_softmax
-from triptych.encoders.cross_modal.entrance import Entrance, States, check_states
+from triptych.encoders.cross_modal.entrance import Entrance
 from triptych.encoders.scorers.maxsim import maxsim, unit_tokens
+from triptych.encoders.towers.states import TokenStates, check_states
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class TokenMatcher(nn.Module):
         nn.init.zeros_(self.weigh.weight)
         nn.init.zeros_(self.weigh.bias)
 
-    def text(self, states: States) -> States:
+    def text(self, states: TokenStates) -> TokenStates:
         """Return the unit states that a text is compared by, from those of the tower.
 
         Raises InvalidInput on shapes that do not fit, and on a token that is not finite.
@@ -53,12 +53,12 @@ class TokenMatcher(nn.Module):
         check_states(states, self.config.text_width, what="text")
         return self._entered(self.enter_text, states)
 
-    def picture(self, states: States) -> States:
+    def picture(self, states: TokenStates) -> TokenStates:
         """Return the unit states that a picture is compared by, likewise."""
         check_states(states, self.config.picture_width, what="picture")
         return self._entered(self.enter_picture, states)
 
-    def forward(self, text: States, picture: States) -> Tensor:
+    def forward(self, text: TokenStates, picture: TokenStates) -> Tensor:
         """Return scores_TN of all pairs of what `text` and `picture` gave; higher is better.
 
         A pair of which a side has no token scores 0.
@@ -66,6 +66,6 @@ class TokenMatcher(nn.Module):
         share_TQ = masked_softmax(self.weigh(text.tokens_BTD).squeeze(-1), text.mask_BT)
         return self.log_scale.exp() * maxsim(text, picture, share_QT=share_TQ)
 
-    def _entered(self, entrance: Entrance, states: States) -> States:
+    def _entered(self, entrance: Entrance, states: TokenStates) -> TokenStates:
         inner = entrance(TokenStates(self.drop(states.tokens_BTD), states.mask_BT))
         return TokenStates(unit_tokens(TokenStates(inner, states.mask_BT)), states.mask_BT)

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.nn import GATv2Conv
 
-from triptych.encoders.base import TokenStates
-from triptych.encoders.cross_modal.entrance import Entrance, States, check_states
+from triptych.encoders.cross_modal.entrance import Entrance
 from triptych.encoders.scorers.maxsim import unit_tokens
 from triptych.encoders.structure.graphs import (
     PATCH_FEATURES,
@@ -29,6 +28,7 @@ from triptych.encoders.structure.graphs import (
 )
 from triptych.encoders.structure.transport import transport
 from triptych.encoders.structure.word_graph import Link
+from triptych.encoders.towers.states import TokenStates, check_states
 from triptych.errors import InvalidInput
 
 # half waves across the picture, right and down: the slow ones tell left from right
@@ -62,7 +62,7 @@ class StructureConfig:
 class TextGraphs(NamedTuple):
     """Texts after message passing."""
 
-    nodes: States
+    nodes: TokenStates
     edges_2E: Tensor
     wanted_EF: Tensor | None  # what each link asks of the offset between the places of its ends
 
@@ -100,7 +100,7 @@ class Structure(nn.Module):
         self.register_buffer("cos_PF", angles_PF.cos(), persistent=False)
         self.register_buffer("sin_PF", angles_PF.sin(), persistent=False)
 
-    def texts(self, text: States, links: Sequence[Sequence[Link]]) -> TextGraphs:
+    def texts(self, text: TokenStates, links: Sequence[Sequence[Link]]) -> TextGraphs:
         """Return the graphs of texts, given the links of each (`word_graph.word_links`).
 
         Raises InvalidInput on shapes that do not fit, and on a token that is not finite.
@@ -117,7 +117,7 @@ class Structure(nn.Module):
             wanted_EF = self.want(nodes_BTW.flatten(0, 1)[graph.edges_2E], features_EF)
         return TextGraphs(TokenStates(nodes_BTW, text.mask_BT), graph.edges_2E, wanted_EF)
 
-    def pictures(self, picture: States) -> States:
+    def pictures(self, picture: TokenStates) -> TokenStates:
         """Return the patches after message passing; raises InvalidInput as `texts` does."""
         check_states(picture, self.config.picture_width, what="picture")
         graph = patch_links(
@@ -128,7 +128,7 @@ class Structure(nn.Module):
             nodes_BPW = layer(nodes_BPW, graph.edges_2E, graph.features_EF)
         return TokenStates(nodes_BPW, picture.mask_BT)
 
-    def plan(self, texts: TextGraphs, pictures: States) -> tuple[Tensor, Tensor]:
+    def plan(self, texts: TextGraphs, pictures: TokenStates) -> tuple[Tensor, Tensor]:
         """Return plan_QNTP, where each piece lies in each picture, and cosines_QNTP."""
         cosines_QNTP = torch.einsum(
             "qtw,npw->qntp", unit_tokens(texts.nodes), unit_tokens(pictures)
@@ -143,7 +143,7 @@ class Structure(nn.Module):
         )
         return plan_QNTP, cosines_QNTP
 
-    def scores(self, texts: TextGraphs, pictures: States) -> Tensor:
+    def scores(self, texts: TextGraphs, pictures: TokenStates) -> Tensor:
         """Return scores_QN of all pairs: how well nodes, and links, of each text fit a picture.
 
         A text or picture without a token scores 0.

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from triptych.encoders.cross_modal.entrance import States
 from triptych.encoders.scorers.maxsim import unit_tokens
 from triptych.encoders.structure.word_graph import KINDS, Link
+from triptych.encoders.towers.states import TokenStates
 from triptych.errors import InvalidInput
 
 PATCH_FEATURES = 5  # right, down, distance, is a step on the grid, is near in feature space
@@ -70,7 +70,7 @@ def _word_features(link: Link) -> list[float]:
     return [1.0 if step > 0 else -1.0, 1.0 / abs(step), *kind]
 
 
-def patch_links(picture: States, grid: Grid, *, reach: int, nearest: int) -> Links:
+def patch_links(picture: TokenStates, grid: Grid, *, reach: int, nearest: int) -> Links:
     """Return links along rows, columns and diagonals, up to `reach` steps, and from the `nearest`.
 
     A link's features say how far to the right and down its source lies, as parts of the picture.
@@ -123,7 +123,7 @@ def _steps(grid: Grid, reach: int) -> Tensor:
     return torch.tensor(pairs, dtype=torch.long).view(-1, 2).T
 
 
-def _nearest(picture: States, nearest: int) -> Tensor:
+def _nearest(picture: TokenStates, nearest: int) -> Tensor:
     """Return edges_2E from the patches whose states are most like a patch, by cosine."""
     batch, patches = picture.mask_BT.shape
     count = min(nearest, patches - 1)
