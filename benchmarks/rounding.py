@@ -21,7 +21,7 @@ from benchmarks.common import DATA
 from triptych.encoders.base import unit_rows
 from triptych.encoders.onnx import DEFAULT_FOLDER
 from triptych.encoders.runtime import onnxruntime, open_session
-from triptych.encoders.towers.mobilenet import MobileNet, read_graph
+from triptych.encoders.towers.mobilenet import MobileNet
 from triptych.model import JointModel
 from triptych.training.data import Row, picture_sets, read_rows
 from triptych.training.export import rounding
@@ -35,8 +35,7 @@ FITTED, JUDGED = 8, 10  # pictures of each set
 
 def main() -> None:
     fitted, judged = _pixels("train", each=FITTED), _pixels("dev", each=JUDGED)
-    layers, weights = read_graph(DATA / "mobilenet_edgetpu.safetensors")
-    trunk = MobileNet(layers, weights=weights).eval()
+    trunk = MobileNet.read(DATA / "mobilenet_edgetpu.safetensors").eval()
     full = rounding.measured(trunk, fitted)
     exact_NC = _features(trunk, judged, to=None)
     print(f"1 - cosine, {len(exact_NC)} dev pictures: mean and greatest")

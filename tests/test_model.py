@@ -4,10 +4,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from triptych.encoders.base import TokenStates  # noqa: E402
 from triptych.encoders.cross_modal.fusion import CrossModalConfig  # noqa: E402
 from triptych.encoders.hubness import Hubness, HubnessConfig  # noqa: E402
 from triptych.encoders.scorers.token_matcher import TokenMatcherConfig  # noqa: E402
+from triptych.encoders.towers.states import TokenStates  # noqa: E402
 from triptych.errors import InvalidInput  # noqa: E402
 from triptych.model import JointConfig, JointModel, inverse_temperature  # noqa: E402
 from triptych.moe.layer import MoEConfig  # noqa: E402

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from benchmarks.common import DATA, WORK
 from triptych.encoders.structure.graphs import Grid
-from triptych.encoders.towers.mobilenet import MobileNet, read_graph
+from triptych.encoders.towers.mobilenet import MobileNet
 from triptych.encoders.towers.states import TokenStates, unpadded
-from triptych.encoders.towers.transformer import Transformer, TransformerConfig, from_bert
+from triptych.encoders.towers.transformer import from_bert
 from triptych.training.build import minilm_folder
 from triptych.training.features import squash, to_pixels
 
@@ -65,10 +65,7 @@ class TextTower:
             ("[SEP]", row_of["[SEP]"]), ("[CLS]", row_of["[CLS]"])
         )
         self._tokenizer.enable_truncation(_LONGEST)
-        bert = load_file(folder / "model.safetensors")
-        words_VD = bert["embeddings.word_embeddings.weight"].float()
-        config = TransformerConfig(vocabulary=len(words_VD))
-        self._model: Transformer = from_bert(bert, words_VD=words_VD, config=config).eval()
+        self._model = from_bert(load_file(folder / "model.safetensors")).eval()
 
     def __call__(self, texts: Sequence[str]) -> Texts:
         encoded = self._tokenizer.encode_batch(list(texts))
@@ -95,8 +92,7 @@ class PictureTower:
     """MobileNetEdgeTPU up to its last map."""
 
     def __init__(self) -> None:
-        layers, weights = read_graph(DATA / "mobilenet_edgetpu.safetensors")
-        self._model = MobileNet(layers, weights=weights).eval()
+        self._model = MobileNet.read(DATA / "mobilenet_edgetpu.safetensors").eval()
 
     def __call__(self, name: str, count: int, picture: Callable[[int], Image.Image]) -> Tensor:
         """Return places_NPC in bfloat16; kept in a file of that name for the next time."""

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.common import DATA, WORK
-from triptych.encoders.towers.mobilenet import LAST_MAP, MobileNet, read_graph
-from triptych.encoders.towers.transformer import TransformerConfig, from_bert
+from triptych.encoders.towers.mobilenet import LAST_MAP, MobileNet
+from triptych.encoders.towers.transformer import from_bert
 from triptych.training.build import minilm_folder
 from triptych.training.data import Row, read_rows
 from triptych.training.features import CUT, build_cache
@@ -98,8 +98,7 @@ def _mapped(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def _fill_places(places_VNPC: Tensor, *, rows: Sequence[Row], split: str) -> None:
-    layers, weights = read_graph(DATA / "mobilenet_edgetpu.safetensors")
-    trunk = MobileNet(layers, weights=weights).eval()
+    trunk = MobileNet.read(DATA / "mobilenet_edgetpu.safetensors").eval()
     cache = build_cache(rows, name=f"flickr8k.{split}", views=1, seed=0, folder=MAPS, tower=trunk)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for start in range(0, len(rows), CHUNK):
@@ -125,10 +124,7 @@ def _pieces(texts: Sequence[str]) -> tuple[list[list[int]], list[list[str]]]:
 
 
 def _fill_tokens(tokens_TD: Tensor, *, ids: Sequence[Sequence[int]], starts_N: np.ndarray) -> None:
-    bert = load_file(minilm_folder(DATA) / "model.safetensors")
-    words_VD = bert["embeddings.word_embeddings.weight"].float()
-    tower = from_bert(bert, words_VD=words_VD, config=TransformerConfig(vocabulary=len(words_VD)))
-    tower.eval()
+    tower = from_bert(load_file(minilm_folder(DATA) / "model.safetensors")).eval()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         for batch in _of_one_length(ids):
             ids_BT = torch.tensor([ids[i] for i in batch])

@@ -7,9 +7,9 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
 from tests.encoders.states import PICTURE, TEXT, pictures, row, texts  # noqa: E402
-from triptych.encoders.base import TokenStates  # noqa: E402
 from triptych.encoders.cross_modal.block import CrossAttention  # noqa: E402
 from triptych.encoders.cross_modal.fusion import CrossModal, CrossModalConfig  # noqa: E402
+from triptych.encoders.towers.states import TokenStates  # noqa: E402
 from triptych.errors import InvalidInput  # noqa: E402
 
 FORMS = {

@@ -6,8 +6,8 @@ torch = pytest.importorskip("torch")
 
 
 from tests.encoders.states import row, states  # noqa: E402
-from triptych.encoders.base import TokenStates  # noqa: E402
 from triptych.encoders.scorers.maxsim import maxsim  # noqa: E402
+from triptych.encoders.towers.states import TokenStates  # noqa: E402
 
 WIDTH = 8
 

@@ -7,9 +7,9 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from tests.encoders.states import PICTURE, TEXT, pictures, row, texts  # noqa: E402
-from triptych.encoders.base import TokenStates  # noqa: E402
 from triptych.encoders.scorers.maxsim import maxsim  # noqa: E402
 from triptych.encoders.scorers.pair_scorer import PairScorer, PairScorerConfig  # noqa: E402
+from triptych.encoders.towers.states import TokenStates  # noqa: E402
 from triptych.errors import InvalidInput  # noqa: E402
 
 

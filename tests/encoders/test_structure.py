@@ -8,11 +8,11 @@ pytest.importorskip("torch_geometric")
 from torch import Tensor  # noqa: E402
 
 from tests.encoders.states import PICTURE, TEXT, pictures, row, texts  # noqa: E402
-from triptych.encoders.base import TokenStates  # noqa: E402
 from triptych.encoders.structure.alignment import Structure, StructureConfig  # noqa: E402
 from triptych.encoders.structure.graphs import Grid, patch_links, places, text_links  # noqa: E402
 from triptych.encoders.structure.transport import transport  # noqa: E402
 from triptych.encoders.structure.word_graph import Link, word_links  # noqa: E402
+from triptych.encoders.towers.states import TokenStates  # noqa: E402
 from triptych.errors import InvalidInput  # noqa: E402
 
 CAPTION = ["a", "cup", "left", "of", "a", "tall", "jug"]

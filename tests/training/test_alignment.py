@@ -7,9 +7,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from triptych.encoders.base import TokenStates  # noqa: E402
 from triptych.encoders.cross_modal.spatial_mask import SpatialMask, as_mask  # noqa: E402
 from triptych.encoders.structure.graphs import Grid  # noqa: E402
+from triptych.encoders.towers.states import TokenStates  # noqa: E402
 from triptych.training import alignment  # noqa: E402
 from triptych.training.losses import cross_modal  # noqa: E402
 from triptych.training.scenes import Box, shapes, twins  # noqa: E402

@@ -8,12 +8,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from triptych.encoders.base import TokenStates  # noqa: E402
 from triptych.encoders.cross_modal.fusion import CrossModalConfig  # noqa: E402
 from triptych.encoders.hubness import Hubness, HubnessConfig  # noqa: E402
 from triptych.encoders.runtime import open_session  # noqa: E402
 from triptych.encoders.scorers.token_matcher import TokenMatcherConfig  # noqa: E402
-from triptych.encoders.towers.mobilenet import IMAGE_SIZE, MobileNet, read_graph  # noqa: E402
+from triptych.encoders.towers.mobilenet import IMAGE_SIZE, MobileNet  # noqa: E402
+from triptych.encoders.towers.states import TokenStates  # noqa: E402
 from triptych.encoders.towers.transformer import Transformer, TransformerConfig  # noqa: E402
 from triptych.model import JointConfig, JointModel  # noqa: E402
 from triptych.moe.layer import MoEConfig  # noqa: E402
@@ -31,7 +31,6 @@ WIDTH = 64
 def model(tmp_path_factory: pytest.TempPathFactory) -> JointModel:
     folder = tmp_path_factory.mktemp("made_up")
     write_data(folder)
-    layers, weights = read_graph(folder / "mobilenet_edgetpu.safetensors")
     torch.manual_seed(3)
     text = Transformer(
         TransformerConfig(vocabulary=50, width=WIDTH, num_layers=2, num_heads=4, hidden=96)
@@ -45,7 +44,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> JointModel:
         moe=MoEConfig(width=WIDTH, hidden=16, num_experts=16),
         scorer=TokenMatcherConfig(text_width=WIDTH, width=32),
     )
-    joint = JointModel(config, text=text, picture=MobileNet(layers, weights=weights))
+    trunk = MobileNet.read(folder / "mobilenet_edgetpu.safetensors")
+    joint = JointModel(config, text=text, picture=trunk)
     with torch.no_grad():
         for parameter in joint.parameters():
             if not parameter.any():

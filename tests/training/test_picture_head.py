@@ -11,7 +11,7 @@ from triptych.training.recipes import RECIPES
 
 def test_channels_are_dropped_for_all_places_alike() -> None:
     torch.manual_seed(0)
-    head = PictureHead(channels=32, dim=16).train()
+    head = PictureHead(channels=32, dim=16, attend=True).train()
     patches_BPM = head.patches(torch.ones(8, 49, 32))
     assert torch.equal(patches_BPM, patches_BPM[:, :1].expand_as(patches_BPM))
     assert len(patches_BPM[:, 0].unique(dim=0)) == 8

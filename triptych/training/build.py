@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from triptych.encoders.onnx import DEFAULT_FOLDER
-from triptych.encoders.towers.mobilenet import LAST_MAP, MobileNet, read_graph
-from triptych.encoders.towers.transformer import Transformer, TransformerConfig, from_bert
+from triptych.encoders.towers.mobilenet import LAST_MAP, MobileNet
+from triptych.encoders.towers.transformer import Transformer, from_bert
 from triptych.errors import InvalidInput
 from triptych.model import JointConfig, JointModel
 from triptych.training import shipped
@@ -117,8 +117,7 @@ def _picture_tower(recipe: Recipe, *, data: Path) -> MobileNet:
             f"From nothing the picture tower starts with {start.name}: there is none in {data}.",
             hint="The recipe more goes on from the model in the package, and needs no such file.",
         )
-    layers, weights = read_graph(start)
-    return MobileNet(layers, weights=weights)
+    return MobileNet.read(start)
 
 
 def _text_tower(
@@ -143,8 +142,7 @@ def _text_tower(
         origins_V=built.origins_V,
         table_VD=bert["embeddings.word_embeddings.weight"].float().numpy(),
     )
-    config = TransformerConfig(vocabulary=len(words_VD))
-    return built.tokenizer, from_bert(bert, words_VD=torch.from_numpy(words_VD), config=config)
+    return built.tokenizer, from_bert(bert, words_VD=torch.from_numpy(words_VD))
 
 
 def _corpus(train: Mapping[str, Sequence[Row]], law_rows: Sequence[Row]) -> Iterator[str]:

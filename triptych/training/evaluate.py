@@ -121,19 +121,19 @@ def figures_of(
     for name in rows:
         if draw_of(name) is captions:
             found = captioned(pictures[name], rows=rows[name], embed=embed)
-            out |= {f"{name}.{key}": value for key, value in found.items()}
+            out |= _prefixed(f"{name}.", found)
     if "fashion" in rows:
         names = [row.texts[0] for row in rows["fashion"]][:1000]
-        out |= _under("fashion", named(pictures["fashion"][:1000], names=names, embed=embed))
+        out |= _prefixed("fashion", named(pictures["fashion"][:1000], names=names, embed=embed))
     for name in ("grocery", "caltech101", "clothing", "medpix", "clipart"):
         if name in rows:
             names = [row.texts[0] for row in rows[name]]
-            out |= _under(name, named(pictures[name], names=names, embed=embed))
+            out |= _prefixed(name, named(pictures[name], names=names, embed=embed))
     for language in ("en", "zh", "de", "hi") if "emoji" in rows else ():
         names = language_names(rows["emoji"], language)
-        out |= _under(f"emoji.{language}", named(pictures["emoji"], names=names, embed=embed))
+        out |= _prefixed(f"emoji.{language}", named(pictures["emoji"], names=names, embed=embed))
     return out
 
 
-def _under(prefix: str, figures: Mapping[str, float]) -> dict[str, float]:
+def _prefixed(prefix: str, figures: Mapping[str, float]) -> dict[str, float]:
     return {f"{prefix}{key}": value for key, value in figures.items()}

@@ -10,7 +10,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from random import Random
@@ -45,17 +44,6 @@ LOG = logging.getLogger(__name__)
 Figures = Mapping[str, float]
 
 
-def best_device() -> torch.device:
-    """Return the GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def half_precision(device: torch.device) -> AbstractContextManager[None]:
-    """bfloat16 where it is safe; on a CPU it is three times as fast, float16 is 85 times slower."""
-    context: AbstractContextManager[None] = torch.autocast(device.type, torch.bfloat16)
-    return context
-
-
 class Trainer:
     """A run that can be stopped after any checkpoint and goes on as if it had not been."""
 
@@ -73,7 +61,7 @@ class Trainer:
         self.chance = f"{recipe.seed}:{recipe.name}"
         self.mixture = recipe.mixture_of(sources)
         self.sources = {name: sources[name] for name in self.mixture}
-        self.device = best_device()
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.classes = _classes(recipe, self.sources)
         self.model = model
         freeze(recipe, model)
@@ -156,7 +144,8 @@ class Trainer:
         drawn = draw_of(name)(rows, random)
         prototypes = self.prototypes[name]() if name in self.classes else None
         labels = label_ids([row.label for row in rows], self.classes.get(name, {}))
-        with half_precision(self.device):
+        # on a CPU this is three times as fast as float32; float16 is 85 times slower
+        with torch.autocast(self.device.type, torch.bfloat16):
             batch = self._batch(drawn, source, indices, random, labels=labels)
             if self.recipe.scorer_only:
                 return pair_terms(self.model, batch)

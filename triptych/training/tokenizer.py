@@ -45,9 +45,8 @@ def build(*, wordpieces: Sequence[str], corpus: Iterable[str], num_new: int) -> 
     pieces = [*fixed, *known, *new]
     # the far lower score keeps a byte from ever beating a piece that knows the character
     scored = [(piece, -60.0 if i < len(fixed) else _score(piece)) for i, piece in enumerate(pieces)]
-    row_of = {"[PAD]": "[PAD]", "[CLS]": "[CLS]", "[SEP]": "[SEP]", "[UNK]": "[UNK]"}
-    rows = {word: i for i, word in enumerate(wordpieces)}
-    origins = [rows[row_of[piece]] if piece in row_of else known.get(piece, -1) for piece in pieces]
+    specials = {word: row for row, word in enumerate(wordpieces) if word in SPECIALS}
+    origins = [specials[piece] if piece in SPECIALS else known.get(piece, -1) for piece in pieces]
     return BuiltTokenizer(
         tokenizer=_assemble(scored), origins_V=np.asarray(origins, dtype=np.int64)
     )
@@ -66,7 +65,7 @@ def _score(piece: str) -> float:
 
 
 def _assemble(scored: Sequence[tuple[str, float]]) -> Tokenizer:
-    model = models.Unigram(list(scored), unk_id=SPECIALS.index("[UNK]"), byte_fallback=True)
+    model = models.Unigram(list(scored), unk_id=SPECIALS.index(UNKNOWN), byte_fallback=True)
     tokenizer = _dressed(Tokenizer(model))
     tokenizer.add_special_tokens(list(SPECIALS))
     ends = [(name, SPECIALS.index(name)) for name in ("[CLS]", "[SEP]")]
@@ -96,14 +95,14 @@ def _learn(corpus: Iterable[str], *, size: int) -> list[str]:
     tokenizer = _dressed(Tokenizer(models.BPE(unk_token=UNKNOWN)))
     trainer = trainers.BpeTrainer(
         vocab_size=size,
-        special_tokens=["[UNK]"],
+        special_tokens=[UNKNOWN],
         min_frequency=3,
         max_token_length=16,
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
     ranked = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    return [piece for piece, _ in ranked if piece != "[UNK]"]
+    return [piece for piece, _ in ranked if piece != UNKNOWN]
 
 
 def borrow_rows(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import torch
 from safetensors import safe_open
@@ -31,18 +32,10 @@ class Layer:
     groups: int = 1
     relu: bool = False
 
-
-def read_graph(path: Path) -> tuple[tuple[Layer, ...], dict[str, Tensor]]:
-    """Layers up to the last map, and their weights in float32.
-
-    The file also gives the range that each output had in eight bits. It is left out: photos hardly
-    ever reach it, and a clamp costs a fifth of a training step.
-    """
-    with safe_open(path, framework="pt") as file:
-        metadata: Mapping[str, str] = file.metadata()
-        weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    layers = tuple(_layer(node) for node in json.loads(metadata["layers"])[: LAST_MAP + 1])
-    return layers, weights
+    @property
+    def key(self) -> str:
+        """The name, as a module of torch may have it."""
+        return self.name.replace(".", "_")
 
 
 def _layer(node: Mapping[str, object]) -> Layer:
@@ -105,7 +98,7 @@ class MobileNet(nn.Module):
         self.layers = tuple(layers)
         self.convs = nn.ModuleDict(
             {
-                layer.name.replace(".", "_"): SameConv(
+                layer.key: SameConv(
                     layer,
                     weight=weights[f"{layer.name}.weight"],
                     bias=weights[f"{layer.name}.bias"],
@@ -114,6 +107,19 @@ class MobileNet(nn.Module):
                 if layer.op == "conv"
             }
         )
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return the tower of a file, up to the last map, its weights in float32.
+
+        The file also gives the range that each output had in eight bits. It is left out: photos
+        hardly ever reach it, and a clamp costs a fifth of a training step.
+        """
+        with safe_open(path, framework="pt") as file:
+            metadata: Mapping[str, str] = file.metadata()
+            weights = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+        nodes = json.loads(metadata["layers"])[: LAST_MAP + 1]
+        return cls([_layer(node) for node in nodes], weights=weights)
 
     def forward(self, map_BCHW: Tensor, *, after: int = -1, until: int = LAST_MAP) -> Tensor:
         """The output of layer `until`, given that of layer `after` (-1: the picture in -1..1)."""
@@ -140,16 +146,14 @@ class MobileNet(nn.Module):
 
     def conv(self, layer: Layer) -> SameConv:
         """The convolution of a layer that is one."""
-        conv = self.convs[layer.name.replace(".", "_")]
+        conv = self.convs[layer.key]
         assert isinstance(conv, SameConv)
         return conv
 
     def parameters_after(self, layer: int) -> list[nn.Parameter]:
         """Parameters of the layers above `layer`, which training may move."""
-        names = [
-            node.name.replace(".", "_") for node in self.layers[layer + 1 :] if node.op == "conv"
-        ]
-        return [parameter for name in names for parameter in self.convs[name].parameters()]
+        above = [node for node in self.layers[layer + 1 :] if node.op == "conv"]
+        return [parameter for node in above for parameter in self.conv(node).parameters()]
 
 
 class PictureHead(nn.Module):
@@ -158,14 +162,11 @@ class PictureHead(nn.Module):
     The vector is what several heads attend to, beside the plain mean.
     """
 
-    def __init__(
-        self, *, channels: int = 1280, dim: int = 384, num_heads: int = 8, attend: bool = True
-    ) -> None:
+    def __init__(self, *, channels: int, dim: int, attend: bool, num_heads: int = 8) -> None:
         super().__init__()
         self.attend = attend
-        self.scale = nn.Parameter(
-            torch.tensor(1.0), requires_grad=False
-        )  # set from data before training
+        # set from data before training
+        self.scale = nn.Parameter(torch.tensor(1.0), requires_grad=False)
         self.look = nn.Linear(channels, num_heads)
         self.heads_HCM = nn.Parameter(
             torch.randn(num_heads, channels, dim // num_heads) * channels**-0.5

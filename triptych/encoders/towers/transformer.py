@@ -116,10 +116,10 @@ _PARTS = {
 }
 
 
-def from_bert(
-    weights: Mapping[str, Tensor], *, words_VD: Tensor, config: TransformerConfig
-) -> Transformer:
-    """A tower that starts from a BERT checkpoint, with a table of words of its own."""
+def from_bert(weights: Mapping[str, Tensor], *, words_VD: Tensor | None = None) -> Transformer:
+    """A tower that starts from MiniLM's checkpoint, with its table of words, or one of its own."""
+    words_VD = weights["embeddings.word_embeddings.weight"] if words_VD is None else words_VD
+    config = TransformerConfig(vocabulary=len(words_VD))
     tower = Transformer(config)
     # the sentence is always of type 0, so that row moves into the places
     places_TD = weights["embeddings.position_embeddings.weight"][: config.max_tokens]
