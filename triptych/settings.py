@@ -115,13 +115,12 @@ class Settings:
         precision: Precision = "fp32",
         tokens: bool = False,
         cache: Cache | None = None,
-        tenant: str = "default",
     ) -> Collection:
         """Return the collection in the folder `path`; one that exists keeps the model it has.
 
-        `index`, `budget`, `precision` and `tokens` as in `Collection.open`. With `cache`, what the
-        tenant embedded once is remembered there; for its answers see `answers`. Raises NotFound
-        where it `must_exist` and does not, ModelMismatch for another `model`.
+        `index`, `budget`, `precision` and `tokens` as in `Collection.open`. With `cache`, what was
+        embedded once is remembered there; for its answers see `answers`. Raises NotFound where it
+        `must_exist` and does not, ModelMismatch for another `model`.
         """
         known = None if str(path) == ":memory:" else Collection.peek(path)
         if known is None and must_exist:
@@ -133,7 +132,7 @@ class Settings:
             embedder = self.model_of(known, threads=threads)
         if known is None and str(path) != ":memory:":
             self.keep(embedder)  # first: no collection is made whose model is not here
-        cached = partial(self.cached, cache=cache, tenant=tenant)
+        cached = partial(self.cached, cache=cache)
         return Collection.open(
             path,
             embedder=cached(embedder),
@@ -197,7 +196,9 @@ class Settings:
         family = "fine" if known.model.endswith("-fine") else "default"
         return self.open_model(family, threads=threads)
 
-    def cached(self, model: EmbeddingModel, *, cache: Cache | None, tenant: str) -> EmbeddingModel:
+    def cached(
+        self, model: EmbeddingModel, *, cache: Cache | None, tenant: str = "default"
+    ) -> EmbeddingModel:
         """Return the model with a memory for what the tenant embedded, where there is a cache."""
         if cache is None or holds_own_vectors(model):
             return model

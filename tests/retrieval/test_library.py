@@ -31,7 +31,7 @@ def test_create_list_open_drop(library: Library) -> None:
     make(library, "photos")
     make(library, "art_2-b")
     assert library.list() == ["art_2-b", "photos"]
-    with library.open("photos", embedder=CountingModel()) as collection:
+    with Collection.open(library.existing("photos"), embedder=CountingModel()) as collection:
         assert collection.get("photos")[0] is not None
     with pytest.raises(InvalidInput, match="exists"):
         library.create("photos")
@@ -45,7 +45,7 @@ def test_an_unknown_name_lists_the_known(library: Library) -> None:
         library.drop("x")
     make(library, "photos")
     with pytest.raises(NotFound, match="'x', known: photos"):
-        library.open("x", embedder=CountingModel())
+        library.existing("x")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_tenants_see_their_own(library: Library) -> None:
 
 def test_a_collection_that_is_written_to_is_not_dropped(library: Library) -> None:
     make(library, "photos")
-    with library.open("photos", embedder=CountingModel()) as collection:
+    with Collection.open(library.existing("photos"), embedder=CountingModel()) as collection:
         collection.delete("photos")
         with pytest.raises(CollectionBusy):
             library.drop("photos")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from triptych.errors import InvalidInput
 from triptych.retrieval.ranking import (
-    grouped,
+    first_of_each,
     maximal_marginal_relevance,
     reciprocal_rank_fusion,
     woven,
@@ -133,20 +133,8 @@ def test_arguments_of_diversity_are_checked() -> None:
         maximal_marginal_relevance(vectors, scores, -1, 0.5)
 
 
-@given(st.lists(KEYS, max_size=15), st.randoms(), st.integers(1, 5), st.integers(1, 4))
-def test_groups_stand_where_their_best_stands(
-    keys: list[object], random: Random, limit: int, size: int
-) -> None:
-    order = list(range(len(keys)))
-    random.shuffle(order)
+@given(st.lists(KEYS, max_size=15), st.integers(1, 4))
+def test_the_first_of_each_group_are_kept(keys: list[object], size: int) -> None:
     names = [f"alone {at}" if key is None else repr(key) for at, key in enumerate(keys)]
-    first = list(dict.fromkeys(names[at] for at in order))[:limit]
-    expected = [[at for at in order if names[at] == name][:size] for name in first]
-    found = grouped(order, keys, limit, size)
-    assert [group.tolist() for group in found] == expected
-
-
-def test_groups_are_at_least_one() -> None:
-    for limit, size in ((0, 1), (1, 0)):
-        with pytest.raises(InvalidInput, match="are 1 or more"):
-            grouped([0], ["a"], limit, size)
+    expected = [at for at, name in enumerate(names) if names[:at].count(name) < size]
+    assert first_of_each(keys, size) == expected

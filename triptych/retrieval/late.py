@@ -15,13 +15,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from triptych.embedder import Embedder
 from triptych.encoders.base import EmbeddingModel, LateInteraction, PairScoring, unit_rows
 from triptych.errors import InvalidInput, NotAvailable
 from triptych.index.sqlite.records import Tokens
 from triptych.index.sqlite.store import Store
 from triptych.index.sqlite.tokens import in_bytes
-from triptych.retrieval.batching import BatchingModel
+from triptych.retrieval.models import innermost
 from triptych.types import Item, Matrix, Modality, Query, Vector
 
 _DECIMALS = 6  # the last bits of a sum depend on what else is summed, and would break ties
@@ -174,8 +173,7 @@ def max_similarities(tokens_QW: Matrix, states: Sequence[Matrix]) -> Vector:
 
 
 def _late(model: EmbeddingModel) -> LateInteraction:
-    while isinstance(model, Embedder | BatchingModel):
-        model = model.model  # states are not remembered: they are a hundred times a vector
+    model = innermost(model)  # states are not remembered: they are a hundred times a vector
     # not isinstance: it would read the width, which may raise
     if not hasattr(type(model), "token_states"):
         raise NotAvailable(

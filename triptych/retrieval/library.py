@@ -11,11 +11,9 @@ from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import Any
 
-from triptych.encoders.base import EmbeddingModel
 from triptych.errors import DiskFull, InvalidInput, NotFound
 from triptych.index.disk import sync_folder
 from triptych.index.sqlite.lock import WriterLock
-from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import STORE
 
 _NAME = re.compile(r"[a-z0-9_-]{1,64}")
@@ -36,7 +34,8 @@ class Library:
 
     def list(self) -> list[str]:
         """Return the names of all collections, sorted."""
-        return sorted(path.parent.name for path in self.folder.glob(f"*/{STORE}") if _is_kept(path))
+        found = [path.parent.name for path in self.folder.glob(f"*/{STORE}")]
+        return sorted(name for name in found if _NAME.fullmatch(name))
 
     def create(self, name: str) -> Path:
         """Return the folder of a new collection; raises InvalidInput where the name is taken."""
@@ -45,10 +44,6 @@ class Library:
             raise InvalidInput(f"The collection {name!r} exists already.", hint="Open it instead.")
         path.mkdir(parents=True, exist_ok=True)
         return path
-
-    def open(self, name: str, *, embedder: EmbeddingModel, index: str = "auto") -> Collection:
-        """Return the collection; raises NotFound listing those that there are."""
-        return Collection.open(self.existing(name), embedder=embedder, index=index)
 
     def existing(self, name: str) -> Path:
         """Return the collection's folder; raises NotFound listing those that there are."""
@@ -122,10 +117,6 @@ def _is_full(error: OSError) -> bool:
     # shutil gathers what went wrong, as text
     said = str(error.args) if isinstance(error, shutil.Error) else os.strerror(error.errno or 0)
     return any(os.strerror(code) in said for code in (ENOSPC, EDQUOT, EFBIG))
-
-
-def _is_kept(store: Path) -> bool:
-    return _NAME.fullmatch(store.parent.name) is not None
 
 
 def _checked(kind: str, name: Any) -> str:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from triptych.embedder import Embedder
 from triptych.encoders.base import EmbeddingModel
 from triptych.errors import InvalidInput, ModelMismatch, NotAvailable
 from triptych.index.base import checked_vectors
 from triptych.index.sqlite.meta import Meta, Space
 from triptych.index.sqlite.store import Store
+from triptych.retrieval.batching import BatchingModel
 from triptych.retrieval.query import query_vector
 from triptych.retrieval.timing import stage
 from triptych.types import Item, Matrix, Query, Vector
@@ -54,7 +56,7 @@ class Models:
     def mismatch(self, meta: Meta, got: EmbeddingModel) -> ModelMismatch:
         """Return the error of a collection that is met with another model than its own."""
         change = "change that: triptych migrate --model NAME"
-        if "vectors:" in (meta.fingerprint[:8], got.fingerprint[:8]):
+        if holds_own_vectors(meta) or holds_own_vectors(got):
             change = "use another collection."
         return ModelMismatch(
             f"{self._folder or 'The collection'} holds vectors of the model {meta.model} "
@@ -76,9 +78,16 @@ def named(meta: Meta, space: Space) -> Meta:
     )
 
 
-def holds_own_vectors(model: EmbeddingModel) -> bool:
+def holds_own_vectors(model: EmbeddingModel | Meta | Space) -> bool:
     """Whether items bring their vectors with them."""
     return model.fingerprint.startswith("vectors:")
+
+
+def innermost(model: EmbeddingModel) -> EmbeddingModel:
+    """Return the model behind those that remember or batch: for what neither does."""
+    while isinstance(model, Embedder | BatchingModel):
+        model = model.model
+    return model
 
 
 def embed_items(model: EmbeddingModel, items: Sequence[Item]) -> Matrix:

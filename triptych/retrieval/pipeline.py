@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ from triptych.retrieval.late import Candidates, Reranker
 from triptych.retrieval.live import LiveIndex
 from triptych.retrieval.prepare import batches
 from triptych.retrieval.ranking import (
-    grouped,
+    first_of_each,
     maximal_marginal_relevance,
     reciprocal_rank_fusion,
     woven,
@@ -37,7 +37,6 @@ from triptych.types import Hit, Vector
 _LOADED_AT_ONCE = 64  # token states of so many items in memory
 _CANDIDATES = 10
 """Candidates looked at for each hit, where an order other than the cosine's picks among them."""
-
 
 _WORTH_A_RANK = 0.1
 """Share of the best BM25: a fusion sees ranks only, and below are those that hold a common word."""
@@ -223,9 +222,8 @@ class Pipeline:
         self._live.set_aside(damaged)
         values = {record.row: _group(record, field) for record in records}
         found = [match for match in found if match.row in values]
-        keys = [values[match.row] for match in found]
-        groups = grouped(range(len(found)), keys, max(len(found), 1), self._asked.group_size)
-        return [found[at] for at in sorted(chain.from_iterable(groups))]
+        groups = [values[match.row] for match in found]
+        return [found[at] for at in first_of_each(groups, self._asked.group_size)]
 
     def _hit(self, record: Record, match: Match) -> Hit:
         return Hit(

@@ -21,6 +21,7 @@ AnyItems: TypeAlias = AnyItem | Iterable[AnyItem]
 T = TypeVar("T")
 
 _FIELDS = tuple(field.name for field in fields(Item))
+_SHA256 = 64  # hex digits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -81,6 +82,11 @@ def content_of(item: Item, picture: bytes | None) -> str:
     if item.text is not None or item.metadata or item.uri not in (None, item.image):
         parts.append(_words_hash(item))
     return "-".join(parts)
+
+
+def is_of(content: str, picture: bytes) -> bool:
+    """Whether a hash of `content_of` is that of a picture of these bytes."""
+    return content[:_SHA256] == _hash(picture)
 
 
 def prepare(given: AnyItem, *, size_hint: int | None = None, keep: bool = True) -> Prepared:

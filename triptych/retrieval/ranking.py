@@ -5,6 +5,7 @@ Letters: K candidates, M embedding width.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import TypeAlias
 
@@ -110,25 +111,16 @@ def maximal_marginal_relevance(
     return chosen
 
 
-def grouped(
-    order: Sequence[int] | Order, keys: Sequence[Hashable | None], limit: int, size: int
-) -> list[Order]:
-    """Return the first `size` of each of the first `limit` groups.
+def first_of_each(groups: Sequence[Hashable | None], size: int) -> list[int]:
+    """Return the positions of the first `size` of each group, ascending.
 
-    `order` lists positions, the best first, and `keys` holds the group of each position; None is
-    a group of its own. A group stands where its best member stands. Raises InvalidInput for a
-    limit or a size below 1.
+    `groups` names the group of each position, the best first; None is a group of its own.
     """
-    if limit < 1 or size < 1:
-        raise InvalidInput(f"Groups and their sizes are 1 or more, got {limit} and {size}.")
-    groups: dict[tuple[Hashable, ...], list[int]] = {}
-    for position in map(int, order):
-        key = keys[position]
-        # for Python true is 1, for metadata it is not
-        name = (position,) if key is None else (isinstance(key, bool), key)
-        members = groups.get(name)
-        if members is None and len(groups) < limit:
-            members = groups[name] = []
-        if members is not None and len(members) < size:
-            members.append(position)
-    return [np.array(members, dtype=np.intp) for members in groups.values()]
+    seen: Counter[tuple[bool, Hashable]] = Counter()
+    kept = []
+    for at, group in enumerate(groups):
+        name = (isinstance(group, bool), group)  # for Python true is 1, for metadata it is not
+        seen[name] += 1
+        if group is None or seen[name] <= size:
+            kept.append(at)
+    return kept

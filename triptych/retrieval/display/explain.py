@@ -16,13 +16,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from triptych.embedder import Embedder
 from triptych.encoders.base import EmbeddingModel, Occlusion
 from triptych.encoders.pictures.picture import load_picture
 from triptych.errors import CollectionDamaged, NotFound
-from triptych.retrieval.batching import BatchingModel
 from triptych.retrieval.display.heat import Word, heat, word_heats, words_of
-from triptych.retrieval.models import embed_asked, embed_items
+from triptych.retrieval.models import embed_asked, embed_items, innermost
 from triptych.retrieval.timing import note, timed
 from triptych.types import Explanation, Hit, Item, Matrix, Part, Query, Vector
 
@@ -107,9 +105,7 @@ class _Heats:
 
     def __init__(self, stored: Stored, query: Query) -> None:
         self._stored, self._query = stored, query
-        model = stored.embedder
-        while isinstance(model, Embedder | BatchingModel):
-            model = model.model  # places are not remembered
+        model = innermost(stored.embedder)
         self._places = model if isinstance(model, Occlusion) and model.has_places else None
         self._asked: _Asked | None = None
         self._left = MOST_HEATS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
@@ -13,13 +12,12 @@ from triptych.encoders.pictures.picture import DEFAULT, load_picture, picture_by
 from triptych.errors import CollectionDamaged, PictureError
 from triptych.index.sqlite.records import Record
 from triptych.retrieval.collection import Collection
+from triptych.retrieval.prepare import is_of
 
 CELL = 16
 """Pixels of a picture in a mosaic: its colours, and roughly where they are."""
 
 COLUMNS = 40
-
-_SHA256 = 64  # hex digits at the head of a content's hash
 
 
 def enlarged(collection: Collection, id: str, *, side: int) -> bytes | None:
@@ -77,5 +75,4 @@ def _indexed_file(record: Record) -> bytes | None:
         return None
     data = picture_bytes(path, limits=DEFAULT)
     assert data is not None, "a file has bytes"
-    known = record.content[:_SHA256]
-    return data if hashlib.sha256(data).hexdigest() == known else None
+    return data if is_of(record.content, data) else None

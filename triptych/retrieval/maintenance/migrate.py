@@ -238,7 +238,7 @@ class _Migration:
 
 
 def _check_makes_vectors(before: Space, model: EmbeddingModel) -> None:
-    if before.fingerprint.startswith("vectors:"):
+    if holds_own_vectors(before):
         raise InvalidInput(
             f"This collection holds vectors of the caller's own ({before.model}): no model can "
             "make others of them.",

@@ -6,7 +6,6 @@ original while it is what was indexed: its hash says so, or, where none was kept
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -30,10 +29,10 @@ from triptych.index.sqlite.records import Record
 from triptych.index.sqlite.store import Store
 from triptych.retrieval.late import stored_tokens
 from triptych.retrieval.models import Models, named
+from triptych.retrieval.prepare import is_of
 from triptych.types import Item
 
 _FEW = 256  # those who write wait some seconds meanwhile
-_SHA256 = 64  # hex digits
 _ALIKE = 4.0  # of 255, mean over all pixels: as much as another scale of decoding makes
 
 
@@ -139,7 +138,7 @@ class Originals:
 
     def _is_same(self, record: Record, data: bytes, picture: Image.Image) -> bool:
         if record.content is not None:
-            return record.content[:_SHA256] == hashlib.sha256(data).hexdigest()
+            return is_of(record.content, data)
         small = self._thumbnail(record)
         return small is not None and _look_alike(small, thumbnail(picture))
 
