@@ -12,6 +12,7 @@ from contextlib import ExitStack
 
 import numpy as np
 
+from benchmarks.common import median_ratio
 from benchmarks.peers.corpus import QUERIES, Corpus
 from benchmarks.peers.process import Contestant, installed
 
@@ -36,7 +37,7 @@ def main(names: Sequence[str] = NAMES, count: int = COUNT, rounds: int = ROUNDS)
     print(f"{'':16}{'knob':>12}{'recall':>8}{'p50 ms':>9}{'p99 ms':>9}{'ratio':>8}{'build s':>9}")
     for name in names:
         p50s = medians(times[name])
-        ratio = statistics.median(a / b for a, b in zip(medians(times[first]), p50s, strict=True))
+        ratio = median_ratio(medians(times[first]), p50s)
         print(
             f"{name:16}{knobs[name]['knob']:>12}{knobs[name]['recall']:8.3f}"
             f"{statistics.median(p50s) * 1e3:9.3f}{worst(times[name]) * 1e3:9.3f}"

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks.common import DATA, alternate, median_ratio
+from benchmarks.common import DATA, alternate, median_ratio, seconds
 from triptych.encoders.base import EmbeddingModel
 from triptych.encoders.towers.transformer import Transformer, TransformerConfig
 from triptych.lengths import padded, plan
@@ -113,11 +113,7 @@ def _lone() -> None:
     rows = np.eye(1, 4, dtype=np.float32)
     model = BatchingModel(Instant())
     items = [Item(id="q", text="a dog on a beach")]
-    took = []
-    for _ in range(5000):
-        start = time.perf_counter()
-        model.embed(items)
-        took.append(1000 * (time.perf_counter() - start))
+    took = [1000 * seconds(lambda: model.embed(items)) for _ in range(5000)]
     model.close()
     p50, p95 = np.percentile(took, [50, 95])
     print(f"a lone request waits p50 {p50:.3f} ms, p95 {p95:.3f} ms longer than without a queue")

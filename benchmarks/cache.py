@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.common import WORK, median_ratio
+from benchmarks.common import WORK, median_ratio, seconds
 from benchmarks.peers.corpus import DIM, Corpus, Mixture, metadata
 from tests.fault_proxy import FaultProxy, cut, late, lying, silent, trickling
 from tests.redis_server import RedisServer
@@ -85,10 +85,10 @@ def words(number: int) -> str:
 class Stream:
     """Query numbers, number n as often as 1/(n + 1)."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self) -> None:
         shares = 1.0 / np.arange(1, DISTINCT + 1)
         self._shares = shares / shares.sum()
-        self._rng = np.random.default_rng(seed)
+        self._rng = np.random.default_rng(0)
 
     def take(self, count: int) -> list[int]:
         return self._rng.choice(DISTINCT, count, p=self._shares).tolist()
@@ -170,12 +170,12 @@ class Bench:
         answers = AnswerCache(self.collection, cache=NoCache()).attach()
         text = words(1)
         expected = self.collection.search(text)
-        took = [timed(lambda: self.collection.search(text)) for _ in range(20_000)]
+        took = [seconds(lambda: self.collection.search(text)) for _ in range(20_000)]
         assert self.collection.search(text) == expected
         show("a known answer, search(): p50 us", 1e6 * statistics.median(took))
-        show("                          p99 us", 1e6 * quantile(took, 99))
+        show("                          p99 us", 1e6 * np.percentile(took, 99))
         answers.detach()
-        took = [timed(lambda: self.collection.search(text)) for _ in range(200)]
+        took = [seconds(lambda: self.collection.search(text)) for _ in range(200)]
         show("the same without a cache: p50 us", 1e6 * statistics.median(took))
 
     def zipf(self) -> None:
@@ -213,9 +213,9 @@ class Bench:
         today = self.stream.take(500)
         for name in ("cold", "warm"):
             answers = AnswerCache(self.collection, cache=MemoryCache(10**7)).attach()
-            took_warming = timed(Upkeep(answers, log=log).warm) if name == "warm" else 0.0
+            took_warming = seconds(Upkeep(answers, log=log).warm) if name == "warm" else 0.0
             took = [
-                timed(lambda number=number: self.collection.search(words(number)))
+                seconds(lambda number=number: self.collection.search(words(number)))
                 for number in today
             ]
             known = sum(number in frequent for number in today) / len(today)
@@ -229,7 +229,7 @@ class Bench:
     def faults(self) -> None:
         """What Redis adds to a request that no tier can answer, well and not well."""
         alone = self._added(MemoryCache(10**7))
-        show("without Redis: p99 us", 1e6 * quantile(alone, 99))
+        show("without Redis: p99 us", 1e6 * np.percentile(alone, 99))
         with FaultProxy(self.server.socket) as proxy:
             cases: dict[str, Callable[[], None]] = {
                 "well": lambda: None,
@@ -252,7 +252,7 @@ class Bench:
                 is_open = cache.stats()["redis"].open
                 show(
                     f"{name}: p99 ms added, breaker {'open' if is_open else 'closed'}",
-                    1e3 * (quantile(later, 99) - quantile(alone, 99)),
+                    1e3 * (np.percentile(later, 99) - np.percentile(alone, 99)),
                 )
                 show(f"{' ' * len(name)}  longest of the first 40, ms", 1e3 * max(first))
                 cache.close()
@@ -304,7 +304,7 @@ class Bench:
         took = []
         for at in range(count):
             key = answers.key("unknown", [time.perf_counter_ns(), at])
-            took.append(timed(lambda key=key: answers.get_or_compute(key, lambda: b"x" * 1500)))
+            took.append(seconds(lambda key=key: answers.get_or_compute(key, lambda: b"x" * 1500)))
             time.sleep(0.0005)
         return took
 
@@ -342,16 +342,6 @@ def opened(name: str, model: Words, *, recall: float) -> Collection:
         )
     collection.optimize()
     return collection
-
-
-def timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def quantile(took: Sequence[float], percent: float) -> float:
-    return float(np.percentile(took, percent))
 
 
 def show(what: str, value: float) -> None:

@@ -1,15 +1,11 @@
-"""Timing and pictures that the benchmarks share."""
+"""Where the benchmarks find and leave their files, and how they measure; standard library only."""
 
 from __future__ import annotations
 
-import io
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import pyarrow.parquet as pq
-from PIL import Image
 
 DATA = Path(__file__).parent.parent.parent / "shared" / "data"
 WORK = Path(__file__).parent.parent / ".work" / "bench"
@@ -40,20 +36,7 @@ def median_ratio(one: list[float], other: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
 
-def photos(count: int, *, size: tuple[int, int] = (500, 375)) -> list[Path]:
-    """Return `count` JPEG files of photo size: Flickr8k's dev pictures, scaled up where small."""
-    folder = WORK / f"photos-{size[0]}x{size[1]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{at:05}.jpg" for at in range(count)]
-    if not all(path.exists() for path in paths):
-        for path, data in zip(paths, _encoded_pictures(count), strict=True):
-            picture = (
-                Image.open(io.BytesIO(data)).convert("RGB").resize(size, Image.Resampling.BICUBIC)
-            )
-            picture.save(path, quality=90)
-    return paths
-
-
-def _encoded_pictures(count: int) -> list[bytes]:
-    column = pq.read_table(DATA / "flickr8k.parquet", columns=["image"])["image"]
-    return [column[at % len(column)].as_py() for at in range(count)]
+def memory(what: str = "VmRSS", *, of: int | str = "self") -> int:
+    """Return bytes that a process holds (VmRSS), or held at most (VmHWM), as proc(5) has them."""
+    lines = Path(f"/proc/{of}/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:"))

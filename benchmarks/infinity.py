@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import WORK
-from benchmarks.serve import free_port, running
+from benchmarks.processes import free_port, our_server, running
 
 INFINITY = WORK.parent / "infinity" / "bin"
 TURNS, SECONDS, CONNECTIONS = 3, 5, 32
@@ -57,13 +57,9 @@ json.dump({"word_embedding_dimension": 384, "pooling_mode_mean_tokens": True},
 @contextmanager
 def ours(folder: Path, workers: int) -> Iterator[str]:
     """Yield the address of our server with its default model; a worker computes on one thread."""
-    port = free_port()
-    command = [
-        sys.executable, "-m", "triptych.cli.main", "serve", "--port", str(port), "--log", "off",
-        "--data", str(folder / f"ours-{workers}"), "--workers", str(workers),
-    ]  # fmt: skip
-    with running(command, port, "/readyz"):
-        yield f"http://127.0.0.1:{port}/v1/embeddings"
+    data, options = folder / f"ours-{workers}", ("--log", "off", "--workers", str(workers))
+    with our_server(data, *options, ready="/readyz") as (url, _):
+        yield f"{url}/v1/embeddings"
 
 
 @contextmanager

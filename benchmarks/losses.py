@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.common import memory
 from triptych.encoders.towers.transformer import Transformer, TransformerConfig
 from triptych.training.gradcache import Tower, TowerOutput, backward
 from triptych.training.losses import cross_modal, joint, sigmoid
@@ -164,14 +165,9 @@ def peak_bytes(work: Callable[[], T]) -> tuple[int, T]:
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # what was freed and kept would hide a part of the peak
     Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak starts anew
-    before = _status("VmRSS")
+    before = memory()
     result = work()
-    return _status("VmHWM") - before, result
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    return memory("VmHWM") - before, result
 
 
 if __name__ == "__main__":

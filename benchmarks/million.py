@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cgroup import MemoryGroup, available, forget
-from benchmarks.peers.corpus import QUERIES, WORK, Corpus, recall
+from benchmarks.common import WORK
+from benchmarks.peers.corpus import QUERIES, Corpus, recall
 from benchmarks.peers.process import Contestant
 from benchmarks.stores import megabytes
 

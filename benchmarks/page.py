@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.common import WORK
-from benchmarks.serve import RandomModel, free_port, running
+from benchmarks.processes import our_server
+from benchmarks.serve import RandomModel
 from triptych.api.page.assets import assets
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.prepare import Prepared
@@ -149,20 +150,15 @@ def main() -> None:
     weight = sum(len(one.body) for one in assets().values())
     packed = sum(len(one.packed) for one in assets().values())
     print(f"all files of the page: {weight / 1000:.1f} kB, {packed / 1000:.1f} kB compressed")
-    port = free_port()
-    command = [
-        sys.executable, "-m", "triptych.cli.main", "serve", "--port", str(port),
-        "--data", str(settings.data), "--log", "off",
-    ]  # fmt: skip
     chromium = subprocess.run(["scripts/find-chromium"], capture_output=True, text=True, check=True)
     with ExitStack() as stack:
-        stack.enter_context(running(command, port, "/livez"))
+        url, _ = stack.enter_context(our_server(settings.data, "--log", "off"))
         playwright = stack.enter_context(sync_playwright())
         browser = playwright.chromium.launch(
             executable_path=chromium.stdout.strip(), args=["--no-sandbox"]
         )
         page = browser.new_page(viewport={"width": 1280, "height": 860})
-        page.goto(f"http://127.0.0.1:{port}/#many")
+        page.goto(f"{url}/#many")
         page.wait_for_selector("#grid img", timeout=120_000)
         page.wait_for_timeout(3_000)
         searched(page)

@@ -26,7 +26,8 @@ from urllib.parse import urlsplit
 import httpx2
 import numpy as np
 
-from benchmarks.common import WORK, median_ratio
+from benchmarks.common import WORK, median_ratio, memory
+from benchmarks.processes import Process, free_port, our_server, running
 from tests.redis_server import RedisServer
 from triptych.keys import new_key, write_keys
 from triptych.settings import Settings
@@ -98,29 +99,6 @@ def filled(folder: Path) -> Settings:
     return settings
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-@contextmanager
-def running(command: list[str], port: int, path: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Yield a server that answers."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            try:
-                httpx2.get(f"http://127.0.0.1:{port}{path}")
-                break
-            except httpx2.TransportError:
-                time.sleep(0.05)
-        yield process
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
 def wrk(url: str, bodies: Sequence[str], key: str, *, seconds: float = SECONDS) -> float:
     """Return requests a second over 16 connections, the bodies in turn; all must be answered."""
     script = Path(tempfile.gettempdir()) / "triptych-wrk.lua"
@@ -150,13 +128,7 @@ def plain(name: str, answer: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/fixed"
 
 
-def rss(process: subprocess.Popen[bytes]) -> float:
-    """Return the megabytes that the process holds."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
-
-
-def known(stack: ExitStack, url: str, key: str, process: subprocess.Popen[bytes]) -> None:
+def known(stack: ExitStack, url: str, key: str, process: Process) -> None:
     """Print known answers beside fixed bytes, and the growth of memory."""
     body = '{"query":"a red bicycle"}'
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
@@ -172,16 +144,15 @@ def known(stack: ExitStack, url: str, key: str, process: subprocess.Popen[bytes]
     for _ in range(ROUNDS):
         for name, where in contestants.items():
             rates[name].append(wrk(where, [body], key))
-    ours = rates["triptych, known"]
     print(f"answers of {len(reply.content):,} bytes, {CONNECTIONS} connections, wrk:")
     for name, found in rates.items():
-        ratio = statistics.median(a / b for a, b in zip(ours, found, strict=True))
-        print(f"  {name:22} {statistics.median(found):8,.0f} requests/s   ours is {ratio:.2f} x")
-    before, done = rss(process), 0.0
+        rate, ratio = statistics.median(found), median_ratio(rates["triptych, known"], found)
+        print(f"  {name:22} {rate:8,.0f} requests/s   ours is {ratio:.2f} x")
+    before, done = memory(of=process.pid), 0.0
     while done < 100_000:
         done += wrk(url, [body], key, seconds=5) * 5
-    grown = (rss(process) - before) * 100_000 / done
-    print(f"memory: {grown:+.2f} MB per 100,000 requests ({before:.0f} MB before)")
+    grown = (memory(of=process.pid) - before) / 2**20 * 100_000 / done
+    print(f"memory: {grown:+.2f} MB per 100,000 requests ({before / 2**20:.0f} MB before)")
 
 
 def shared(settings: Settings, key: str) -> None:
@@ -291,19 +262,12 @@ def slow(url: str, key: str) -> None:
 
 
 @contextmanager
-def serving(
-    settings: Settings, redis: str | None = None
-) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def serving(settings: Settings, redis: str | None = None) -> Iterator[tuple[str, Process]]:
     """Yield where our server searches, and the server: with a key, its limits and its log."""
-    port = free_port()
-    command = [
-        sys.executable, "-m", "triptych.cli.main", "serve", "--port", str(port),
-        "--data", str(settings.data), "--key-file", str(WORK / "keys.json"),
-    ]  # fmt: skip
-    if redis is not None:
-        command = ["env", f"TRIPTYCH_REDIS_URL={redis}", *command]
-    with running(command, port, "/livez") as process:
-        yield f"http://127.0.0.1:{port}/v1/collections/many/search", process
+    under = [] if redis is None else ["env", f"TRIPTYCH_REDIS_URL={redis}"]
+    keys = ("--key-file", str(WORK / "keys.json"))
+    with our_server(settings.data, *keys, under=under) as (url, process):
+        yield f"{url}/v1/collections/many/search", process
 
 
 def main() -> None:

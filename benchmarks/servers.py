@@ -22,8 +22,9 @@ from typing import Any
 import httpx2
 import numpy as np
 
+from benchmarks.common import seconds
 from benchmarks.peers.process import PEERS
-from benchmarks.serve import free_port, running
+from benchmarks.processes import free_port, our_server, running
 from triptych.index.flat import FlatIndex
 from triptych.keys import new_key, write_keys
 from triptych.retrieval.collection import Collection
@@ -106,15 +107,11 @@ def ours(folder: Path, vectors_NM: Any, workers: int = 1) -> Iterator[Asked]:
         collection.optimize()
     secret, key = new_key("bench", role="read", rate=1e9)
     write_keys(folder / "keys.json", [key])
-    port = free_port()
-    command = [
-        sys.executable, "-m", "triptych.cli.main", "serve", "--port", str(port),
-        "--data", str(folder), "--key-file", str(folder / "keys.json"), "--workers", str(workers),
-    ]  # fmt: skip
-    with running(command, port, "/livez"):
+    options = ("--key-file", str(folder / "keys.json"), "--workers", str(workers))
+    with our_server(folder, *options) as (url, _):
         yield Asked(
             "triptych" if workers == 1 else f"triptych, {workers} workers",
-            f"http://127.0.0.1:{port}/v1/collections/same/search",
+            f"{url}/v1/collections/same/search",
             lambda query_M: json.dumps({"vector": query_M.tolist(), "limit": K}),
             lambda said: [hit["id"] for hit in said["hits"]],
             secret,
@@ -181,11 +178,7 @@ def exhaustive(vectors_NM: Any, questions_QM: Any) -> None:
     """Print the median of a full scan in this process, with nothing around it."""
     index = FlatIndex(DIM)
     index.add(np.arange(len(vectors_NM)), vectors_NM)
-    spent = []
-    for query_M in questions_QM:
-        start = time.perf_counter()
-        index.search(query_M[None], K)
-        spent.append(time.perf_counter() - start)
+    spent = [seconds(lambda q=query_M: index.search(q[None], K)) for query_M in questions_QM]
     print(f"a full scan of fp32 in one process: p50 {statistics.median(spent) * 1000:.2f} ms")
 
 

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.corpus import QUERIES, WORK, Corpus, recall
+from benchmarks.common import WORK
+from benchmarks.peers.corpus import QUERIES, Corpus, recall
 from benchmarks.peers.process import Contestant, installed
 
 COUNT = 100_000

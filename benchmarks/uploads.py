@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.common import memory
 from triptych.api.config import Limits
 from triptych.encoders.pictures.picture import load_picture, thumbnail
 from triptych.errors import PictureError
 
 SIDE = 5_000  # 25 megapixels, the most that is let in
-BYTES = 10 * 2**20
 
 
 def flat(format: str, mode: str, side: int = SIDE, **options: Any) -> bytes:
@@ -100,7 +100,7 @@ def measure(path: Path) -> str:
     load_picture(flat("PNG", "RGB", 8), limits=limits)
     data = path.read_bytes()
     Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
-    before, start, busy = peak(), time.perf_counter(), time.process_time()
+    before, start, busy = memory("VmHWM"), time.perf_counter(), time.process_time()
     try:
         picture = load_picture(data, limits=limits, size_hint=224)
         thumbnail(picture)
@@ -108,13 +108,8 @@ def measure(path: Path) -> str:
     except PictureError as error:
         came = f"`{error.code}`"
     spent, busy = time.perf_counter() - start, time.process_time() - busy
-    return f"{spent:.2f} | {busy:.2f} | {peak() - before:.0f} | {came}"
-
-
-def peak() -> float:
-    """Return the most memory that this process has held, in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    more = (memory("VmHWM") - before) / 2**20
+    return f"{spent:.2f} | {busy:.2f} | {more:.0f} | {came}"
 
 
 def main() -> None:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from triptych.model import inverse_temperature
 
+RATE = 1e-3
+
 
 class Scaled(nn.Module):
     """A model and the temperature that it is trained at."""
@@ -29,14 +31,13 @@ def train(
     *,
     steps: int,
     seed: int,
-    rate: float = 1e-3,
 ) -> None:
     """Minimise `loss`, which draws its own batches."""
     draw = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 20) * (1 - step / steps)
+            group["lr"] = RATE * min(1.0, (step + 1) / 20) * (1 - step / steps)
         optimizer.zero_grad()
         loss(draw).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

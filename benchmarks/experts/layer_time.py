@@ -18,6 +18,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor
 
+from benchmarks.common import median_ratio
 from triptych.encoders.runtime import onnxruntime
 from triptych.moe.experts import product_by_onednn
 from triptych.moe.layer import MoE, MoEConfig
@@ -204,8 +205,8 @@ def _report(num: int, times: dict[str, Times], machine: Machine) -> None:
             )
     dense, chosen = times["layer, dense"].seconds, times["layer, auto"].seconds
     if dense:
-        all_of_them = statistics.median(a / b for a, b in zip(dense, chosen, strict=True))
-        print(f"  all 128 experts take {all_of_them:.0f} times as long as the chosen")
+        ratio = median_ratio(dense, chosen)
+        print(f"  all 128 experts take {ratio:.0f} times as long as the chosen")
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.common import WORK
+from benchmarks.common import WORK, memory
 from benchmarks.experts.layer_time import cpu_seconds, session_of
 from triptych.encoders.runtime import onnxruntime
 from triptych.moe.layer import MoE, MoEConfig
@@ -172,13 +172,8 @@ def _cold(path: Path) -> str:
     return done.stdout.strip()
 
 
-def _resident() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 1e6
-
-
 def open_cold(path: str) -> None:
-    before, start = _resident(), time.process_time()
+    before, start = memory(), time.process_time()
     session = open_session(path)
     taken = time.process_time() - start
     feed = {
@@ -186,7 +181,7 @@ def open_cold(path: str) -> None:
         "gates": np.zeros((14, CONFIG.num_experts), np.float32),
     }
     session.run(None, feed)
-    print(f"opens in {1e3 * taken:.0f} ms, {_resident() - before:.0f} MB resident")
+    print(f"opens in {1e3 * taken:.0f} ms, {(memory() - before) / 1e6:.0f} MB resident")
 
 
 if __name__ == "__main__":

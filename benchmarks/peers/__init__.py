@@ -1,5 +1,5 @@
 """Whom the stores and indices are measured against: each in a process of its own.
 
-The peers live in an environment of theirs (`make peers`), so this folder needs numpy and nothing
-else of ours but in ours.py.
+The peers live in an environment of theirs (`make peers`), so all but ours.py needs numpy and
+benchmarks/common.py, nothing else.
 """

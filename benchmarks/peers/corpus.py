@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.common import WORK
+
 DIM = 512
 K = 10
 GROUPS = {"cat": 100, "shelf": 1000}  # how many values a field has: it keeps 1 %, 0.1 %
 QUERIES = 1000
 CHUNK = 10_000
+CLUSTERS, LATENT, SPREAD, NOISE = 2000, 48, 0.7, 0.15
 
 Floats = NDArray[np.float32]
 Positions = NDArray[np.int64]
-
-WORK = Path(__file__).parent.parent.parent / ".work" / "bench"
 
 
 def metadata(at: int) -> dict[str, Any]:
@@ -43,25 +44,17 @@ class Mixture:
     rest. Chunk i depends on the seed and i alone, so a million can be streamed and never stored.
     """
 
-    def __init__(
-        self,
-        *,
-        seed: int = 0,
-        clusters: int = 2000,
-        latent: int = 48,
-        spread: float = 0.7,
-        noise: float = 0.15,
-    ) -> None:
+    def __init__(self, *, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        scales_L = np.arange(1, latent + 1) ** -0.5
-        basis_ML, _ = np.linalg.qr(rng.standard_normal((DIM, latent)))
+        scales_L = np.arange(1, LATENT + 1) ** -0.5
+        basis_ML, _ = np.linalg.qr(rng.standard_normal((DIM, LATENT)))
         self._map_LM = (basis_ML.T * scales_L[:, None]).astype(np.float32)
-        self._centres_CL = rng.standard_normal((clusters, latent), dtype=np.float32)
-        weights_C = np.arange(1, clusters + 1) ** -0.5
+        self._centres_CL = rng.standard_normal((CLUSTERS, LATENT), dtype=np.float32)
+        weights_C = np.arange(1, CLUSTERS + 1) ** -0.5
         self._shares_C = weights_C / weights_C.sum()
-        self._spread = np.float32(spread)
-        length = np.sqrt((scales_L**2).sum() * (1 + spread**2))
-        self._noise = np.float32(noise * length / np.sqrt(DIM))
+        self._spread = np.float32(SPREAD)
+        length = np.sqrt((scales_L**2).sum() * (1 + SPREAD**2))
+        self._noise = np.float32(NOISE * length / np.sqrt(DIM))
         self._seed = seed
 
     def chunk(self, at: int) -> Floats:
@@ -79,10 +72,6 @@ class Mixture:
         """Yield (position of the first, vectors) over `count` vectors."""
         for start in range(0, count, CHUNK):
             yield start, self.chunk(start // CHUNK)[: count - start]
-
-    def queries(self, count: int = QUERIES) -> Floats:
-        """Return `count` held-out vectors of the same mixture."""
-        return self.chunk(-1)[:count]
 
 
 @dataclass(frozen=True)
@@ -115,8 +104,8 @@ class Corpus:
 
     @cached_property
     def queries_QM(self) -> Floats:
-        """Return the held-out queries."""
-        return self.mixture.queries()
+        """Return held-out vectors of the same mixture."""
+        return self.mixture.chunk(-1)[:QUERIES]
 
     @cached_property
     def truth_QK(self) -> Positions:
@@ -168,18 +157,18 @@ def only(at: int, field: str) -> dict[str, int]:
     return {field: at % GROUPS[field]}
 
 
-def nearest(queries_QM: Floats, chunks: Iterable[tuple[int, Floats]], k: int = K) -> Positions:
-    """Return positions of the k largest inner products of each query, best first, exactly.
+def nearest(queries_QM: Floats, chunks: Iterable[tuple[int, Floats]]) -> Positions:
+    """Return positions of the K largest inner products of each query, best first, exactly.
 
     `chunks` yields (position of the first, vectors_NM).
     """
-    scores_QK = np.full((len(queries_QM), k), -np.inf, dtype=np.float32)
-    found_QK = np.full((len(queries_QM), k), -1, dtype=np.int64)
+    scores_QK = np.full((len(queries_QM), K), -np.inf, dtype=np.float32)
+    found_QK = np.full((len(queries_QM), K), -1, dtype=np.int64)
     for start, chunk_NM in chunks:
         both_scores = np.hstack([scores_QK, queries_QM @ chunk_NM.T])
         positions_QN = np.tile(np.arange(start, start + len(chunk_NM)), (len(queries_QM), 1))
         both_found = np.hstack([found_QK, positions_QN])
-        best_QK = np.argpartition(-both_scores, k - 1, axis=1)[:, :k]
+        best_QK = np.argpartition(-both_scores, K - 1, axis=1)[:, :K]
         scores_QK = np.take_along_axis(both_scores, best_QK, axis=1)
         found_QK = np.take_along_axis(both_found, best_QK, axis=1)
     order_QK = np.argsort(-scores_QK, axis=1, kind="stable")

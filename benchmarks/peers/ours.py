@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 import triptych
-from benchmarks.peers.corpus import DIM, GROUPS, WORK, Floats, K, Positions, metadata
+from benchmarks.common import WORK
+from benchmarks.peers.corpus import DIM, GROUPS, Floats, K, Positions, metadata
 from triptych.index.faiss import FaissAnn
 from triptych.index.rowfile import RowFile
 from triptych.index.segments import Base, Knobs, SegmentedIndex

@@ -11,12 +11,13 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.common import seconds
 from benchmarks.peers.corpus import Corpus, only, recall
 
 PLACES = {
@@ -45,11 +46,11 @@ class Worker:
     def build(self) -> float:
         """Index the whole corpus; return seconds."""
         vectors_NM = np.array(self.corpus.vectors_NM)
-        return _seconds(lambda: self.contestant.build(vectors_NM))
+        return seconds(lambda: self.contestant.build(vectors_NM))
 
     def open(self, folder: str) -> float:
         """Open the store; return seconds."""
-        return _seconds(lambda: self.contestant.open(Path(folder)))
+        return seconds(lambda: self.contestant.open(Path(folder)))
 
     def add(self, start: int, count: int, batch: int) -> list[float]:
         """Add items `start`.. in batches; return the seconds of each.
@@ -60,12 +61,12 @@ class Worker:
         for first in range(start, start + count, batch):
             ids = range(first, min(first + batch, start + count))
             vectors_NM = self.corpus.part(ids.start, ids.stop)
-            took.append(_seconds(lambda i=ids, v=vectors_NM: self.contestant.add(i, v)))
+            took.append(seconds(lambda i=ids, v=vectors_NM: self.contestant.add(i, v)))
         return took
 
     def settle(self) -> float:
         """Do what one does after loading; return seconds."""
-        return _seconds(self.contestant.settle)
+        return seconds(self.contestant.settle)
 
     def tune(self, target: float, queries: int) -> dict[str, Any]:
         """Take the first knob whose recall@10 on the first queries is enough, else the last."""
@@ -103,11 +104,11 @@ class Worker:
 
     def delete(self, start: int, stop: int, step: int) -> float:
         """Delete the items of a range; return seconds."""
-        return _seconds(lambda: self.contestant.delete(range(start, stop, step)))
+        return seconds(lambda: self.contestant.delete(range(start, stop, step)))
 
     def compact(self) -> float:
         """Give space back; return seconds."""
-        return _seconds(self.contestant.compact)
+        return seconds(self.contestant.compact)
 
     def describe(self) -> dict[str, Any]:
         """Return what the contestant says of itself."""
@@ -119,13 +120,7 @@ class Worker:
 
     def close(self) -> float:
         """Close the store; return seconds."""
-        return _seconds(self.contestant.close)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    work()
-    return time.perf_counter() - begun
+        return seconds(self.contestant.close)
 
 
 def serve(worker: Worker, requests: Iterable[str], answers: Any) -> None:
