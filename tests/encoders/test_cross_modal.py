@@ -8,6 +8,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from tests.encoders.states import PICTURE, TEXT, pictures, row, texts  # noqa: E402
 from triptych.encoders.cross_modal.block import CrossAttention  # noqa: E402
+from triptych.encoders.cross_modal.entrance import Entrance  # noqa: E402
 from triptych.encoders.cross_modal.fusion import CrossModal, CrossModalConfig  # noqa: E402
 from triptych.encoders.towers.states import TokenStates  # noqa: E402
 from triptych.errors import InvalidInput  # noqa: E402
@@ -187,13 +188,13 @@ def test_a_bottleneck_costs_no_attention_between_words_and_patches() -> None:
 
 
 def test_places_tell_equal_patches_apart() -> None:
-    text, picture = texts([3]), pictures([4])
+    picture = pictures([4])
     same = TokenStates(picture.tokens_BTD[:, :1].expand(-1, 4, -1).clone(), picture.mask_BT)
-    without, told = fusion("mid")(text, same), fusion("mid", num_places=4)(text, same)
-    assert difference(without.picture.tokens_BTD[:, 0], without.picture.tokens_BTD[:, 1]) == 0
-    assert difference(told.picture.tokens_BTD[:, 0], told.picture.tokens_BTD[:, 1]) > 1e-4
+    without, told = Entrance(PICTURE, inner=8), Entrance(PICTURE, inner=8, num_places=4)
+    assert difference(without(same)[:, 0], without(same)[:, 1]) == 0
+    assert difference(told(same)[:, 0], told(same)[:, 1]) > 1e-4
     with pytest.raises(InvalidInput, match="Got 5 patches, expected the 4"):
-        fusion("mid", num_places=4)(text, pictures([5]))
+        told(pictures([5]))
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:

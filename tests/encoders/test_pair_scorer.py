@@ -69,7 +69,7 @@ def test_gradients_reach_every_parameter() -> None:
 
 
 def test_it_stays_below_a_million_parameters() -> None:
-    model = PairScorer(PairScorerConfig(num_places=49))
+    model = PairScorer(PairScorerConfig())
     assert sum(parameter.numel() for parameter in model.parameters()) <= 1_000_000
 
 

@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -38,14 +37,13 @@ from triptych.encoders.towers.transformer import Block, Transformer, Transformer
 from triptych.errors import InvalidInput
 from triptych.model import JointModel
 from triptych.moe.layer import MoE
+from triptych.moe.serving import Floats
 from triptych.training.export.picture import STEP
-
-Array = NDArray[np.float32]
 
 
 class _Linear(NamedTuple):
-    weight_NK: Array
-    bias_N: Array | None
+    weight_NK: Floats
+    bias_N: Floats | None
 
 
 class _Graph:
@@ -63,7 +61,7 @@ class _Graph:
             for node in self.of_kind("LayerNormalization")
         )
 
-    def convolutions(self) -> Iterator[tuple[Array, Array]]:
+    def convolutions(self) -> Iterator[tuple[Floats, Floats]]:
         """Yield the weight and the bias of each."""
         for at, node in enumerate(self.of_kind("Conv")):
             weight, bias = self.value(node.input[1]), self.value(node.input[2])
@@ -81,7 +79,7 @@ class _Graph:
         """Whether its vectors tell how much of a hub they are: nothing else is clipped."""
         return any(self.of_kind("Clip"))
 
-    def value(self, name: str) -> Array:
+    def value(self, name: str) -> Floats:
         """Return a weight as floats; raises KeyError for what depends on the graph's inputs."""
         if name in self._stored:
             return np.asarray(numpy_helper.to_array(self._stored[name]), dtype=np.float32)
@@ -104,7 +102,7 @@ class _Graph:
             node = self._made.get(name)
         return name
 
-    def constants(self, kind: str) -> list[Array]:
+    def constants(self, kind: str) -> list[Floats]:
         """Return the stored inputs of all nodes of a kind."""
         return [
             self.value(name)
@@ -113,21 +111,21 @@ class _Graph:
             if name in self._stored
         ]
 
-    def table(self) -> Array:
+    def table(self) -> Floats:
         """Return what is gathered by the graph's input: rows, times a scale for each."""
         rows, *scale = [
             self.value(node.input[0]) for node in self.of_kind("Gather") if node.input[1] == "ids"
         ]
         return rows * scale[0] if scale else rows
 
-    def experts(self) -> tuple[Array, Array]:
+    def experts(self) -> tuple[Floats, Floats]:
         """Return widen_EHD and narrow_EDH."""
         (node,) = self.of_kind("QMoE")
         bytes_and_scales = [self.value(name) for name in node.input[2:] if name]
         widen, of_widen, narrow, of_narrow = bytes_and_scales
         return (widen - 128) * of_widen[:, :, None], (narrow - 128) * of_narrow[:, :, None]
 
-    def after(self, first: str, second: str) -> Array:
+    def after(self, first: str, second: str) -> Floats:
         """Return the stored number by which a `second` goes on from a `first`, once in a graph."""
         found = {
             node.input[1]
@@ -330,7 +328,6 @@ def _fill_scorer(model: JointModel, graph: _Graph) -> None:
 
 
 def _entrance(layer: Entrance, graph: _Graph) -> None:
-    assert layer.places_TW is None, "no places are served"
     _norm(layer.norm, graph)
     _linear(layer.enter, graph)
 
@@ -348,7 +345,7 @@ def _norm(layer: nn.LayerNorm, graph: _Graph) -> None:
     _copy(layer.bias, bias_D)
 
 
-def _copy(into: Tensor, array: Array) -> None:
+def _copy(into: Tensor, array: Floats) -> None:
     """As `copy_`, but nothing is repeated to fit."""
     if tuple(into.shape) != array.shape:
         raise ValueError(f"got a weight of {array.shape}, expected {tuple(into.shape)}")

@@ -33,7 +33,6 @@ class CrossModalConfig:
     fusion: Fusion = "mid"  # early: one joint self-attention; late: none, sum the pooled vectors
     num_latents: int = 0  # of a bottleneck that all must pass (mid only); 0: none
     mask_width: int | None = 64  # in which words and patches are compared; None: no spatial mask
-    num_places: int = 0  # patches of a fixed grid, to be told apart; 0: the states say where
 
     def __post_init__(self) -> None:
         if self.fusion not in ("early", "mid", "late"):
@@ -72,9 +71,7 @@ class CrossModal(nn.Module):
             return
         inner = config.width
         self.enter_text = Entrance(config.text_width, inner=inner)
-        self.enter_picture = Entrance(
-            config.picture_width, inner=inner, num_places=config.num_places
-        )
+        self.enter_picture = Entrance(config.picture_width, inner=inner)
         self.spatial = (
             None if config.mask_width is None else SpatialMask(inner, mask_width=config.mask_width)
         )

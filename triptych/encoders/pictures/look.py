@@ -28,6 +28,5 @@ class Look:
         return np.asarray(ImageOps.mirror(seen) if self.mirrored else seen)
 
 
-WHOLE = Look()
-FINE = (WHOLE, Look(middle=0.8, mirrored=True))
+FINE = (Look(), Look(middle=0.8, mirrored=True))
 """Averaged they find more than the whole alone (docs/benchmarks.md, Two looks)."""

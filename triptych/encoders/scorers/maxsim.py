@@ -23,7 +23,8 @@ def maxsim(
     """
     text_QTW, picture_NPW = unit_tokens(text), unit_tokens(picture)
     if share_QT is None:
-        share_QT = _even_shares(text.mask_BT, text_QTW.dtype)
+        there_QT = text.mask_BT.to(text_QTW.dtype)
+        share_QT = there_QT / text.mask_BT.sum(dim=1, keepdim=True).clamp(min=1)
     rows = []
     for start in range(0, len(text_QTW), chunk):
         # one product, whose order of axes spares a copy
@@ -50,7 +51,3 @@ def best_cosines(cosines: Tensor, mask: Tensor) -> Tensor:
     # max remembers for the way back which patch was best, not all the products
     best = cosines.masked_fill(~mask, lowest).max(dim=-1).values
     return best.masked_fill(~mask.any(dim=-1), 0.0)
-
-
-def _even_shares(mask_CT: Tensor, dtype: torch.dtype) -> Tensor:
-    return mask_CT.to(dtype) / mask_CT.sum(dim=1, keepdim=True).clamp(min=1)

@@ -32,7 +32,6 @@ class PairScorerConfig:
     num_heads: int = 4
     hidden: int = 384
     mask_width: int | None = 64  # None: no spatial mask
-    num_places: int = 0  # patches of a fixed grid, to be told apart; 0: the states say where
 
 
 class PairScores(NamedTuple):
@@ -53,9 +52,7 @@ class PairScorer(nn.Module):
         self.config = config
         inner = config.width
         self.enter_text = Entrance(config.text_width, inner=inner)
-        self.enter_picture = Entrance(
-            config.picture_width, inner=inner, num_places=config.num_places
-        )
+        self.enter_picture = Entrance(config.picture_width, inner=inner)
         self.spatial = (
             None if config.mask_width is None else SpatialMask(inner, mask_width=config.mask_width)
         )

@@ -9,17 +9,14 @@ from collections.abc import Mapping, Sequence
 from functools import partial, reduce
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from triptych.encoders.cross_modal.block import CrossAttention, FusionBlock
 from triptych.encoders.cross_modal.entrance import Entrance
 from triptych.encoders.cross_modal.spatial_mask import SpatialMask
 from triptych.model import JointModel
-from triptych.moe.serving import write_moe
+from triptych.moe.serving import Floats, write_moe
 from triptych.training.export.graph import Graph
-
-Floats = NDArray[np.float32]
 
 
 def numbers(tensor: Tensor) -> Floats:
@@ -87,24 +84,18 @@ def fusion_block(
 
 
 def entrance(graph: Graph, x: str, layer: Entrance) -> str:
-    inner = linear(graph, norm(graph, x, layer.norm), layer.enter)
-    if layer.places_TW is None:
-        return inner
-    return graph.op("Add", inner, graph.constant(numbers(layer.places_TW)))
+    return linear(graph, norm(graph, x, layer.norm), layer.enter)
 
 
 def mask_logarithm(graph: Graph, text: str, picture: str, mask: SpatialMask) -> str:
     """The logarithm of the soft mask, (B, T, P): what is added to scores of attention."""
     of_text, of_patch = linear(graph, text, mask.of_text), linear(graph, picture, mask.of_patch)
     root = graph.number(mask.of_text.out_features**-0.5)
-    products = graph.op("MatMul", graph.op("Mul", of_text, root), _turned(graph, of_patch))
+    turned = graph.op("Transpose", of_patch, perm=[0, 2, 1])
+    products = graph.op("MatMul", graph.op("Mul", of_text, root), turned)
     logits = graph.op("Sub", products, graph.number(mask.threshold.item()))
     # log sigmoid x = -softplus(-x)
     return graph.op("Neg", graph.op("Softplus", graph.op("Neg", logits)))
-
-
-def _turned(graph: Graph, x: str) -> str:
-    return graph.op("Transpose", x, perm=[0, 2, 1])
 
 
 def all_true(graph: Graph, tokens: str) -> str:

@@ -17,10 +17,10 @@ from triptych.encoders.towers.mobilenet import (
     PictureHead,
 )
 from triptych.model import JointModel
+from triptych.moe.serving import Floats
 from triptych.training.export.graph import Graph
 from triptych.training.export.hubness import told_picture
 from triptych.training.export.parts import (
-    Floats,
     all_true,
     entrance,
     experts_norm,
