@@ -63,7 +63,8 @@ class SameConv(nn.Module):
         self.stride, self.groups, self.relu = layer.stride, layer.groups, layer.relu
 
     def forward(self, map_BCHW: Tensor) -> Tensor:
-        top, bottom, left, right = self._padding(map_BCHW)
+        sides = zip(map_BCHW.shape[2:], self.weight.shape[2:], strict=True)
+        (top, bottom), (left, right) = (self.padding(*side) for side in sides)
         if top == bottom and left == right:
             padding = (top, left)
         else:
@@ -81,13 +82,10 @@ class SameConv(nn.Module):
             )
         return map_BCHW.relu_() if self.relu else map_BCHW
 
-    def _padding(self, map_BCHW: Tensor) -> tuple[int, int, int, int]:
-        spare = []
-        for size, kernel in zip(map_BCHW.shape[2:], self.weight.shape[2:], strict=True):
-            steps = -(-int(size) // self.stride)
-            total = max((steps - 1) * self.stride + kernel - int(size), 0)
-            spare += [total // 2, total - total // 2]
-        return spare[0], spare[1], spare[2], spare[3]
+    def padding(self, size: int, kernel: int) -> tuple[int, int]:
+        """Return how many zeros go before and after a side of so many pixels."""
+        total = max((-(-size // self.stride) - 1) * self.stride + kernel - size, 0)
+        return total // 2, total - total // 2
 
 
 class MobileNet(nn.Module):

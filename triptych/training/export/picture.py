@@ -120,10 +120,8 @@ class _Trunk:
         for index, layer in enumerate(self.trunk.layers[: LAST_MAP + 1]):
             source = layer.inputs[0]
             if layer.op == "add":
-                raw, size[index] = (
-                    self.graph.op("Add", *(outputs[i] for i in layer.inputs)),
-                    size[source],
-                )
+                raw = self.graph.op("Add", *(outputs[i] for i in layer.inputs))
+                size[index] = size[source]
             else:
                 raw = self._conv(outputs[source], size=size[source], index=index)
                 size[index] = -(-size[source] // layer.stride)
@@ -144,9 +142,7 @@ class _Trunk:
         layer = self.trunk.layers[index]
         conv, source = self.trunk.conv(layer), layer.inputs[0]
         weight, bias = numbers(conv.weight), numbers(self.biases.get(layer.name, conv.bias))
-        steps = -(-size // conv.stride)
-        total = max((steps - 1) * conv.stride + weight.shape[2] - size, 0)
-        low, high = total // 2, total - total // 2
+        low, high = conv.padding(size, weight.shape[2])
         names = self._weights(weight, bias, source=source)
         y = self.graph.op(
             "Conv",
@@ -157,11 +153,8 @@ class _Trunk:
             group=conv.groups,
         )
         # eight bits that begin at zero are a relu by themselves
-        return (
-            y
-            if not conv.relu or (self.ranges and index in self.ranges)
-            else self.graph.op("Relu", y)
-        )
+        in_bytes = self.ranges is not None and index in self.ranges
+        return self.graph.op("Relu", y) if conv.relu and not in_bytes else y
 
     def _weights(self, weight: Floats, bias: Floats, *, source: int) -> list[str]:
         graph = self.graph
