@@ -81,7 +81,7 @@ def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> Any:
-    raise InvalidInput(f"The filter has {name}, which is no number that can be compared.")
+    raise InvalidInput(f"The filter has {name}, which is not a number that can be compared.")
 
 
 class _Parser:
@@ -195,7 +195,7 @@ class _Parser:
                 return chr(int(code[1:], 16))
             if code not in _ESCAPES:
                 at = token.at + 1 + match.start()
-                raise self._error(at, f"\\{code} is no escape.", "A backslash is written \\\\.")
+                raise self._error(at, f"\\{code} is not an escape.", "A backslash is written \\\\.")
             return _ESCAPES[code]
 
         return _ESCAPE.sub(character, token.text[1:-1])
@@ -228,9 +228,9 @@ class _Parser:
         if first in "\"'":
             return self._error(at, f"the quote {first} is never closed.")
         if first in "“”„‘’‚«»`":
-            return self._error(at, f"{first} is no quote here.", "Use straight quotes.")
+            return self._error(at, f"{first} is not a quote here.", "Use straight quotes.")
         if first.isdecimal() or first == "-":
-            return self._error(at, "this is no number.", "Text and dates go in quotes.")
+            return self._error(at, "this is not a number.", "Text and dates go in quotes.")
         return self._error(at, f"{first!r} has no meaning here.", "Odd names go in quotes.")
 
     def _refuse(

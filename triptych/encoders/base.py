@@ -139,5 +139,5 @@ def real_numbers(vector: Any, of: str) -> np.ndarray[Any, Any]:
     if numbers.dtype == np.float32:  # what is float32 already need not be copied
         return numbers
     if numbers.dtype.kind not in "fiu":
-        raise InvalidInput(f"The vector of {of} is no list of real numbers.")
+        raise InvalidInput(f"The vector of {of} is not a list of real numbers.")
     return numbers.astype(np.float64)

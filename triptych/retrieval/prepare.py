@@ -163,7 +163,7 @@ def sent_bytes(one: Prepared | Entry) -> int:
 def _check_words(item: Item) -> None:
     for name, value in (("text", item.text), ("uri", item.uri)):
         if value is not None and not isinstance(value, str):
-            raise InvalidInput(f"The {name} of {item.id!r} is no string: {value!r}.")
+            raise InvalidInput(f"The {name} of {item.id!r} is not a string: {value!r}.")
     if item.text is not None and not item.text.strip():
         raise InvalidInput(f"The text of {item.id!r} is empty.", hint="Leave it out.")
 

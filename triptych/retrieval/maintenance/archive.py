@@ -238,7 +238,7 @@ class ArchiveReader:
         return file
 
     def _no_archive(self, reason: str) -> InvalidInput:
-        return InvalidInput(f"{self.path} is no archive of a collection: {reason}.")
+        return InvalidInput(f"{self.path} is not an archive of a collection: {reason}.")
 
     def _damaged(self, reason: str) -> CollectionDamaged:
         return CollectionDamaged(

@@ -225,7 +225,7 @@ def _reading(path: Path) -> Iterator[ArchiveReader]:
     except FileNotFoundError:
         raise NotFound(f"There is no file {path}.") from None
     except tarfile.TarError:
-        raise InvalidInput(f"{path} is no archive of a collection.") from None
+        raise InvalidInput(f"{path} is not an archive of a collection.") from None
     except OSError as error:
         raise NotAvailable(f"{path} cannot be imported: {error.strerror}.") from None
 
