@@ -15,11 +15,11 @@ from random import Random
 from typing import TypeAlias
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
 from benchmarks.common import DATA
 from triptych.encoders.onnx import OnnxModel
+from triptych.training.data import read_rows
 
 SETS = ("emoji", "caltech101", "grocery")  # drawn stamps, photos of one thing, photos of shelves
 SEEDS = (0, 1, 2)
@@ -107,11 +107,10 @@ def _inside(box: Box, x: float, y: float) -> bool:
 
 def _things(name: str) -> list[Thing]:
     """Return the dev pictures of a set; what has no name is left out."""
-    table = pq.read_table(DATA / f"{name}.parquet", columns=["split", "image", "texts", "label"])
     return [
-        Thing(name=row["texts"][0] if row["texts"] else row["label"], image=row["image"])
-        for row in table.to_pylist()
-        if row["split"] == "dev" and row["image"] and (row["texts"] or row["label"])
+        Thing(name=row.texts[0] if row.texts else row.label, image=row.image)
+        for row in read_rows(DATA / f"{name}.parquet", splits=["dev"])
+        if row.image and (row.texts or row.label)
     ]
 
 

@@ -20,7 +20,7 @@ from benchmarks.ladder.terms import GRAPHS, matching, terms_of
 from triptych.encoders.hubness import Hubness, HubnessConfig
 from triptych.encoders.structure.word_graph import Link, word_links
 from triptych.encoders.towers.states import TokenStates, rows_of, unpadded
-from triptych.training.evaluate import ranks, recall
+from triptych.training.evaluate import ranks, recall, recall_both_ways
 from triptych.training.hubness import settled
 from triptych.training.objective import Objective, combine
 from triptych.training.schedule import make
@@ -134,10 +134,10 @@ class Run:
         texts_TM = self._texts(range(len(owners_T)))
         scores_TN = texts_TM @ pictures_NM.T
         right_TN = owners_T[:, None] == np.arange(len(pictures_NM))[None, :]
-        there, back = ranks(scores_TN, right_QN=right_TN), ranks(scores_TN.T, right_QN=right_TN.T)
-        figures: dict[str, object] = {f"t2i@{k}": recall(there, at=k) for k in (1, 5, 10)}
-        figures |= {f"i2t@{k}": recall(back, at=k) for k in (1, 5, 10)}
-        figures |= self._on_first_captions(scores_TN)
+        figures: dict[str, object] = {
+            **recall_both_ways(scores_TN, right_TN=right_TN),
+            **self._on_first_captions(scores_TN),
+        }
         figures["density"] = 1.0 if self.sparsity is None else self.sparsity.density()
         if self.sparsity is not None:
             masks = self.sparsity.masks.items()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import defaultdict
 from dataclasses import dataclass
 
-import pyarrow.parquet as pq
-
 from benchmarks.common import DATA
+from triptych.training.data import read_rows
 
 NO_COLOUR = {"", "NA", "Multi"}
 
@@ -34,11 +32,10 @@ class Wish:
 def products(split: str, count: int) -> list[Product]:
     """Return the first `count` products of a split, in the file's order."""
     found = []
-    for row in pq.read_table(DATA / "fashion.parquet").to_pylist():
-        if row["split"] == split and row["image"] is not None:
-            colour = json.loads(row["attributes"]).get("baseColour") or ""
-            title = " ".join(row["texts"])
-            found.append(Product(row["id"], row["image"], title, row["label"], colour))
+    for row in read_rows(DATA / "fashion.parquet", splits=[split]):
+        if row.image is not None:
+            colour = str(row.attributes.get("baseColour") or "")
+            found.append(Product(row.id, row.image, " ".join(row.texts), row.label, colour))
     return found[:count]
 
 

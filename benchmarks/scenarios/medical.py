@@ -6,18 +6,17 @@ patients are others. No medical claim: 22 labels of a teaching collection, not f
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 import triptych
 from benchmarks.common import DATA
 from triptych import Collection, Hit
+from triptych.training.data import read_rows
 
 NEIGHBOURS = (1, 3, 5, 10, 15, 25)
 RESAMPLES = 2000
@@ -119,15 +118,8 @@ def _percent(right: Sequence[bool]) -> float:
 
 def _scans(split: str) -> list[Scan]:
     return [
-        Scan(
-            row["id"],
-            row["image"],
-            " ".join(row["texts"]),
-            row["label"],
-            json.loads(row["attributes"])["case"],
-        )
-        for row in pq.read_table(DATA / "medpix.parquet").to_pylist()
-        if row["split"] == split
+        Scan(row.id, row.image or b"", " ".join(row.texts), row.label, str(row.attributes["case"]))
+        for row in read_rows(DATA / "medpix.parquet", splits=[split])
     ]
 
 

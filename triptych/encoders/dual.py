@@ -1,4 +1,7 @@
-"""The part that all models with a text side and a picture side share."""
+"""The part that all models with a text side and a picture side share.
+
+N items, M embedding width, T tokens of an item, W width of their states.
+"""
 
 from __future__ import annotations
 
@@ -81,3 +84,40 @@ class DualEncoder(ABC):
                 ready = list(coming)
                 coming = pool.map(load, sources[start + _CHUNK : start + 2 * _CHUNK])
                 yield ready
+
+
+class DualStates(DualEncoder):
+    """With `LateInteraction` from the two sides; a subclass gives the states of each."""
+
+    @property
+    @abstractmethod
+    def token_width(self) -> int:
+        """W; raises NotAvailable where a side gives no states."""
+
+    @abstractmethod
+    def text_states(self, texts: Sequence[str]) -> list[Matrix]:
+        """Return states_TW of each text, float32 unit rows."""
+
+    @abstractmethod
+    def picture_states(self, pictures: Sequence[Image]) -> list[Matrix]:
+        """Return states_TW of each picture, float32 unit rows; the pictures are upright RGB."""
+
+    def token_states(self, items: Sequence[Item]) -> list[Matrix]:
+        """Return states_TW of each item; of one with text and picture, the text's come first.
+
+        Raises PictureError for a picture that cannot be read.
+        """
+        states: list[list[Matrix]] = [[] for _ in items]
+        texts = {at: item.text for at, item in enumerate(items) if item.text is not None}
+        pictures = {
+            at: load_picture(item.image, size_hint=self.picture_size)
+            for at, item in enumerate(items)
+            if item.image is not None
+        }
+        for at, text_TW in zip(texts, self.text_states(list(texts.values())), strict=True):
+            states[at].append(text_TW)
+        for at, picture_TW in zip(
+            pictures, self.picture_states(list(pictures.values())), strict=True
+        ):
+            states[at].append(picture_TW)
+        return [np.concatenate(parts) for parts in states]

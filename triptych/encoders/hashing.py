@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image, Resampling
 
 from triptych.encoders.base import unit_rows
-from triptych.encoders.dual import DualEncoder
-from triptych.encoders.late import DualStates
+from triptych.encoders.dual import DualStates
 from triptych.errors import InvalidInput
 from triptych.types import Matrix
 
@@ -47,7 +46,7 @@ _HUES = (
 COLOURS = ("black", "white", "gray", "brown", *dict.fromkeys(name for _, name in _HUES))
 
 
-class HashingEncoder(DualEncoder, DualStates):
+class HashingEncoder(DualStates):
     """Deterministic texts and pictures to vectors."""
 
     languages = ("und",)

@@ -25,9 +25,8 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from triptych.encoders.base import unit_rows
-from triptych.encoders.dual import DualEncoder
+from triptych.encoders.dual import DualStates
 from triptych.encoders.expert_load import ExpertLoad
-from triptych.encoders.late import DualStates
 from triptych.encoders.pictures.look import Look
 from triptych.encoders.places import left_over
 from triptych.encoders.runtime import open_session
@@ -41,7 +40,7 @@ _STEP = 4  # tokens; alone a text takes 3 % longer, in company 8 to 19 % less
 _DECIMALS = 4  # of a score, which is some units large
 
 
-class OnnxModel(DualEncoder, DualStates):
+class OnnxModel(DualStates):
     """An `EmbeddingModel` from a folder that `triptych.training` wrote.
 
     With states of tokens, and scores of pairs, where it was trained to give them.

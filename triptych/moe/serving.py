@@ -61,6 +61,14 @@ class Written(NamedTuple):
     load: str  # (E,) float32, how many tokens chose each expert
 
 
+class _Candidates(NamedTuple):
+    """Names of scores, as in `router.py`."""
+
+    biased_NE: str
+    top_NK: str  # of the K best of each token, best first; biased
+    plain_NK: str  # of the same, without the bias
+
+
 def write_moe(graph: GraphWriter, weights: MoEWeights, *, tokens: str, mask: str) -> Written:
     """Write the layer; `tokens` names (B, T, D) float32 and `mask` (B, T) bool.
 
@@ -99,7 +107,8 @@ def _gate_logs(graph: GraphWriter, weights: MoEWeights, tokens_ND: str) -> str:
         "TopK", biased_NE, _ints(graph, [weights.cap]), outputs=2, axis=1, largest=1, sorted=1
     )
     plain_NK = graph.op("GatherElements", score_NE, ids_NK, axis=1)
-    margin_NK, gate_NK = _RULES[weights.kind](graph, weights, biased_NE, top_NK, plain_NK)
+    found = _Candidates(biased_NE, top_NK, plain_NK)
+    margin_NK, gate_NK = _RULES[weights.kind](graph, weights, found)
     first_K = graph.constant(np.arange(weights.cap) == 0)
     chosen_NK = graph.op("Or", graph.op("Greater", margin_NK, graph.number(0.0)), first_K)
     kept_NK = graph.op("Where", chosen_NK, gate_NK, graph.number(0.0))
@@ -142,47 +151,37 @@ def _shared(graph: GraphWriter, x: str, widen_HD: Floats, narrow_DH: Floats) -> 
 # The five rules of `router.py`; each returns margin_NK and gate_NK, not yet normalised.
 
 
-def _top_k(
-    graph: GraphWriter, weights: MoEWeights, biased_NE: str, top_NK: str, plain_NK: str
-) -> tuple[str, str]:
+def _top_k(graph: GraphWriter, weights: MoEWeights, found: _Candidates) -> tuple[str, str]:
     margin_K = (weights.top_k - 0.5 - np.arange(weights.cap)).astype(np.float32)
-    return graph.constant(margin_K[None]), _exponential(graph, plain_NK)
+    return graph.constant(margin_K[None]), _exponential(graph, found.plain_NK)
 
 
-def _top_p(
-    graph: GraphWriter, weights: MoEWeights, biased_NE: str, top_NK: str, plain_NK: str
-) -> tuple[str, str]:
+def _top_p(graph: GraphWriter, weights: MoEWeights, found: _Candidates) -> tuple[str, str]:
     axes = _ints(graph, [1])
-    lse_N1 = graph.op("ReduceLogSumExp", biased_NE, axes, keepdims=1)
-    prob_NK = graph.op("Exp", graph.op("Sub", top_NK, lse_N1))
+    lse_N1 = graph.op("ReduceLogSumExp", found.biased_NE, axes, keepdims=1)
+    prob_NK = graph.op("Exp", graph.op("Sub", found.top_NK, lse_N1))
     ahead_NK = graph.op("CumSum", prob_NK, _axis(graph), exclusive=1)
     threshold = graph.number(weights.threshold)
-    return graph.op("Sub", threshold, ahead_NK), _exponential(graph, plain_NK)
+    return graph.op("Sub", threshold, ahead_NK), _exponential(graph, found.plain_NK)
 
 
-def _relu(
-    graph: GraphWriter, weights: MoEWeights, biased_NE: str, top_NK: str, plain_NK: str
-) -> tuple[str, str]:
-    margin_NK = graph.op("Sub", top_NK, graph.number(weights.threshold))
+def _relu(graph: GraphWriter, weights: MoEWeights, found: _Candidates) -> tuple[str, str]:
+    margin_NK = graph.op("Sub", found.top_NK, graph.number(weights.threshold))
     return margin_NK, graph.op("Max", margin_NK, graph.number(0.0))
 
 
-def _sigmoid(
-    graph: GraphWriter, weights: MoEWeights, biased_NE: str, top_NK: str, plain_NK: str
-) -> tuple[str, str]:
-    score_NK = graph.op("Sigmoid", top_NK)
+def _sigmoid(graph: GraphWriter, weights: MoEWeights, found: _Candidates) -> tuple[str, str]:
+    score_NK = graph.op("Sigmoid", found.top_NK)
     margin_NK = graph.op("Sub", score_NK, graph.number(weights.threshold))
-    return margin_NK, graph.op("Sigmoid", plain_NK)
+    return margin_NK, graph.op("Sigmoid", found.plain_NK)
 
 
-def _sparsemax(
-    graph: GraphWriter, weights: MoEWeights, biased_NE: str, top_NK: str, plain_NK: str
-) -> tuple[str, str]:
+def _sparsemax(graph: GraphWriter, weights: MoEWeights, found: _Candidates) -> tuple[str, str]:
     rank_K = graph.constant(np.arange(1, weights.cap + 1, dtype=np.float32))
-    sum_NK = graph.op("CumSum", top_NK, _axis(graph))
+    sum_NK = graph.op("CumSum", found.top_NK, _axis(graph))
     over_NK = graph.op("Sub", sum_NK, graph.number(weights.threshold))
     edge_N1 = graph.op("ReduceMax", graph.op("Div", over_NK, rank_K), _ints(graph, [1]), keepdims=1)
-    margin_NK = graph.op("Sub", top_NK, edge_N1)
+    margin_NK = graph.op("Sub", found.top_NK, edge_N1)
     return margin_NK, margin_NK
 
 

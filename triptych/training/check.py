@@ -6,7 +6,8 @@ N pictures or texts, M embedding width.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -160,17 +161,15 @@ def reranked(
 def speed(folder: Path, *, rows: Sequence[Row]) -> dict[str, float]:
     """Milliseconds on one thread: first text with the graph's loading, a text, a picture."""
     model = OnnxModel.load(folder, threads=1)
-    started = time.perf_counter()
-    model.embed_texts(["a dog on a beach"])
-    first = time.perf_counter() - started
-    each = []
-    for row in rows[:50]:
-        started = time.perf_counter()
-        model.embed_texts([row.texts[0]])
-        each.append(time.perf_counter() - started)
+    first = _seconds(partial(model.embed_texts, ["a dog on a beach"]))
+    each = [_seconds(partial(model.embed_texts, [row.texts[0]])) for row in rows[:50]]
     embed_rows(model, rows[:32])
-    started = time.perf_counter()
-    embed_rows(model, rows[:96])
-    picture = (time.perf_counter() - started) / len(rows[:96])
+    picture = _seconds(partial(embed_rows, model, rows[:96])) / len(rows[:96])
     figures = {"first_text": first, "text": float(np.median(each)), "picture": picture}
     return {name: round(1000 * seconds, 2) for name, seconds in figures.items()}
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

@@ -5,8 +5,8 @@ N pictures, T texts, M embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,8 @@ from triptych.training.data import Row
 from triptych.training.sources import captions, draw_of
 from triptych.types import Matrix
 
-
-class Embeds(Protocol):
-    """Whatever turns texts into unit rows."""
-
-    def __call__(self, texts: Sequence[str], /) -> Matrix: ...
+Embed: TypeAlias = Callable[[Sequence[str]], Matrix]
+"""Texts to unit rows."""
 
 
 def ranks(scores_QN: Matrix, *, right_QN: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -41,15 +38,19 @@ def recall(ranks_Q: NDArray[np.int64], *, at: int) -> float:
     return round(100.0 * float((ranks_Q < at).mean()), 2)
 
 
-def captioned(pictures_NM: Matrix, *, rows: Sequence[Row], embed: Embeds) -> dict[str, float]:
+def recall_both_ways(scores_TN: Matrix, *, right_TN: NDArray[np.bool_]) -> dict[str, float]:
+    """Texts to pictures, and pictures to texts."""
+    there, back = ranks(scores_TN, right_QN=right_TN), ranks(scores_TN.T, right_QN=right_TN.T)
+    figures = {f"t2i@{k}": recall(there, at=k) for k in (1, 5, 10)}
+    return figures | {f"i2t@{k}": recall(back, at=k) for k in (1, 5, 10)}
+
+
+def captioned(pictures_NM: Matrix, *, rows: Sequence[Row], embed: Embed) -> dict[str, float]:
     """Captions to pictures and back, and how mixed a collection of both answers."""
     owners_T = np.asarray([i for i, row in enumerate(rows) for _ in row.texts])
     texts_TM = embed([text for row in rows for text in row.texts])
     right_TN = owners_T[:, None] == np.arange(len(rows))[None, :]
-    scores_TN = texts_TM @ pictures_NM.T
-    there, back = ranks(scores_TN, right_QN=right_TN), ranks(scores_TN.T, right_QN=right_TN.T)
-    figures = {f"t2i@{k}": recall(there, at=k) for k in (1, 5, 10)}
-    figures |= {f"i2t@{k}": recall(back, at=k) for k in (1, 5, 10)}
+    figures = recall_both_ways(texts_TM @ pictures_NM.T, right_TN=right_TN)
     if len(texts_TM) >= 2 * len(rows):
         figures |= mixed(pictures_NM, texts_TM=texts_TM, owners_T=owners_T)
     return figures | prefixes(pictures_NM, texts_TM=texts_TM, right_TN=right_TN)
@@ -69,7 +70,7 @@ def prefixes(
 
 
 def product_search(
-    sides: Mapping[str, Matrix], *, titles: Sequence[str], embed: Embeds
+    sides: Mapping[str, Matrix], *, titles: Sequence[str], embed: Embed
 ) -> dict[str, float]:
     """A title finds its product, whose vector is made of its photo, of part of its text, of both.
 
@@ -95,7 +96,7 @@ def mixed(
     return {"mixed_both": round(both, 2), "mixed_photos": round(10.0 * float(photos.mean()), 2)}
 
 
-def named(pictures_NM: Matrix, *, names: Sequence[str], embed: Embeds) -> dict[str, float]:
+def named(pictures_NM: Matrix, *, names: Sequence[str], embed: Embed) -> dict[str, float]:
     """One name per picture; pictures of one name are all right answers."""
     asked = list(dict.fromkeys(names))
     right = np.asarray(asked)[:, None] == np.asarray(names)[None, :]
@@ -114,7 +115,7 @@ def _name(attributes: Mapping[str, object], language: str) -> str | None:
 
 
 def figures_of(
-    pictures: Mapping[str, Matrix], *, rows: Mapping[str, Sequence[Row]], embed: Embeds
+    pictures: Mapping[str, Matrix], *, rows: Mapping[str, Sequence[Row]], embed: Embed
 ) -> dict[str, float]:
     """All figures of the sets that are there, in percent."""
     out: dict[str, float] = {}

@@ -19,8 +19,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from triptych.encoders.base import unit_rows
-from triptych.encoders.dual import DualEncoder
-from triptych.encoders.late import DualStates
+from triptych.encoders.dual import DualStates
 from triptych.encoders.open_clip.recipe import OpenClipRecipe, recipe_of
 from triptych.encoders.open_clip.tokenizer import tokenizer_of
 from triptych.encoders.open_clip.torchvision_guard import guarded_import
@@ -33,7 +32,7 @@ _TEXTS = 64  # texts in one run of the tower
 _MANY_LANGUAGES = ("siglip2", "i18n", "xlm", "mt5", "nllb")
 
 
-class OpenClipModel(DualEncoder, DualStates):
+class OpenClipModel(DualStates):
     """An EmbeddingModel with token states."""
 
     def __init__(self, name: str, *, recipe: OpenClipRecipe) -> None:
