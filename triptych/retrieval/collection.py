@@ -54,7 +54,7 @@ _BATCH_VECTORS = 2048  # nothing to compute: the sync of each transaction is wha
 class Collection:
     """Items in, hits out. Threads may share it; one process writes, for the others too."""
 
-    remember: Callable[[Query, Request, Look], list[Hit]] | None = None  # see Answers.attach
+    remember: Callable[[Query, Request, Look], list[Hit]] | None = None  # see AnswerCache.attach
     keep_pictures = True  # byte for byte, where they come as bytes
 
     def __init__(

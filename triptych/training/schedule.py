@@ -42,7 +42,7 @@ def make(kind: Kind, *, base: Weights | None = None) -> WeightSchedule:
     """Return a schedule by name, starting from `base` (0.4, 0.3, 0.2, 0.1)."""
     base = base or Weights()
     if kind == "fixed":
-        return Fixed(base)
+        return Staged({0.0: base})
     if kind == "staged":
         return Staged({**STAGES, 0.35: base})
     if kind == "dwa":
@@ -64,25 +64,6 @@ def normalised(values: Sequence[float]) -> Weights:
     return Weights(*(value / total for value in values))
 
 
-class Fixed:
-    """The same weights throughout."""
-
-    def __init__(self, base: Weights) -> None:
-        self._base = normalised(base)
-
-    def weights(self, progress: float) -> Weights:
-        return self._base
-
-    def observe(self, values: Sequence[float | None]) -> None:
-        _check_values(values)
-
-    def state_dict(self) -> State:
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Sequence[float]]) -> None:
-        _check_state(state, {})
-
-
 # first what is alike, without cutting; then the budgets; at the end the search itself
 STAGES: Mapping[float, Weights] = {
     0.0: Weights(0.55, 0.30, 0.05, 0.10),
@@ -92,7 +73,10 @@ STAGES: Mapping[float, Weights] = {
 
 
 class Staged:
-    """Weights by progress, linear between the stages' beginnings: no step jumps."""
+    """Weights by progress, linear between the stages' beginnings: no step jumps.
+
+    A single stage has the same weights throughout.
+    """
 
     def __init__(self, stages: Mapping[float, Weights] = STAGES) -> None:
         if not stages or not all(0 <= at <= 1 for at in stages):
