@@ -8,15 +8,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from triptych.encoders.base import EmbeddingModel, unit_rows
+from benchmarks.random_model import RandomModel
 from triptych.retrieval.collection import Collection
 from triptych.settings import Settings
-from triptych.types import Item, Matrix
+from triptych.types import Item
 
 COUNT = 10_000
 RUNS = 9
@@ -42,20 +39,8 @@ def _fill(folder: Path) -> None:
     items = [
         Item(id=f"/photos/{at:05}.jpg", text="x", uri=f"/photos/{at:05}.jpg") for at in range(COUNT)
     ]
-    with Collection.open(folder, embedder=_RandomVectors(model)) as collection:
+    with Collection.open(folder, embedder=RandomModel(model)) as collection:
         collection.add(items)
-
-
-class _RandomVectors:
-    """Passes for `model`, without its work."""
-
-    def __init__(self, model: EmbeddingModel) -> None:
-        self.name, self.fingerprint = model.name, model.fingerprint
-        self.dim, self.languages = model.dim, model.languages
-        self._rng = np.random.default_rng(0)
-
-    def embed(self, items: Sequence[Item]) -> Matrix:
-        return unit_rows(self._rng.normal(size=(len(items), self.dim)))
 
 
 def _run(command: list[str], environ: dict[str, str]) -> tuple[float, float]:

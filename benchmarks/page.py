@@ -20,7 +20,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.common import WORK
 from benchmarks.processes import our_server
-from benchmarks.serve import RandomModel
+from benchmarks.random_model import RandomModel
 from triptych.api.page.assets import assets
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.prepare import Prepared

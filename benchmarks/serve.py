@@ -20,17 +20,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
-import numpy as np
 
 from benchmarks.common import WORK, median_ratio, memory
 from benchmarks.processes import Process, free_port, our_server, running
+from benchmarks.random_model import RandomModel
 from tests.redis_server import RedisServer
 from triptych.keys import new_key, write_keys
+from triptych.retrieval.collection import Collection
 from triptych.settings import Settings
+from triptych.types import Item
 
 ITEMS = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
 ROUNDS = 3
@@ -62,26 +63,6 @@ uvicorn.run(api if sys.argv[1] == "fastapi" else raw, port=int(sys.argv[3]), loo
 """
 
 
-class RandomModel:
-    """Stands in for a model while a collection is filled: its own fingerprint, other vectors.
-
-    They lie near a plane of 24 dimensions, as those of a model do: an index of vectors that fill
-    the whole space is one that nobody has.
-    """
-
-    def __init__(self, like: Any) -> None:
-        self.name, self.fingerprint, self.dim = like.name, like.fingerprint, like.dim
-        self.languages = like.languages
-        self._random = np.random.default_rng(0)
-        self._plane = self._random.standard_normal((24, self.dim)).astype(np.float32)
-
-    def embed(self, items: Any) -> Any:
-        inner = self._random.standard_normal((len(items), len(self._plane))).astype(np.float32)
-        noise = self._random.standard_normal((len(items), self.dim)).astype(np.float32)
-        rows = inner @ self._plane + noise
-        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
 def filled(folder: Path) -> Settings:
     """Return a data folder with the collection `many`; its vectors are random, its model is not."""
     settings = Settings(data=folder)
@@ -89,8 +70,6 @@ def filled(folder: Path) -> Settings:
     model = settings.open_model()
     if not (folder / "done").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        from triptych.retrieval.collection import Collection
-
         with Collection.open(path, embedder=RandomModel(model), threads=2) as collection:
             collection.add({"id": str(at), "text": f"item {at}"} for at in range(ITEMS))
             collection.optimize()
@@ -213,8 +192,6 @@ def unknown(settings: Settings, url: str, key: str) -> None:
             middle = time.perf_counter()
             for stage, ms in re.findall(r"(\w+);dur=([\d.]+)", reply.headers["server-timing"]):
                 stages.setdefault(stage, []).append(float(ms))
-            from triptych.types import Item
-
             model.embed([Item(id="q", text=words)])
             end = time.perf_counter()
             client.get(url.partition("/v1")[0] + "/livez").raise_for_status()
