@@ -31,10 +31,9 @@ def atlas(emb_NM: Matrix, pictures: Sequence[Image.Image | None]) -> Image.Image
     """
     if len(emb_NM) != len(pictures):
         raise InvalidInput(f"Got {len(emb_NM)} vectors and {len(pictures)} pictures.")
-    num_side = max(1, int(np.ceil(np.sqrt(_ROOM * len(pictures)))))
+    cells_N2, num_side = _laid_out(emb_NM)
     cell = int(np.clip(_SIDE // num_side, 24, 128))
     sheet = Image.new("RGB", (num_side * cell, num_side * cell), _PAPER)
-    cells_N2 = grid_cells(plane(emb_NM), num_side=num_side)
     for (column, row), picture in zip(cells_N2.tolist(), pictures, strict=True):
         sheet.paste(_square(picture, cell - 2), (column * cell + 1, row * cell + 1))
     return sheet
@@ -53,7 +52,7 @@ def chart(collection: Collection, limit: int, filter: AnyFilter | None = None) -
             break
         except NotFound:  # one was deleted meanwhile
             continue
-    side = max(1, int(np.ceil(np.sqrt(_ROOM * len(kept)))))
+    cells_N2, side = _laid_out(emb_NM)
     fields = {name for one in kept for name, value in one.metadata.items() if _is_plain(value)}
     return {
         "count": collection.count(filter),
@@ -61,7 +60,7 @@ def chart(collection: Collection, limit: int, filter: AnyFilter | None = None) -
         "ids": [one.id for one in kept],
         "texts": [one.text and one.text[:200] for one in kept],
         "has_image": [one.modality in ("image", "both") for one in kept],
-        "cells": grid_cells(plane(emb_NM), num_side=side).tolist(),
+        "cells": cells_N2.tolist(),
         "fields": sorted(fields)[:_FIELDS],
     }
 
@@ -70,6 +69,12 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float | bool) or (
         isinstance(value, list) and all(isinstance(one, str) for one in value)
     )
+
+
+def _laid_out(emb_NM: Matrix) -> tuple[NDArray[np.int64], int]:
+    """Return cells_N2 (column, row) of a square grid, and the cells of a side of it."""
+    num_side = max(1, int(np.ceil(np.sqrt(_ROOM * len(emb_NM)))))
+    return grid_cells(plane(emb_NM), num_side=num_side), num_side
 
 
 def plane(emb_NM: Matrix) -> NDArray[np.float64]:
