@@ -56,13 +56,11 @@ def parity(
         opened = [open_picture(row.image) for row in rows if row.image]
         found["both"] = worst_cosine(both.emb_BM.numpy(), model.embed_both(texts, opened))
     if joint.scorer is not None:
-        found["pair"] = _scores_apart(joint, context, rows=rows, model=model)
+        found["pair"] = _scores_apart(joint, rows=rows, model=model)
     return found
 
 
-def _scores_apart(
-    joint: JointModel, context: TrainingContext, *, rows: Sequence[Row], model: OnnxModel
-) -> float:
+def _scores_apart(joint: JointModel, *, rows: Sequence[Row], model: OnnxModel) -> float:
     """Torch and the export on the same states, so that the scorer alone is compared."""
     assert joint.scorer is not None
     opened = [open_picture(row.image) for row in rows if row.image]
