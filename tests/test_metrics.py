@@ -41,6 +41,10 @@ def test_ndcg_by_hand() -> None:
     assert metrics.ndcg_at(SCORES, RIGHT, 3) == pytest.approx(expected)
 
 
+def test_reciprocal_rank() -> None:
+    assert metrics.mean_reciprocal_rank(np.array([1, 2, 4])) == pytest.approx(7 / 12)
+
+
 @given(st.integers(1, 12), st.integers(1, 12), st.randoms(use_true_random=False))
 def test_first_rank_agrees_with_sorting(num_queries: int, num_candidates: int, rng) -> None:
     values = [[rng.random() for _ in range(num_candidates)] for _ in range(num_queries)]

@@ -45,6 +45,11 @@ def retrieval_table(scores_QN: Matrix, relevant_QN: Mask) -> dict[str, float]:
     return table | {"median_rank": float(np.median(ranks_Q)) if len(ranks_Q) else 0.0}
 
 
+def mean_reciprocal_rank(ranks_Q: Ranks) -> float:
+    """Return the mean of 1 / rank."""
+    return float((1.0 / ranks_Q).mean()) if len(ranks_Q) else 0.0
+
+
 def mean_average_precision(scores_QN: Matrix, relevant_QN: Mask) -> float:
     """Return the mean over queries of average precision (Manning et al. 2008, eq. 8.8).
 

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from triptych.encoders.cross_modal.fusion import CrossModal, CrossModalConfig
 from triptych.encoders.open_clip import hub as open_clip_hub
 from triptych.encoders.open_clip.encoder import OpenClipModel, open_clip
 from triptych.encoders.open_clip.recipe import recipe_of
@@ -169,6 +170,17 @@ def test_a_long_text_keeps_its_end(model: OpenClipModel) -> None:
 def test_a_picture_has_a_state_for_each_patch(model: OpenClipModel) -> None:
     states = model.picture_states([Image.new("RGB", (90, 30))] * 3)
     assert [patches_PW.shape for patches_PW in states] == [(4, 32)] * 3
+
+
+def test_its_towers_can_be_joined_by_cross_modal_attention(model: OpenClipModel) -> None:
+    text = model.encode_texts(["red " * 100, "red"])
+    picture = model.encode_pictures([Image.new("RGB", (90, 30))] * 2)
+    assert text.mask_BT.sum(dim=1).tolist() == [16, 3]
+    assert picture.tokens_BTD.shape == (2, 4, 64)
+    widths = {"text_width": text.tokens_BTD.shape[-1], "picture_width": 64}
+    joined = CrossModal(CrossModalConfig(**widths))(text, picture)
+    assert joined.text is not None and joined.text.tokens_BTD.shape == text.tokens_BTD.shape
+    assert joined.picture is not None and joined.picture.mask_BT.all()
 
 
 def test_token_states_lie_in_one_space(model: OpenClipModel) -> None:

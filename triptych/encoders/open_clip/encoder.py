@@ -23,8 +23,9 @@ from triptych.encoders.dual import DualStates
 from triptych.encoders.open_clip.recipe import OpenClipRecipe, recipe_of
 from triptych.encoders.open_clip.tokenizer import tokenizer_of
 from triptych.encoders.open_clip.torchvision_guard import guarded_import
+from triptych.encoders.towers.states import TokenStates, unpadded
 from triptych.errors import InvalidInput, NotAvailable
-from triptych.types import Cube, Matrix
+from triptych.types import Matrix
 
 open_clip: Any = guarded_import("open_clip")
 
@@ -84,34 +85,42 @@ class OpenClipModel(DualStates):
         return self.dim
 
     @torch.inference_mode()
-    def text_states(self, texts: Sequence[str]) -> list[Matrix]:
-        """Return the projected states of each text's tokens, padding left out.
+    def encode_texts(self, texts: Sequence[str]) -> TokenStates:
+        """Return the states of the tower, for cross-modal attention; T is the model's context.
 
         Raises NotAvailable for a text tower that does not give them.
         """
-        found: list[Matrix] = []
-        for start in range(0, len(texts), _TEXTS):
-            ids_BT, mask_BT = self._tokenizer(texts[start : start + _TEXTS])
-            states_BTD = self._last_states("text", text=torch.from_numpy(ids_BT), text_indices=1)
-            pairs = zip(self._projected("text", states_BTD), mask_BT, strict=True)
-            found += [unit_rows(tokens_TM[mask_T]) for tokens_TM, mask_T in pairs]
-        return found
+        ids_BT, mask_BT = self._tokenizer(texts)
+        states_BTD = self._last_states("text", text=torch.from_numpy(ids_BT), text_indices=1)
+        return TokenStates(states_BTD, torch.from_numpy(mask_BT))
 
     @torch.inference_mode()
-    def picture_states(self, pictures: Sequence[Image]) -> list[Matrix]:
-        """Return the projected states of each picture's patches, row by row.
+    def encode_pictures(self, pictures: Sequence[Image]) -> TokenStates:
+        """Return the same of the patches, row by row.
 
         Raises NotAvailable for a picture tower that does not give them.
         """
-        if not pictures:
-            return []
         map_BDHW = self._last_states("image", image=self._pixels(pictures), image_indices=1)
-        states_BTD = map_BDHW.flatten(2).transpose(1, 2).contiguous()
-        return [unit_rows(tokens_TM) for tokens_TM in self._projected("image", states_BTD)]
+        return unpadded(map_BDHW.flatten(2).transpose(1, 2).contiguous())
 
-    def _projected(self, side: str, states_BTD: Tensor) -> Cube:
-        tokens_BTM: Cube = (states_BTD @ self._projection(side)).numpy()
-        return tokens_BTM
+    @torch.inference_mode()
+    def text_states(self, texts: Sequence[str]) -> list[Matrix]:
+        """Return the projected states of each text's tokens, padding left out."""
+        return [
+            row
+            for start in range(0, len(texts), _TEXTS)
+            for row in self._projected("text", self.encode_texts(texts[start : start + _TEXTS]))
+        ]
+
+    @torch.inference_mode()
+    def picture_states(self, pictures: Sequence[Image]) -> list[Matrix]:
+        """Return the projected states of each picture's patches."""
+        return self._projected("image", self.encode_pictures(pictures)) if pictures else []
+
+    def _projected(self, side: str, states: TokenStates) -> list[Matrix]:
+        tokens_BTM = (states.tokens_BTD @ self._projection(side)).numpy()
+        both = zip(tokens_BTM, states.mask_BT.numpy(), strict=True)
+        return [unit_rows(tokens_TM[mask_T]) for tokens_TM, mask_T in both]
 
     def _projection(self, side: str) -> Tensor:
         """Return projection_DM of a tower; raises NotAvailable where it is no plain matrix."""
