@@ -42,7 +42,7 @@ class AsyncConnection:
     async def get(self, key: bytes) -> Reply:
         """Return what lies under the key, None where nothing does or it cannot be had.
 
-        A refusal is a ResponseError, and what is no reply to `MGET` is whatever it is.
+        What is no reply to `MGET` is whatever it is.
         """
         if self._wire is None or self._wire.is_lost:
             await self._connected()
@@ -160,7 +160,18 @@ class _Wire(asyncio.Protocol):
     def _ask_for_all(self, timeout: float) -> None:
         wanted, self._wanted = self._wanted, []
         reply = self.ask([b"MGET", *[one.key for one in wanted]], timeout)
-        reply.add_done_callback(partial(_hand_out, wanted))
+        reply.add_done_callback(partial(self._hand_out, wanted))
+
+    def _hand_out(self, wanted: list[_Wanted], answer: asyncio.Future[Reply]) -> None:
+        reply = answer.result()
+        if isinstance(reply, ResponseError):
+            if self.failed is not None:
+                self.failed(reply)
+            reply = None
+        fits = isinstance(reply, list) and len(reply) == len(wanted)
+        for one, value in zip(wanted, reply if fits else [reply] * len(wanted), strict=True):
+            if not one.value.done():  # who gave up has cancelled it
+                one.value.set_result(value)
 
     def _look(self, turns: int = 0) -> None:
         """Give up where the oldest question has waited for too long."""
@@ -184,14 +195,6 @@ class _Asked(NamedTuple):
 class _Wanted(NamedTuple):
     key: bytes
     value: asyncio.Future[Reply]
-
-
-def _hand_out(wanted: list[_Wanted], answer: asyncio.Future[Reply]) -> None:
-    reply = answer.result()
-    fits = isinstance(reply, list) and len(reply) == len(wanted)
-    for one, value in zip(wanted, reply if fits else [reply] * len(wanted), strict=True):
-        if not one.value.done():  # who gave up has cancelled it
-            one.value.set_result(value)
 
 
 def _greeting(address: Any) -> list[tuple[bytes, ...]]:

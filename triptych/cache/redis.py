@@ -27,6 +27,7 @@ from triptych.cache.base import CacheHit, TierStats
 from triptych.cache.circuit_breaker import DEFAULT as BREAKER
 from triptych.cache.circuit_breaker import CircuitBreaker, CircuitBreakerConfig
 from triptych.cache.connections import Command, Connections, Reply
+from triptych.cache.keys import VERSION
 from triptych.cache.sealed import Seal
 from triptych.spans import span
 
@@ -40,6 +41,7 @@ _BATCH = 256  # keys in one command
 _SCAN = 1000
 _PURGE = 2.0  # seconds for each step of a purge, which nobody waits for
 _PROBES = 3  # answers in a row that show that it is well
+_PROBE = VERSION + b":probe"  # nothing lies there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +80,7 @@ class RedisCache:
         values: list[bytes | None] = []
         with span("cache redis get") as seen:
             for part in _batches(keys):
-                values += self._opened(part, self._asked([("MGET", *part)], len(part)))
+                values += self._opened(part, self._asked([("MGET", *part)], len(part), vital=True))
             hits = sum(value is not None for value in values)
             seen.set_attribute("hits", hits)
         self._count(hits=hits, misses=len(values) - hits)
@@ -187,15 +189,25 @@ class RedisCache:
         return values
 
     def _asked(
-        self, commands: list[Command], num_keys: int, *, timeout: float | None = None
+        self,
+        commands: list[Command],
+        num_keys: int,
+        *,
+        timeout: float | None = None,
+        vital: bool = False,
     ) -> list[Reply] | None:
-        """Return the replies, None where the tier is given up or failed just now."""
+        """Return the replies, None where the tier is given up or failed just now.
+
+        To refuse what is `vital` is to fail: who takes no writes can still be read.
+        """
         if self._is_left_aside():
             return None
         start = time.perf_counter()
         try:
             allowed = timeout or self._config.timeout + num_keys * self._config.per_key
             replies = self._connections.exchange(commands, timeout=allowed)
+            if vital and isinstance(replies[0], ResponseError):
+                raise replies[0]
         # a server that sends garbage makes the parser raise anything
         except Exception as error:
             self._count(seconds=time.perf_counter() - start)
@@ -253,11 +265,13 @@ class RedisCache:
         for _ in range(_PROBES):
             start = time.perf_counter()
             try:
-                (reply,) = self._connections.exchange([("PING",)], timeout=self._config.timeout)
+                # no PING: who may not read is allowed it, and one whose disk is full refuses it
+                command: Command = ("MGET", _PROBE)
+                (reply,) = self._connections.exchange([command], timeout=self._config.timeout)
             # as in _asked
             except Exception:
                 return False
-            if reply != b"PONG":
+            if reply != [None]:
                 return False
             took.append(time.perf_counter() - start)
         return min(took) <= self._config.breaker.slow  # the first may have connected
