@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from tests.retrieval.fakes import BLUE, RED, encoded, paint
 from triptych import deadline
 from triptych.encoders.hashing import HashingEncoder
 from triptych.encoders.onnx import OnnxModel
+from triptych.encoders.segments import Segment
 from triptych.errors import InvalidInput, NotAvailable, Overloaded, PictureError, TimedOut
 from triptych.retrieval.batching import BatchingConfig, BatchingModel, batched
 from triptych.retrieval.collection import Collection
@@ -54,8 +56,8 @@ class Gate(HashingEncoder):
 class Crowd:
     """Threads that ask while the model is busy with the first of them."""
 
-    def __init__(self, config: BatchingConfig) -> None:
-        self.gate = Gate()
+    def __init__(self, config: BatchingConfig, gate: Gate | None = None) -> None:
+        self.gate = gate or Gate()
         self.model = BatchingModel(self.gate, config)
         self.pool = ThreadPoolExecutor(64)
         self.answers: list[Future[Matrix]] = []
@@ -88,8 +90,8 @@ class Crowd:
 def crowd() -> Iterator[Callable[..., Crowd]]:
     made: list[Crowd] = []
 
-    def make(**settings: float) -> Crowd:
-        made.append(Crowd(BatchingConfig(**settings)))  # type: ignore[arg-type]
+    def make(gate: Gate | None = None, **settings: float) -> Crowd:
+        made.append(Crowd(BatchingConfig(**settings), gate))  # type: ignore[arg-type]
         return made[-1]
 
     yield make
@@ -141,6 +143,37 @@ def test_a_thousand_items_do_not_keep_one_from_its_turn(crowd: Callable[..., Cro
     assert "late" in many.gate.calls[1]
     many.answers[1].result(5)
     assert sum(len(call) for call in many.gate.calls) == 42
+
+
+class Reader(Gate):
+    """Reads a text of so many letters in segments of 256 tokens."""
+
+    def segmented(self, text: str) -> list[Segment]:
+        return [Segment.of([at] * 256) for at in range(len(text) // 1000)]
+
+    def embed(self, items: Sequence[Item]) -> Matrix:
+        named = [
+            replace(item, text=f"segment {item.text.ids[0]}")
+            if isinstance(item.text, Segment)
+            else item
+            for item in items
+        ]
+        return super().embed(named)
+
+
+def test_a_long_text_gives_way_between_its_segments(crowd: Callable[..., Crowd]) -> None:
+    many = crowd(Reader(), share=1024)
+    many.occupy()
+    long = many.ask(text("short"), text("long", "x" * 5000))
+    late = many.ask(text("late"))
+    many.gate.open.set()
+    late.result(5)
+    rows = long.result(5)
+    assert many.gate.calls[1:] == [["short", "late"], ["long"] * 3, ["long"] * 2]
+    alone = HashingEncoder(dim=DIM)
+    assert (rows[0] == alone.embed([text("short")])[0]).all()
+    mean_M = alone.embed_texts([f"segment {at}" for at in range(5)]).sum(axis=0)
+    np.testing.assert_allclose(rows[1], mean_M / np.linalg.norm(mean_M), atol=1e-6)
 
 
 def test_the_error_of_one_is_nobody_elses(crowd: Callable[..., Crowd]) -> None:
@@ -309,6 +342,7 @@ def test_the_default_models_rows_are_the_same_in_any_company(tmp_path: Path) -> 
     items = [text(f"{at}", "a dog on a beach " * (at % 5 + 1) + str(at)) for at in range(24)]
     items += [Item(id="p", image=paint(tmp_path / "p.png", BLUE)), Item(id="b", image=encoded(RED))]
     items += [Item(id="both", text="red", image=encoded(RED, format="JPEG"))]
+    items += [text("long", "a dog on a beach " * 200), text("word", "dog" * 600)]
     expected = [inner.embed([item]) for item in items]
     model = batched(inner)
     with ThreadPoolExecutor(8) as pool:

@@ -30,6 +30,7 @@ from triptych.encoders.expert_load import ExpertLoad
 from triptych.encoders.pictures.look import Look
 from triptych.encoders.places import left_over
 from triptych.encoders.runtime import open_session
+from triptych.encoders.segments import Segment, mean_of_segments
 from triptych.errors import NotAvailable, NotFound
 from triptych.types import Cube, Matrix, Vector
 
@@ -130,7 +131,7 @@ class OnnxModel(DualStates):
         for chosen, ids_BT in self._alike(segments):
             num_tokens = int(np.count_nonzero(ids_BT))
             vectors_SM[chosen] = self._vectors("text", ids=ids_BT, num_tokens=num_tokens)
-        return _mean_of_segments(vectors_SM, owners, len(texts))
+        return mean_of_segments(vectors_SM, owners, len(texts))
 
     def embed_pictures(self, pictures: Sequence[Image.Image]) -> Matrix:
         """Return emb_NM; what is looked at is squashed to the square that the tower sees.
@@ -167,7 +168,7 @@ class OnnxModel(DualStates):
                 vectors_SM[chosen] += self._vectors(
                     "both", text=read_BTD, picture=picture_BPC, num_tokens=num_tokens
                 )
-        return _mean_of_segments(vectors_SM, owners, len(texts))
+        return mean_of_segments(vectors_SM, owners, len(texts))
 
     def num_tokens(self, texts: Sequence[str], num_pictures: int) -> int:
         """Return the tokens of all segments, and the patches of so many pictures."""
@@ -288,13 +289,18 @@ class OnnxModel(DualStates):
     ) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
         return _alike(segments, step=step, most=int(self._description["text"]["max_tokens"]))
 
+    def segmented(self, text: str) -> list[Segment]:
+        """Return the parts of a text that are read one by one; `embed` takes each as a text."""
+        return [Segment.of(ids) for ids in self._segments([text])[0]]
+
     def _segments(self, texts: Sequence[str]) -> tuple[list[list[int]], list[int]]:
         limits = self._description["text"]
         room = int(limits["max_tokens"]) - 2
         segments, owners = [], []
         whole = [_whole_characters(text) for text in texts]
-        for owner, encoded in enumerate(self._tokenizer.encode_batch(whole)):
-            first, *inner, last = encoded.ids
+        pairs = zip(texts, self._tokenizer.encode_batch(whole), strict=True)
+        for owner, (text, encoded) in enumerate(pairs):
+            first, *inner, last = text.ids if isinstance(text, Segment) else encoded.ids
             starts = range(0, max(len(inner), 1), room)[: int(limits["max_segments"])]
             segments += [[first, *inner[start : start + room], last] for start in starts]
             owners += [owner] * len(starts)
@@ -365,12 +371,6 @@ def _alike(
             for row, index in enumerate(chosen):
                 ids_BT[row, : len(segments[index])] = segments[index]
             yield chosen, ids_BT
-
-
-def _mean_of_segments(vectors_SM: Matrix, owners: Sequence[int], num_texts: int) -> Matrix:
-    sums_NM = np.zeros((num_texts, vectors_SM.shape[1]), dtype=np.float32)
-    np.add.at(sums_NM, owners, vectors_SM)
-    return unit_rows(sums_NM)
 
 
 def _files(description: Mapping[str, Any]) -> dict[str, Any]:

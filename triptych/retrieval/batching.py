@@ -9,7 +9,7 @@ Letters: N items of a call, M embedding width.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, replace
 from math import ceil
@@ -21,6 +21,7 @@ import numpy as np
 from triptych.deadline import remaining
 from triptych.encoders.base import EmbeddingModel
 from triptych.encoders.pictures.picture import load_picture
+from triptych.encoders.segments import ReadsSegments, Segment, mean_of_segments
 from triptych.errors import InvalidInput, NotAvailable, Overloaded, TimedOut
 from triptych.retrieval.prepare import batches, weighed
 from triptych.retrieval.waiting import Request, Share, Waiting
@@ -28,6 +29,7 @@ from triptych.types import Item, Matrix
 
 _AT_ONCE = 64  # items of one request in the queue: their pictures are decoded
 _BYTES_A_TOKEN = 4
+_LONG = 256  # tokens, estimated: who has more may have more than one segment
 _NEWEST = 0.2  # share of the latest call in the running mean of the pace
 
 
@@ -38,7 +40,7 @@ class BatchingConfig:
     budget: int = 768  # of one model call: count x longest
     overhead: int = 512  # what a call costs besides: much, as the default model pads nothing
     picture: int = 32  # what a picture costs: 6.5 ms
-    longest: int = 2048  # what the model reads of a text at most
+    longest: int = 2048  # what a text counts at most that is not read in segments
     most: int = 16_384  # that may wait; 4 s
     share: int = 2_048  # of that, what one request takes at a time: else others are refused for it
     linger: float = 0.002  # seconds for company to come back, after a call that had company
@@ -72,6 +74,7 @@ class BatchingModel:
         self.folder = getattr(model, "folder", None)
         self.config = config
         self.model = model  # for what is not batched: token states, scores of pairs
+        self._segmented = model.segmented if isinstance(model, ReadsSegments) else None
         self._waiting = Waiting()
         self._come = Condition()  # guards all below
         self._wanted = 1  # so many requests wake the thread
@@ -84,18 +87,35 @@ class BatchingModel:
     def embed(self, items: Sequence[Item]) -> Matrix:
         """Return emb_NM, float32 unit rows, in order.
 
-        Raises PictureError and the model's own errors for these items only, whatever else is in
-        the calls that they share. What was let in is not refused for want of room midway.
+        A long text goes in segments, and others get in between. Raises PictureError and the
+        model's own errors for these items only, whatever else is in the calls that they share.
+        What was let in is not refused for want of room midway.
         """
+        owners: list[int] = []
         parts = (
             part
-            for batch in batches(items, _AT_ONCE)
+            for batch in batches(self._in_segments(items, owners), _AT_ONCE)
             for part in weighed(batch, self._cost, most=self.config.share)
         )
         rows = [self._ask(part, begins=not at) for at, part in enumerate(parts)]
-        if len(rows) == 1:
-            return rows[0]
-        return np.concatenate(rows) if rows else np.empty((0, self.dim), dtype=np.float32)
+        if not rows:
+            return np.empty((0, self.dim), dtype=np.float32)
+        emb_NM = rows[0] if len(rows) == 1 else np.concatenate(rows)
+        if len(owners) == len(items):
+            return emb_NM
+        return mean_of_segments(emb_NM, owners, len(items))
+
+    def _in_segments(self, items: Sequence[Item], owners: list[int]) -> Iterator[Item]:
+        """Yield the items, or one for each segment of a long text, and note whose each is.
+
+        One with a picture stays whole: apart, each of its segments would read the picture anew.
+        """
+        for owner, item in enumerate(items):
+            some = [item]
+            if self._segmented and item.text and item.image is None and self._cost(item) > _LONG:
+                some = [replace(item, text=one) for one in self._segmented(item.text)]
+            owners += [owner] * len(some)
+            yield from some
 
     @property
     def load(self) -> Load:
@@ -138,6 +158,8 @@ class BatchingModel:
         return replace(item, image=load_picture(item.image, size_hint=self.picture_size))
 
     def _cost(self, item: Item) -> int:
+        if isinstance(item.text, Segment):
+            return len(item.text.ids)
         text = 0 if item.text is None else 2 + len(item.text.encode()) // _BYTES_A_TOKEN
         picture = 0 if item.image is None else self.config.picture
         return max(1, min(text, self.config.longest) + picture)
