@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import httpx2
 import pytest
 
 from tests.api.live import Live, serving, told
+from triptych.api import jobs as jobs_module
 from triptych.api.config import Limits, Times
 from triptych.api.item_writer import WriteOutcome
 from triptych.api.jobs import Job, Jobs
@@ -24,6 +26,7 @@ from triptych.api.logs import AccessLog, JsonFormatter
 from triptych.errors import Overloaded
 from triptych.keys import new_key
 from triptych.retrieval.batching import BatchingModel
+from triptych.types import Item, Matrix
 
 JOBS = "/v1/collections/photos/jobs"
 
@@ -178,6 +181,36 @@ def test_a_job_writes_to_no_other_collection_of_the_name(
         over = finished(live, id)
     assert (over["status"], over["error"]["code"]) == ("failed", "not_found")
     assert live.json("POST", "/v1/collections/again/items/count", {}) == {"count": 0}
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize(("pace", "expected"), [(0.0, (64, 64)), (0.02, (5, 20)), (0.5, (1, 1))])
+def test_a_job_is_worked_off_in_short_steps(
+    pace: float, expected: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop, a cancel and other jobs wait for the end of a step: 64 long texts took minutes."""
+    monkeypatch.setattr(jobs_module, "_STEP", 0.2)
+    sizes = []
+
+    def write(job: Job, lines: Sequence[bytes]) -> WriteOutcome:
+        sizes.append(len(lines))
+        time.sleep(pace * len(lines))
+        return WriteOutcome(10, written=len(lines))
+
+    jobs = Jobs(folder=tmp_path, write=write, limits=Limits())
+    body = jobs.scratch("a")
+    body.write_text("{}\n" * 300)
+    jobs.start()
+    id = jobs.submit(body, "a", "photos", "upsert", 300, "").id
+    while len(sizes) < 6 and not jobs.get("a", id).is_over:
+        time.sleep(0.01)
+    start = time.monotonic()
+    jobs.stop()
+    assert time.monotonic() - start < 1.5
+    least, most = expected
+    assert least <= sizes[4] <= most
+    job = jobs.get("a", id)
+    assert (job.done, job.written) == (sum(sizes), sum(sizes))
 
 
 def test_a_job_goes_on_after_a_restart(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,6 +384,29 @@ def test_who_is_not_answered_before_the_end_is_told(
         reply = asked.result(20)
         assert told(reply) == (503, "shutting_down")
         assert reply.headers["retry-after"] == "1"
+
+
+def test_what_was_given_up_at_the_end_holds_it_up_no_longer(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(data, times=Times(drain=0.5)) as live, ThreadPoolExecutor(1) as threads:
+        model, begun = live.services.catalog.model(None), threading.Event()
+        assert isinstance(model, BatchingModel)
+        embed = model.model.embed
+
+        def slow(items: Sequence[Item]) -> Matrix:
+            begun.set()
+            time.sleep(0.3)
+            return embed(items)
+
+        monkeypatch.setattr(model.model, "embed", slow)
+        long = {"input": [f"{at} " + "x" * 8_000 for at in range(64)]}  # each a call of its own
+        asked = threads.submit(httpx2.post, f"{live.url}/v1/embeddings", json=long, timeout=30)
+        assert begun.wait(10)
+        live.stop()
+        assert told(asked.result(20)) == (503, "shutting_down")
+        start = time.monotonic()
+    assert time.monotonic() - start < 5  # and not the 19 s that it had taken
 
 
 def test_the_end_under_load_loses_nothing_that_was_acknowledged(data: Path) -> None:

@@ -207,6 +207,8 @@ async def _lifespan(
         await asyncio.to_thread(follower.stop)
     await warming
     await asyncio.to_thread(services.jobs.stop)
+    # whose request was given up when the time was over is not to go on for all of its deadline
+    await asyncio.to_thread(services.catalog.close_models)
     await asyncio.to_thread(services.fast_path.close)
     await asyncio.to_thread(services.pool.close)
     await asyncio.to_thread(services.catalog.close)

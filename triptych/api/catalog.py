@@ -252,16 +252,20 @@ class Catalog:
             except (TriptychError, OSError):
                 logger.warning("%s was not made ready", path.parent, exc_info=True)
 
+    def close_models(self) -> None:
+        """Have the models answer what waits and take nothing more in."""
+        for model in list(self._models.values()):
+            if isinstance(model, BatchingModel):
+                model.close()
+
     def close(self) -> None:
-        """Close all collections."""
+        """Close all collections and models."""
         with self._mutex:
             slots = list(self._slots.values())
             self._slots.clear()
         for slot in slots:
             slot.close()
-        for model in list(self._models.values()):
-            if isinstance(model, BatchingModel):
-                model.close()
+        self.close_models()
         self.cache.close()
 
     def _library(self, tenant: str) -> Library:

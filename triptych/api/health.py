@@ -109,7 +109,8 @@ class Health:
             if self._goes_on:
                 check.ok, check.went_well = True, time.monotonic()
         except Exception as error:
-            if check.ok or not check.ms:
+            # of a server that stops the collection is closed, perhaps while it is searched
+            if (check.ok or not check.ms) and not self.draining:
                 logger.error("not ready, %s: %s", name, error)
             check.ok = False
         else:

@@ -35,7 +35,8 @@ from triptych.index.sqlite.lock import WriterLock
 logger = logging.getLogger(__name__)
 
 _ID = re.compile(r"[0-9a-f]{32}")
-_BATCH = 64
+_FIRST, _BATCH = 8, 64  # lines worked off in one go
+_STEP = 2.0  # seconds that this is to take: a stop, a cancel and other jobs wait for its end
 _KEPT = 100  # jobs of a tenant that are over
 _TRIES = 30  # a second apart, while another process holds the collection
 _STALE = 3_600.0  # seconds without a byte: far more than a body is given
@@ -65,6 +66,7 @@ class Job:
     finished: float | None = None
     error: dict[str, Any] | None = None
     tries: int = 0
+    batch: int = _FIRST  # lines that come next
     into: str = ""  # what the collection calls itself: another may get its name
 
     @property
@@ -73,7 +75,7 @@ class Job:
 
     def json(self) -> dict[str, Any]:
         """Return it as a reply shows it."""
-        hidden = {"tenant", "line", "offset", "tries", "into"}
+        hidden = {"tenant", "line", "offset", "tries", "batch", "into"}
         said = {name: value for name, value in asdict(self).items() if name not in hidden}
         return said if self.error is not None else {k: v for k, v in said.items() if k != "error"}
 
@@ -245,13 +247,16 @@ class Jobs:
         job.status = "running"
         with self._path(job).with_suffix(".ndjson").open("rb") as file:
             file.seek(job.offset)
-            lines = list(islice(file, _BATCH))
+            lines = list(islice(file, job.batch))
             offset = file.tell()
         if not lines:
             self._end(job, "done")
             return
         outcome = WriteOutcome(self._limits.errors_listed, job.written, job.num_errors, job.errors)
+        start = time.monotonic()
         outcome.add(self._write(job, lines))
+        pace = _STEP / max(time.monotonic() - start, 1e-3)
+        job.batch = min(max(round(len(lines) * min(pace, 2.0)), 1), _BATCH)
         job.written, job.num_errors = outcome.written, outcome.num_errors
         job.done += sum(bool(line.strip()) for line in lines)
         job.line, job.offset, job.tries = job.line + len(lines), offset, 0
