@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tests.api.live import Live, serving, told
 from triptych.cache.base import NoCache
 from triptych.errors import Overloaded
 from triptych.keys import new_key
+from triptych.retrieval import prepare
 from triptych.retrieval.batching import BatchingModel
 
 
@@ -222,6 +224,24 @@ def test_a_batch_waits_for_room_once_the_first_of_it_are_stored(
     assert stored and f"{stored} items before were taken in." in reply.json()["error"]["message"]
 
 
+def test_lines_that_take_long_are_stored_a_few_at_a_time(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each go has the time of an answer: 64 long texts had more to do, however often sent."""
+    monkeypatch.setattr(prepare, "_GO", 0.1)
+    sizes, write = [], live.services.item_writer.write
+
+    def slow(tenant: str, name: str, given: Any, **more: Any) -> Any:
+        sizes.append(len(given))
+        time.sleep(0.05 * len(given))
+        return write(tenant, name, given, **more)
+
+    monkeypatch.setattr(live.services.item_writer, "write", slow)
+    body = "\n".join(json.dumps({"id": f"{at}", "text": "x"}) for at in range(70))
+    assert live.client.put(ITEMS, content=body, headers=LINES).json()["written"] == 70
+    assert sizes[0] == 8 and max(sizes[1:]) <= 2 and sum(sizes) == 70
+
+
 def test_lines_that_are_refused_at_once_may_be_sent_again(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,9 +262,9 @@ def test_lines_that_are_refused_midway_are_no_429(tmp_path: Path) -> None:
         # an add that is sent again would find its own first items there
         assert told(reply) == (503, "quota_exceeded")
         assert int(reply.headers["retry-after"]) > 60
-        assert "The 64 lines before were taken in." in reply.json()["error"]["message"]
-        # blank lines are no items: half of the 64
-        assert live.json("POST", f"{ITEMS}/count", {}) == {"count": 32}
+        assert "The 80 lines before were taken in." in reply.json()["error"]["message"]
+        # blank lines are no items: half of the 80
+        assert live.json("POST", f"{ITEMS}/count", {}) == {"count": 40}
         live.client.headers["X-API-Key"] = none
         reply = live.client.post(ITEMS, content=lines_of(range(90)), headers=LINES)
         assert told(reply) == (429, "quota_exceeded")

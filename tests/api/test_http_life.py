@@ -18,13 +18,13 @@ import httpx2
 import pytest
 
 from tests.api.live import Live, serving, told
-from triptych.api import jobs as jobs_module
 from triptych.api.config import Limits, Times
 from triptych.api.item_writer import WriteOutcome
 from triptych.api.jobs import Job, Jobs
 from triptych.api.logs import AccessLog, JsonFormatter
 from triptych.errors import Overloaded
 from triptych.keys import new_key
+from triptych.retrieval import prepare
 from triptych.retrieval.batching import BatchingModel
 from triptych.types import Item, Matrix
 
@@ -189,7 +189,7 @@ def test_a_job_is_worked_off_in_short_steps(
     pace: float, expected: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stop, a cancel and other jobs wait for the end of a step: 64 long texts took minutes."""
-    monkeypatch.setattr(jobs_module, "_STEP", 0.2)
+    monkeypatch.setattr(prepare, "_GO", 0.2)
     sizes = []
 
     def write(job: Job, lines: Sequence[bytes]) -> WriteOutcome:

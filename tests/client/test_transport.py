@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from triptych import connect, connect_async
+from triptych.client.calls import Calls
 from triptych.client.failures import error_from, retry_after
 from triptych.errors import (
     CollectionBusy,
@@ -30,6 +31,7 @@ from triptych.errors import (
     RemoteError,
     TimedOut,
 )
+from triptych.retrieval import prepare
 
 Script = list[Any]
 """What the server does, one for each request: (status, JSON, headers), "hang up", or "wait"."""
@@ -212,7 +214,8 @@ def test_much_is_sent_in_batches_as_it_is_made(fake: Fake) -> None:
             made += 1
             yield {"id": f"{at}", "text": "x" * (40_000 if at >= 512 else 1)}
 
-    fake.script = [(200, {"written": n, "errors": [], "num_errors": 0}, {}) for n in (256, 256, 88)]
+    sizes = [8, 16, 32, 64, 128, 256, 96]  # none took long
+    fake.script = [(200, {"written": n, "errors": [], "num_errors": 0}, {}) for n in sizes]
     with connect(fake.url) as remote:
         assert remote.upsert(items()) == 600
         fake.script = [WRITTEN] * 3
@@ -221,11 +224,22 @@ def test_much_is_sent_in_batches_as_it_is_made(fake: Fake) -> None:
         fake.script = [(403, failure("read_only"), {})]
         with pytest.raises(RemoteError):
             remote.upsert(items())
-        assert made == 257
+        assert made == 9
     lines = [body.splitlines() for method, _, headers, body in fake.got]
-    assert [len(batch) for batch in lines] == [256, 256, 88, 1, 1, 1, 256]
+    assert [len(batch) for batch in lines] == [*sizes, 1, 1, 1, 8]
     assert json.loads(lines[0][0]) == {"id": "0", "text": "x", "metadata": {}}
     assert all(headers["content-type"] == "application/x-ndjson" for _, _, headers, _ in fake.got)
+
+
+def test_what_takes_long_is_sent_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server stores for longer than anybody waits without a byte: 256 long texts."""
+    monkeypatch.setattr(prepare, "_GO", 0.1)
+    sizes = []
+    for call in Calls("x").writes(({"id": f"{at}", "text": "x"} for at in range(30)), replace=True):
+        assert call.body is not None
+        sizes.append(len(call.body.splitlines()))
+        time.sleep(0.05 * sizes[-1])
+    assert sizes[0] == 8 and max(sizes[1:]) <= 2 and sum(sizes) == 30
 
 
 def test_tasks_share_a_client_and_do_not_wait_for_each_other(fake: Fake) -> None:

@@ -31,12 +31,12 @@ from triptych.api.item_writer import Mode, WriteOutcome
 from triptych.errors import CollectionBusy, NotAvailable, NotFound, Overloaded, TriptychError
 from triptych.index.disk import sync_folder
 from triptych.index.sqlite.lock import WriterLock
+from triptych.retrieval.prepare import FIRST, next_size
 
 logger = logging.getLogger(__name__)
 
 _ID = re.compile(r"[0-9a-f]{32}")
-_FIRST, _BATCH = 8, 64  # lines worked off in one go
-_STEP = 2.0  # seconds that this is to take: a stop, a cancel and other jobs wait for its end
+_BATCH = 64
 _KEPT = 100  # jobs of a tenant that are over
 _TRIES = 30  # a second apart, while another process holds the collection
 _STALE = 3_600.0  # seconds without a byte: far more than a body is given
@@ -66,7 +66,7 @@ class Job:
     finished: float | None = None
     error: dict[str, Any] | None = None
     tries: int = 0
-    batch: int = _FIRST  # lines that come next
+    batch: int = FIRST  # lines that come next
     into: str = ""  # what the collection calls itself: another may get its name
 
     @property
@@ -255,8 +255,7 @@ class Jobs:
         outcome = WriteOutcome(self._limits.errors_listed, job.written, job.num_errors, job.errors)
         start = time.monotonic()
         outcome.add(self._write(job, lines))
-        pace = _STEP / max(time.monotonic() - start, 1e-3)
-        job.batch = min(max(round(len(lines) * min(pace, 2.0)), 1), _BATCH)
+        job.batch = next_size(len(lines), time.monotonic() - start, most=_BATCH)
         job.written, job.num_errors = outcome.written, outcome.num_errors
         job.done += sum(bool(line.strip()) for line in lines)
         job.line, job.offset, job.tries = job.line + len(lines), offset, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import quote
@@ -16,13 +17,13 @@ from triptych.errors import NotFound
 from triptych.filters import Filter, parse_filter
 from triptych.index.sqlite.records import Record
 from triptych.retrieval.arguments import as_ids, cosine, one_limit, share, wanted_ids, whole
-from triptych.retrieval.prepare import AnyItems
+from triptych.retrieval.prepare import FIRST, AnyItems, next_size
 from triptych.retrieval.query import Term, build_query
 from triptych.types import Hit, ImageSource, Item, Matrix, Part, Precision, Query
 
 AnyFilter: TypeAlias = Filter | Mapping[str, Any] | str
 
-_ITEMS = 256  # in one request
+_ITEMS = 256  # in one request, where they are soon stored
 _BYTES = 8 * 2**20  # of them
 
 
@@ -38,11 +39,13 @@ class Calls:
         if isinstance(items, Item | Mapping):
             items = [items]
         lines: list[bytes] = []
-        size = 0
+        size, most = 0, FIRST
         for item in items:
             line = item_line(item)
-            if lines and (len(lines) == _ITEMS or size + len(line) > _BYTES):
+            if lines and (len(lines) == most or size + len(line) > _BYTES):
+                start = time.monotonic()
                 yield self._write(lines, replace=replace)
+                most = next_size(len(lines), time.monotonic() - start, most=_ITEMS)
                 lines, size = [], 0
             lines.append(line)
             size += len(line)

@@ -16,6 +16,10 @@ from triptych.errors import InvalidInput, PictureError
 from triptych.index.sqlite.records import Entry, FileState, Picture, Tokens, metadata_json
 from triptych.types import ImageSource, Item, Vector
 
+FIRST = 8
+"""Items stored in the first go."""
+
+_GO = 2.0  # seconds
 AnyItem: TypeAlias = Item | Mapping[str, Any]
 AnyItems: TypeAlias = AnyItem | Iterable[AnyItem]
 T = TypeVar("T")
@@ -126,6 +130,15 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def next_size(num: int, seconds: float, *, most: int) -> int:
+    """Return how many items to store in the next go, after `num` of them took so long.
+
+    As many as take two seconds, and at most twice as many: deadlines, who stops and who waits for
+    his turn count on short goes, and long texts take a hundred times as long as a word.
+    """
+    return min(max(round(num * min(_GO / max(seconds, 1e-3), 2.0)), 1), most)
 
 
 def prepared(

@@ -22,6 +22,7 @@ from triptych.api.routes.pictures import id_of
 from triptych.api.schemas import CountItems, GetItems, Items, Record, SomeIds, Written
 from triptych.api.services import Reader, Server, Services, Writer, services_of, working
 from triptych.errors import InvalidInput, NotFound, Overloaded, TriptychError
+from triptych.retrieval.prepare import FIRST, next_size
 
 router = APIRouter(tags=["items"], responses=ERRORS)
 
@@ -134,12 +135,16 @@ async def _write_lines(
     request: Request, server: Services, caller: Caller, name: str, mode: Mode
 ) -> WriteOutcome:
     """Store line by line, each batch durable by itself and with a deadline of its own."""
-    outcome, first = WriteOutcome(server.config.limits.errors_listed), 0
+    outcome, first, size = WriteOutcome(server.config.limits.errors_listed), 0, FIRST
     try:
         async for lines in line_batches(request, size=_BATCH):
-            with caller.spending(sum(bool(line.strip()) for line in lines)):
-                outcome.add(await _store_lines(server, caller.tenant, name, lines, mode, first))
-            first += len(lines)
+            while lines:
+                some, lines = lines[:size], lines[size:]
+                start = time.monotonic()
+                with caller.spending(sum(bool(line.strip()) for line in some)):
+                    outcome.add(await _store_lines(server, caller.tenant, name, some, mode, first))
+                size = next_size(len(some), time.monotonic() - start, most=_BATCH)
+                first += len(some)
     except TriptychError as error:
         raise _midway(error, first) if first else error from None
     return outcome
