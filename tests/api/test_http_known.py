@@ -221,3 +221,31 @@ def test_what_looks_like_a_search_and_is_none_is_left_to_the_routes(
     monkeypatch.setattr(running.services.fast_path, "answer", None)  # a call would be a 500
     told = running.error("POST", f"/v1/collections/{name}/search", {"query": "x"})
     assert told == (404, "not_found")
+
+
+def numbers(server: Live) -> dict[str, float]:
+    """Return what /metrics says of the tiers."""
+    lines = server.client.get("/metrics").text.splitlines()
+    said = [line.rsplit(" ", 1) for line in lines if line.startswith("triptych_cache_")]
+    return {name.removeprefix("triptych_cache_"): float(number) for name, number in said}
+
+
+def test_numbers_tell_how_the_tiers_do(tmp_path: Any, redis_server: RedisServer) -> None:
+    cache = CacheConfig(redis_url=redis_server.url)
+    with serving(tmp_path / "data", cache=cache) as server:
+        server.json("POST", "/v1/collections", {"name": "photos"})
+        for query in ("one", "one", "two"):
+            ask(server, {"query": query})
+        said = numbers(server)
+        assert said['lookups_total{outcome="hit",tier="process"}'] >= 1
+        assert said['lookups_total{outcome="miss",tier="redis"}'] >= 2
+        assert said['errors_total{tier="redis"}'] == said['left_aside{tier="redis"}'] == 0
+        redis_server.stop()
+        try:
+            for at in range(6):
+                ask(server, {"query": f"more {at}"})
+            said = numbers(server)
+        finally:
+            redis_server.start()
+        assert said['errors_total{tier="redis"}'] >= 3 and said['left_aside{tier="redis"}'] == 1
+        assert said['left_aside{tier="process"}'] == 0

@@ -50,6 +50,7 @@ from triptych.api.routes import (
 )
 from triptych.api.search_service import SearchService
 from triptych.api.services import Services
+from triptych.api.tiers import TierCollector
 from triptych.errors import NotFound, TriptychError
 from triptych.settings import Settings
 
@@ -165,6 +166,7 @@ def build_services(settings: Settings, config: ServerConfig) -> Services:
         lambda: services.health.report()[0],
     )
     services.metrics.add(ExpertCollector(catalog.models))
+    services.metrics.add(TierCollector(catalog.cache.stats))
     return services
 
 
