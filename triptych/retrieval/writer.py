@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from triptych.errors import CollectionBusy, NotFound
-from triptych.index.remote.handoff import RemoteWriter, WriteServer
+from triptych.index.remote.handoff import RemoteWriter, Unanswered, WriteServer
 from triptych.index.remote.requests import (
     BeginSpace,
     Compact,
@@ -79,7 +79,9 @@ class Writer:
             return len(entries)
 
         return self._do(
-            here, lambda other: other.write(entries, replace=replace, fingerprint=fingerprint)
+            here,
+            lambda other: other.write(entries, replace=replace, fingerprint=fingerprint),
+            repeatable=replace,
         )
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -214,8 +216,14 @@ class Writer:
         self._builder.close()
 
     def _do(
-        self, here: Callable[[], T], there: Callable[[RemoteWriter], T], *, poke: bool = True
+        self,
+        here: Callable[[], T],
+        there: Callable[[RemoteWriter], T],
+        *,
+        poke: bool = True,
+        repeatable: bool = False,
     ) -> T:
+        """Write here or have it written; what is `repeatable` again, if the writer died at it."""
         until = time.monotonic() + _PATIENCE
         while True:
             with self._mutex:
@@ -234,6 +242,10 @@ class Writer:
             except CollectionBusy:
                 if time.monotonic() > until:
                     raise
+            except Unanswered:
+                if not repeatable:
+                    raise
+                repeatable, until = False, time.monotonic() + _PATIENCE
             time.sleep(_PAUSE)  # whoever wrote may just be coming or going
 
     def _become(self) -> None:

@@ -58,6 +58,10 @@ _TAKEN = write_frame(ACCEPTED, {})
 _TIMEVAL = struct.Struct("@ll")
 
 
+class Unanswered(NotAvailable):
+    """A request was taken, and whether it was done is unknown."""
+
+
 class WriteServer:
     """Calls `handle` for each request of another process, in threads of its own.
 
@@ -321,7 +325,7 @@ class RemoteWriter:
             try:
                 answer = receive(connection, stall=patience)
             except (OSError, EOFError, InvalidInput):
-                raise NotAvailable(
+                raise Unanswered(
                     f"The process that writes to {self._folder} took the request and never "
                     f"answered: whether it was done is unknown.",
                     hint="Run the same upsert or delete again, twice is harmless.",
