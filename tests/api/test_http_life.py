@@ -464,6 +464,21 @@ def test_an_address_that_is_taken(data: Path, live: Live) -> None:
         HttpServer(Settings(data=data, model="hashing"), config).bind()
 
 
+def test_a_data_folder_that_cannot_be_used_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from triptych.cli.main import main
+
+    (tmp_path / "file").touch()
+    assert main(["serve", "--port", "0", "--data", str(tmp_path / "file" / "data")]) == 2
+    said = capsys.readouterr().err
+    assert "data cannot be made: Not a directory." in said and "--data" in said
+    assert "serving" not in said
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)  # root may
+    assert main(["serve", "--port", "0", "--data", str(tmp_path / "theirs")]) == 2
+    assert "theirs may not be written to" in capsys.readouterr().err
+
+
 def test_without_the_extra_it_says_which(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

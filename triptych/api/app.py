@@ -191,7 +191,6 @@ def _following(services: Services, followed: FollowConfig | None) -> Follower | 
 async def _lifespan(
     services: Services, followed: FollowConfig | None, api: FastAPI
 ) -> AsyncIterator[None]:
-    services.catalog.settings.data.mkdir(parents=True, exist_ok=True)
     follower = _following(services, followed)
     await services.health.start()
     if follower is not None:

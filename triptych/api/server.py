@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -63,6 +64,7 @@ class HttpServer:
                 hint="Make one: triptych keys add keys.json --name me --role admin; "
                 "then: triptych serve --key-file keys.json",
             )
+        _check_folder(settings.data, read_only=config.read_only)
         if config.otlp is None and settings.is_traced:
             config = replace(config, otlp="")
         self.traced = None if config.otlp is None else TRACES.resolve("otlp")(config.otlp)
@@ -129,6 +131,22 @@ class HttpServer:
             server_header=False,
             timeout_keep_alive=int(config.times.keep_alive),
             timeout_graceful_shutdown=int(config.times.drain),
+        )
+
+
+def _check_folder(data: Path, *, read_only: bool) -> None:
+    """Make the data folder; raises NotAvailable where it cannot be used."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem: str | None = f"{data} cannot be made: {error.strerror}."
+    else:
+        needed = os.R_OK | os.X_OK | (0 if read_only else os.W_OK)
+        problem = None if os.access(data, needed) else f"{data} may not be written to, or read."
+    if problem is not None:
+        raise NotAvailable(
+            problem,
+            hint=f"Give user {os.geteuid()} the folder, or another one: --data, TRIPTYCH_DATA.",
         )
 
 
