@@ -12,6 +12,7 @@ import pytest
 from tests.api.live import Live, serving, told
 from triptych.cache.base import NoCache
 from triptych.errors import Overloaded
+from triptych.index.remote.handoff import Unanswered
 from triptych.keys import new_key
 from triptych.retrieval import prepare
 from triptych.retrieval.batching import BatchingModel
@@ -240,6 +241,18 @@ def test_lines_that_take_long_are_stored_a_few_at_a_time(
     body = "\n".join(json.dumps({"id": f"{at}", "text": "x"}) for at in range(70))
     assert live.client.put(ITEMS, content=body, headers=LINES).json()["written"] == 70
     assert sizes[0] == 8 and max(sizes[1:]) <= 2 and sum(sizes) == 70
+
+
+def test_of_an_add_whose_writer_died_nothing_is_said_to_be_missing(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def died(*args: Any, **more: Any) -> Any:
+        raise Unanswered("Whether it was done is unknown.")
+
+    monkeypatch.setattr(live.services.item_writer, "write", died)
+    reply = live.client.post(ITEMS, json={"items": [{"id": "a", "text": "x"}]})
+    assert told(reply) == (503, "not_available")  # 501 is for what is not installed
+    assert reply.headers["retry-after"] == "1"
 
 
 def test_lines_that_are_refused_at_once_may_be_sent_again(

@@ -21,6 +21,7 @@ from triptych.errors import (
     TimedOut,
     TriptychError,
 )
+from triptych.index.remote.handoff import Unanswered
 
 
 class ApiError(TriptychError):
@@ -44,6 +45,7 @@ STATUS: Final[tuple[tuple[type[TriptychError], int], ...]] = (
     (InvalidInput, 422),
     (NotFound, 404),
     (DiskFull, 507),
+    (Unanswered, 503),
     (NotAvailable, 501),
     (ModelMismatch, 409),
     (TimedOut, 503),
