@@ -255,7 +255,8 @@ class Jobs:
         outcome = WriteOutcome(self._limits.errors_listed, job.written, job.num_errors, job.errors)
         start = time.monotonic()
         outcome.add(self._write(job, lines))
-        job.batch = next_size(len(lines), time.monotonic() - start, most=_BATCH)
+        took = time.monotonic() - start
+        job.batch = next_size(job.batch, len(lines), took, most=_BATCH)
         job.written, job.num_errors = outcome.written, outcome.num_errors
         job.done += sum(bool(line.strip()) for line in lines)
         job.line, job.offset, job.tries = job.line + len(lines), offset, 0

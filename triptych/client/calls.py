@@ -17,14 +17,14 @@ from triptych.errors import NotFound
 from triptych.filters import Filter, parse_filter
 from triptych.index.sqlite.records import Record
 from triptych.retrieval.arguments import as_ids, cosine, one_limit, share, wanted_ids, whole
-from triptych.retrieval.prepare import FIRST, AnyItems, next_size
+from triptych.retrieval.prepare import AnyItems, next_size
 from triptych.retrieval.query import Term, build_query
 from triptych.types import Hit, ImageSource, Item, Matrix, Part, Precision, Query
 
 AnyFilter: TypeAlias = Filter | Mapping[str, Any] | str
 
-_ITEMS = 256  # in one request, where they are soon stored
-_BYTES = 8 * 2**20  # of them
+_ITEMS = 256  # in one request
+_FIRST, _BYTES = 2**18, 2**23  # of them, in the first one and where they are soon stored
 
 
 class Calls:
@@ -39,13 +39,13 @@ class Calls:
         if isinstance(items, Item | Mapping):
             items = [items]
         lines: list[bytes] = []
-        size, most = 0, FIRST
+        size, most = 0, _FIRST
         for item in items:
             line = item_line(item)
-            if lines and (len(lines) == most or size + len(line) > _BYTES):
+            if lines and (len(lines) == _ITEMS or size + len(line) > most):
                 start = time.monotonic()
                 yield self._write(lines, replace=replace)
-                most = next_size(len(lines), time.monotonic() - start, most=_ITEMS)
+                most = next_size(most, size, time.monotonic() - start, most=_BYTES)
                 lines, size = [], 0
             lines.append(line)
             size += len(line)

@@ -132,13 +132,14 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def next_size(num: int, seconds: float, *, most: int) -> int:
-    """Return how many items to store in the next go, after `num` of them took so long.
+def next_size(size: int, done: int, seconds: float, *, most: int) -> int:
+    """Return how much to store in the next go, after `done` of at most `size` took so long.
 
-    As many as take two seconds, and at most twice as many: deadlines, who stops and who waits for
-    his turn count on short goes, and long texts take a hundred times as long as a word.
+    As much as takes two seconds, and at most twice as much as before: deadlines, who stops and who
+    waits for his turn count on short goes, and long texts take a hundred times as long as a word.
     """
-    return min(max(round(num * min(_GO / max(seconds, 1e-3), 2.0)), 1), most)
+    pace = _GO / max(seconds, 1e-3)
+    return min(round(size * min(pace, 2.0)) if pace > 1 else max(round(done * pace), 1), most)
 
 
 def prepared(

@@ -143,7 +143,7 @@ async def _write_lines(
                 start = time.monotonic()
                 with caller.spending(sum(bool(line.strip()) for line in some)):
                     outcome.add(await _store_lines(server, caller.tenant, name, some, mode, first))
-                size = next_size(len(some), time.monotonic() - start, most=_BATCH)
+                size = next_size(size, len(some), time.monotonic() - start, most=_BATCH)
                 first += len(some)
     except TriptychError as error:
         raise _midway(error, first) if first else error from None
