@@ -101,6 +101,8 @@ def test_damage_is_refused_or_read_but_never_crashes(junk: bytes, kind: str, at:
         (b"<?xml version='1.0'?>\n<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
         (b"\0\0\0\x18ftypisom\0\0\0\0isomavc1", "video"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", r"camera raw \(CR3\)"),
+        (b"FUJIFILMCCD-RAW 0201", r"camera raw \(RAF\)"),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "PostScript"),
         (b"%PDF-1.7", "PDF"),
         (b"\n<!DOCTYPE html><html>", "HTML"),
@@ -113,6 +115,25 @@ def test_what_is_no_picture_is_named(data: bytes, seen: str) -> None:
     assert code_of(data) == "format"
     with pytest.raises(PictureError, match=seen):
         load_picture(data)
+
+
+def test_the_small_copy_that_camera_raw_begins_with_is_not_taken_for_the_picture() -> None:
+    small = BytesIO()
+    SMOOTH.save(small, "TIFF", tiffinfo={254: 1})  # NewSubfileType, as in NEF and DNG
+    with pytest.raises(PictureError, match=r"camera raw .* only a small copy, 80 x 60, can be"):
+        load_picture(small.getvalue())
+    page = BytesIO()
+    SMOOTH.save(page, "TIFF", tiffinfo={254: 2})  # a page of several, as scanners write
+    assert load_picture(page.getvalue()).size == SMOOTH.size
+
+
+def test_a_tiff_that_nobody_can_decode_may_be_camera_raw() -> None:
+    sensor = encoded(SMOOTH, "TIFF").replace(
+        struct.pack("<HHIHH", 262, 3, 1, 2, 0), struct.pack("<HHIHH", 262, 3, 1, 32803, 0)
+    )
+    assert code_of(sensor) == "unreadable"
+    with pytest.raises(PictureError, match="damaged, cut or camera raw"):
+        load_picture(sensor)
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", bytearray(), memoryview(b"")])

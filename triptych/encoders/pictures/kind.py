@@ -28,6 +28,11 @@ REFUSED = {
     b"\0\0\0\x0cJXL ": "JPEG XL",
     b"\0\0\0\x0cjP  ": "JPEG 2000",
     b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"FUJIFILMCCD-RAW": "camera raw (RAF)",
+    b"IIRO": "camera raw (ORF)",
+    b"IIRS": "camera raw (ORF)",
+    b"MMOR": "camera raw (ORF)",
+    b"IIU\0": "camera raw (RW2)",
     b"PK\3\4": "a ZIP archive",
     b"\x1f\x8b": "a gzip archive",
 }
@@ -65,6 +70,8 @@ def refused_kind(data: bytes) -> str:
         if tag in head:
             return name
     brands = _brands(data)
+    if b"crx " in brands:
+        return "camera raw (CR3)"
     if brands:
         is_heic = brands & {b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"}
         return "HEIC" if is_heic else "a video"

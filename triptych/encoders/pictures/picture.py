@@ -22,6 +22,7 @@ from triptych.encoders.pictures.source import label, read_named, too_many_bytes
 from triptych.errors import InvalidInput, PictureError
 from triptych.types import ImageSource
 
+_NEW_SUBFILE_TYPE = 254  # of a TIFF; its lowest bit: this is a small copy of another picture in it
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -121,6 +122,7 @@ def _decoded(
         file = TimedFile(data, seconds=limits.max_seconds, name=name)
         picture = _opened(file, kind)
         full = picture.size
+        _check_whole(picture, name)
         _shrink(picture, kind, size_hint=size_hint, limits=limits)
         sizes = icon_sizes(data) if kind == "ICO" else []
         for size in [picture.size, *sizes]:
@@ -145,6 +147,18 @@ def _opened(file: BytesIO, kind: str) -> Image.Image:
         Image.init()
     factory, _ = Image.OPEN[kind]
     return factory(file, "")
+
+
+def _check_whole(picture: Image.Image, name: str) -> None:
+    """Raise PictureError for a TIFF that begins with a small copy of what it holds."""
+    tags = getattr(picture, "tag_v2", {})  # which a TIFF alone has
+    if tags.get(_NEW_SUBFILE_TYPE, 0) & 1:
+        raise PictureError(
+            "picture_format",
+            f"{name} is camera raw (NEF, DNG ...) or alike: a TIFF of which only a small copy, "
+            f"{picture.width} x {picture.height}, can be read.",
+            hint="Export it as JPEG, PNG or an ordinary TIFF.",
+        )
 
 
 def _shrink(
@@ -206,6 +220,5 @@ def _decode_error(kind: str, data: bytes, name: str, error: Exception) -> Pictur
         return PictureError(
             "picture_truncated", f"{name} is cut short: a part of the {kind} is missing."
         )
-    return PictureError(
-        "picture_unreadable", f"{name} is a damaged or cut {kind}: it cannot be decoded."
-    )
+    what = "TIFF that is damaged, cut or camera raw" if kind == "TIFF" else f"damaged or cut {kind}"
+    return PictureError("picture_unreadable", f"{name} is a {what}: it cannot be decoded.")
