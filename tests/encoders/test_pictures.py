@@ -84,6 +84,41 @@ def test_what_is_cut_is_refused_at_every_sixteenth(kind: str, options: dict[str,
         assert codes == {"truncated"}
 
 
+JPEGS = [{}, {"optimize": True}, {"subsampling": 0}, {"restart_marker_blocks": 4}]
+
+
+@pytest.mark.parametrize("options", JPEGS, ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("hint", [None, 16])
+def test_a_jpeg_that_lacks_its_end_mark_only_is_read_and_one_that_lacks_more_is_not(
+    mode: str, options: dict[str, Any], hint: int | None
+) -> None:
+    jpeg = encoded(SMOOTH.convert(mode), "JPEG", **options)
+    whole = load_picture(jpeg, size_hint=hint)
+    for cut in (1, 2):  # in two, and off
+        assert load_picture(jpeg[:-cut], size_hint=hint) == whole
+    for cut in range(3, 60):
+        try:
+            assert load_picture(jpeg[:-cut], size_hint=hint) == whole, "a bit that nobody sees"
+        except PictureError as error:
+            assert error.code == "picture_truncated"
+            continue
+        assert cut < 6
+
+
+def test_scans_that_are_not_there_are_not_the_end_mark_alone() -> None:
+    jpeg = encoded(SMOOTH, "JPEG", progressive=True)
+    assert code_of(jpeg[:-2]) == "truncated"
+    assert code_of(jpeg[: jpeg.index(b"\xff\xda", jpeg.index(b"\xff\xda") + 2)]) == "truncated"
+
+
+@pytest.mark.parametrize("options", JPEGS, ids=str)
+def test_zeros_in_the_place_of_a_jpegs_rest_are_no_picture(options: dict[str, Any]) -> None:
+    jpeg = encoded(SMOOTH, "JPEG", **options)
+    assert code_of(jpeg[: len(jpeg) // 2].ljust(100_000, b"\0")) == "truncated"
+    assert load_picture(jpeg.ljust(100_000, b"\0")) == load_picture(jpeg)
+
+
 @given(st.binary(max_size=200), st.sampled_from(FORMATS), st.integers(0, 1000))
 @settings(max_examples=150, deadline=None)
 def test_damage_is_refused_or_read_but_never_crashes(junk: bytes, kind: str, at: int) -> None:

@@ -6,12 +6,12 @@ way to RGB (python -m benchmarks uploads measures them again).
 
 from __future__ import annotations
 
-import re
 import time
 from io import BytesIO
 
 from PIL import Image
 
+from triptych.encoders.pictures.jpeg import num_scans
 from triptych.errors import PictureError
 
 MAX_SCANS = 32
@@ -22,10 +22,6 @@ _ALPHA = 20
 _DEEP = 28
 _OF_DECODER = {"WEBP": 8, "AVIF": 8}
 _COEFFICIENTS = 6  # of a progressive JPEG, three planes of two bytes
-
-_MARKER = re.compile(rb"\xff([^\x00\xff])", re.DOTALL)
-_BARE = frozenset({*range(0x01, 0xC0), *range(0xD0, 0xD9)})  # markers that no length follows
-_SCAN, _END = 0xDA, 0xD9
 
 
 class TimedFile(BytesIO):
@@ -58,32 +54,12 @@ def check_scans(data: bytes, kind: str, name: str) -> None:
     """Raise PictureError for a JPEG with more scans than any encoder has a use for."""
     if kind != "JPEG":
         return
-    if _num_scans(data) > MAX_SCANS:
+    if num_scans(data, at_most=MAX_SCANS) > MAX_SCANS:
         raise PictureError(
             "picture_too_slow",
             f"{name} is a JPEG of more than {MAX_SCANS} scans, expected about ten.",
             hint="Save it again, as a plain JPEG.",
         )
-
-
-def _num_scans(data: bytes) -> int:
-    """Return the scans up to the end of the first picture, or `MAX_SCANS` + 1 where it has more.
-
-    By their mark alone only where that is enough: what a camera hangs on, a second picture or some
-    seconds of film, holds the same two bytes by chance, about once in 64 kB.
-    """
-    num_scans, at = data.count(b"\xff\xda"), 0
-    if num_scans <= MAX_SCANS:
-        return num_scans
-    num_scans = 0
-    while num_scans <= MAX_SCANS and (found := _MARKER.search(data, at)) is not None:
-        marker, at = found[1][0], found.end()
-        if marker == _END:
-            break
-        if marker not in _BARE:
-            num_scans += marker == _SCAN
-            at += int.from_bytes(data[at : at + 2], "big")
-    return num_scans
 
 
 def check_memory(

@@ -3,12 +3,14 @@
 What is decoded: JPEG (and MPO), PNG, WebP, GIF, BMP, TIFF, PPM, ICO and AVIF, recognised by
 content; of an animation the first frame. Transparency is composited on white, or on grey what
 would vanish there. A colour profile other than sRGB is converted; one that cannot be used is
-ignored.
+ignored. A JPEG that lacks its end mark alone is read, one that lacks a bit of its pixels is not.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from PIL import ExifTags, Image
 
 from triptych.encoders.pictures.colour import from_array, to_rgb
 from triptych.encoders.pictures.guard import TimedFile, check_memory, check_scans
+from triptych.encoders.pictures.jpeg import ended, is_zeroed
 from triptych.encoders.pictures.kind import decoder_of, icon_sizes, is_cut, refused_kind
 from triptych.encoders.pictures.source import label, read_named, too_many_bytes
 from triptych.errors import InvalidInput, PictureError
@@ -117,25 +120,62 @@ def _decoded(
             f"{name} is {refused_kind(data)}, not a picture that can be read.",
             hint="Give JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, ICO or AVIF.",
         )
+    if kind == "JPEG" and is_zeroed(data):
+        raise _cut_short(kind, name)
+    started = time.thread_time()
     try:
-        check_scans(data, kind, name)
-        file = TimedFile(data, seconds=limits.max_seconds, name=name)
-        picture = _opened(file, kind)
-        full = picture.size
-        _check_whole(picture, name)
-        _shrink(picture, kind, size_hint=size_hint, limits=limits)
-        sizes = icon_sizes(data) if kind == "ICO" else []
-        for size in [picture.size, *sizes]:
-            _check_pixels(size, name, limits=limits)
-        check_memory(picture, kind, name, full=full, max_memory=limits.max_memory)
-        finished = _finished(picture, name)
-        file.check()
-        return finished
+        return _undamaged(data, kind, name, limits=limits, size_hint=size_hint)
     except PictureError:
         raise
     # a decoder that is fed garbage raises anything; its text may hold an address, so it is dropped
     except Exception as error:
-        raise _decode_error(kind, data, name, error) from None
+        reason = _decode_error(kind, data, name, error)
+    left = replace(limits, max_seconds=limits.max_seconds - (time.thread_time() - started))
+    if kind == "JPEG" and (picture := _unended(data, name, limits=left, size_hint=size_hint)):
+        return picture
+    raise reason
+
+
+def _undamaged(
+    data: bytes, kind: str, name: str, *, limits: PictureLimits, size_hint: int | None
+) -> Image.Image:
+    check_scans(data, kind, name)
+    file = TimedFile(data, seconds=limits.max_seconds, name=name)
+    picture = _opened(file, kind)
+    full = picture.size
+    _check_whole(picture, name)
+    _shrink(picture, kind, size_hint=size_hint, limits=limits)
+    sizes = icon_sizes(data) if kind == "ICO" else []
+    for size in [picture.size, *sizes]:
+        _check_pixels(size, name, limits=limits)
+    check_memory(picture, kind, name, full=full, max_memory=limits.max_memory)
+    finished = _finished(picture, name)
+    file.check()
+    return finished
+
+
+def _unended(
+    data: bytes, name: str, *, limits: PictureLimits, size_hint: int | None
+) -> Image.Image | None:
+    """Return the picture of a JPEG that lacks its end mark only, None of one that lacks more."""
+    third = replace(limits, max_seconds=limits.max_seconds / 3)
+
+    def picture_of(variant: bytes) -> Image.Image:
+        return _undamaged(variant, "JPEG", name, limits=third, size_hint=size_hint)
+
+    def pixels_of(picture: Image.Image) -> bytes:
+        return sha256(picture.tobytes()).digest()  # for one in memory its bytes were told
+
+    variants = ended(data)
+    if not variants:
+        return None
+    try:
+        others = {pixels_of(picture_of(variant)) for variant in variants[1:]}
+        picture = picture_of(variants[0])
+    # as above: what garbage raises says only that it is some
+    except Exception:
+        return None
+    return picture if others == {pixels_of(picture)} else None
 
 
 def _opened(file: BytesIO, kind: str) -> Image.Image:
@@ -217,8 +257,12 @@ def _orientation(picture: Image.Image) -> int:
 def _decode_error(kind: str, data: bytes, name: str, error: Exception) -> PictureError:
     cut = isinstance(error, EOFError) or "truncated" in str(error).lower() or is_cut(kind, data)
     if cut:
-        return PictureError(
-            "picture_truncated", f"{name} is cut short: a part of the {kind} is missing."
-        )
+        return _cut_short(kind, name)
     what = "TIFF that is damaged, cut or camera raw" if kind == "TIFF" else f"damaged or cut {kind}"
     return PictureError("picture_unreadable", f"{name} is a {what}: it cannot be decoded.")
+
+
+def _cut_short(kind: str, name: str) -> PictureError:
+    return PictureError(
+        "picture_truncated", f"{name} is cut short: a part of the {kind} is missing."
+    )
