@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from triptych.cli.main import main
+from triptych.cli.main import COMMANDS, main
 from triptych.encoders.hashing import HashingEncoder
 from triptych.retrieval.collection import Collection
 
@@ -90,3 +90,22 @@ def test_a_long_text_without_blanks_is_shown_as_far_as_there_is_room(
     assert lines[1].endswith(" \u2026")
     assert set(lines[1][3:-2].split()) == {"a", "red", "shoe", "and"}
     assert lines[2] == "2  first second"
+
+
+def test_nothing_large_is_loaded_before_ctrl_c_ends_quietly() -> None:
+    code = "import sys, triptych.cli.main; print({'numpy', 'faiss', 'PIL'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    "loading", ["raise KeyboardInterrupt", "raise ImportError from KeyboardInterrupt()"]
+)
+def test_ctrl_c_while_a_command_is_loaded_is_quiet(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loading: str
+) -> None:
+    (tmp_path / "loading.py").write_text(loading)  # the second as pybind11 does
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(COMMANDS._targets, "loading", "loading:Loading")
+    said = "triptych: interrupted; what was acknowledged is kept.\n"
+    assert run("loading") == (130, "", said)

@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -25,6 +26,13 @@ class Command(Protocol):
 
     def run(self, args: argparse.Namespace, settings: Settings) -> int:
         """Do it and return the exit code."""
+
+
+def run(command: Command, name: str, arguments: Sequence[str]) -> int:
+    """Run the command of that name with its arguments; return the exit code."""
+    parser = Parser(prog=f"triptych {name}", description=command.help)
+    command.add_arguments(parser)
+    return command.run(parser.parse_intermixed_args(arguments), Settings.from_env())
 
 
 def add_collection_option(parser: argparse.ArgumentParser) -> None:

@@ -8,12 +8,11 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from io import TextIOWrapper
 
-from triptych.cli.command import Command, Parser
 from triptych.errors import NotFound, TriptychError
 from triptych.registry import Registry
-from triptych.settings import Settings
 
 COMMANDS = Registry(
     "command",
@@ -75,8 +74,8 @@ TRIPTYCH_REDIS_URL, TRIPTYCH_THREADS, TRIPTYCH_RECALL, TRIPTYCH_MEMORY.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0 for done, 1 failed, 2 called wrongly, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    _prepare()
     try:
+        _prepare()
         code = _called(arguments)
         sys.stdout.flush()  # now: at its exit Python would only complain of a closed pipe
         return code
@@ -84,8 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"triptych: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("triptych: interrupted; what was acknowledged is kept.", file=sys.stderr)
-        return 130
+        return _interrupted()
+    except ImportError as error:  # what is written in C makes this of Ctrl-C while it is loaded
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            return _interrupted()
+        raise
     except BrokenPipeError:  # `triptych search ... | head` closed the pipe: not our error
         _drop_output()
         return 0
@@ -118,6 +120,11 @@ def _called(arguments: list[str]) -> int:
     return _run(arguments[0], arguments[1:])
 
 
+def _interrupted() -> int:
+    print("triptych: interrupted; what was acknowledged is kept.", file=sys.stderr)
+    return 130
+
+
 def _drop_output() -> None:
     """Send what cannot be written nowhere: at its exit Python would try again, and complain."""
     with suppress(OSError):
@@ -128,12 +135,11 @@ def _drop_output() -> None:
 
 def _run(name: str, arguments: list[str]) -> int:
     try:
-        command: Command = COMMANDS.resolve(name)()
+        # only here is anything large loaded: so Ctrl-C in that second ends as it does later
+        command = COMMANDS.resolve(name)
     except NotFound as error:
         raise NotFound(error.message, hint="See: triptych --help") from None
-    parser = Parser(prog=f"triptych {name}", description=command.help)
-    command.add_arguments(parser)
-    return command.run(parser.parse_intermixed_args(arguments), Settings.from_env())
+    return int(import_module("triptych.cli.command").run(command(), name, arguments))
 
 
 if __name__ == "__main__":
