@@ -144,6 +144,22 @@ def test_a_report_does_not_overwrite_what_is_indexed(run: Run, rows: Path, tmp_p
         assert "is what is to be indexed" in err
 
 
+@pytest.mark.parametrize("name", ["left-out.tsv", "left-out.jsonl"])
+def test_a_report_replaces_a_report_and_no_other_file(
+    run: Run, photos: Path, tmp_path: Path, name: str
+) -> None:
+    report, other = tmp_path / name, tmp_path / f"other-{name}"
+    for broken in ("a.png", "b.png"):  # the first finds no report, the second one with a line
+        (photos / broken).touch()
+        assert run("index", str(photos), "--report", str(report))[0] == 0
+        assert broken in report.read_text()
+    for line in ('{"id": 1}', "[1]", "id\ttext", "\xff"):
+        other.write_text(line, encoding="latin-1")
+        code, _, err = run("index", str(photos), "--report", str(other))
+        assert (code, other.read_text(encoding="latin-1")) == (2, line)
+        assert f"{other} is there already, and no report of ours." in err
+
+
 def test_the_report_as_jsonl(run: Run, rows: Path, tmp_path: Path) -> None:
     with rows.open("a") as file:
         print("{", file=file)

@@ -96,6 +96,22 @@ def test_a_sheet_is_drawn(
         assert sheet.format == kind
 
 
+@pytest.mark.parametrize("name", ["sheet.png", "sheet.jpg"])
+def test_a_sheet_replaces_a_sheet_and_no_other_file(
+    run: Run, photos: Path, tmp_path: Path, name: str
+) -> None:
+    run("index", str(photos))
+    photo, sheet = photos / name, tmp_path / name
+    Image.new("RGB", (64, 48), "red").save(photo)
+    before = photo.read_bytes()
+    code, out, err = run("search", "red", "--sheet", str(photo))
+    assert (code, out, photo.read_bytes()) == (2, "", before)
+    assert err == f"triptych: {photo} is there already, and no sheet of ours. Name another file.\n"
+    sheet.touch()  # as mktemp does
+    for query in ("red", "blue"):
+        assert run("search", query, "--sheet", str(sheet))[0] == 0
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [

@@ -29,6 +29,7 @@ _COUNTED = {
 }
 _NAMED = 20  # on the screen; --report has them all
 _LONGEST = 80  # characters of an id, which may have 10,000
+_MAX_LINE = 1_000_000  # bytes
 _FIELDS = ("source", "place", "id", "code", "reason")
 
 
@@ -38,8 +39,8 @@ def failure_log(
 ) -> Iterator[Callable[[Failure], None] | None]:
     """Yield what writes a failure to the file, at once: a run that is killed leaves its report.
 
-    Raises InvalidInput for an ending other than .jsonl and .tsv and for one of the sources, which
-    it would overwrite, NotAvailable where the file cannot be written.
+    Raises InvalidInput for an ending other than .jsonl and .tsv and for a file that is no report,
+    which it would overwrite, NotAvailable where the file cannot be written.
     """
     if path is None:
         yield None
@@ -55,6 +56,10 @@ def failure_log(
             f"The report {path} is what is to be indexed.", hint="Name another file."
         )
     try:
+        if path.is_file() and not _is_report(path, kind):
+            raise InvalidInput(
+                f"{path} is there already, and no report of ours.", hint="Name another file."
+            )
         file = path.open("w", encoding="utf-8", buffering=1)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
@@ -71,6 +76,17 @@ def failure_log(
                 print(*(printable(values[name] or "") for name in _FIELDS), sep="\t", file=file)
 
         yield write
+
+
+def _is_report(path: Path, kind: str) -> bool:
+    with path.open("rb") as file:
+        first = file.readline(_MAX_LINE)
+    if kind == ".tsv":
+        return first in (b"", "\t".join(_FIELDS).encode() + b"\n")
+    try:
+        return not first or json.loads(first).keys() == {*_FIELDS}
+    except (ValueError, AttributeError):
+        return False
 
 
 def _in_order(failure: Failure) -> list[tuple[int, str]]:

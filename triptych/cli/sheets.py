@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from triptych.encoders.pictures.picture import load_picture
 from triptych.errors import InvalidInput
@@ -17,6 +18,8 @@ from triptych.types import Hit, Part, Query
 
 _ON_MAP = 1_000  # pictures; more would not be seen
 _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+_MARK = "triptych search --sheet"  # in the file: what has it may be replaced
+_HEAD = 1_000  # bytes that hold it
 _IN_JPEG = 300  # hits: none is wider than 65,535 pixels
 
 
@@ -40,12 +43,27 @@ def sheet_file(path: Path, *, limit: int) -> Path:
         )
     if path.is_dir():
         raise InvalidInput(f"The sheet {path} is a folder.", hint="Name a file, such as hits.png.")
+    if path.is_file() and not _is_sheet(path):
+        raise InvalidInput(
+            f"{path} is there already, and no sheet of ours.", hint="Name another file."
+        )
     return path
 
 
 def save_sheet(sheet: Image.Image, path: Path) -> None:
     """Write a sheet as its ending says."""
-    sheet.save(path, _KINDS[path.suffix.lower()], quality=90)  # PNG has none, and ignores it
+    if _KINDS[path.suffix.lower()] == "JPEG":
+        sheet.save(path, "JPEG", quality=90, comment=_MARK)
+        return
+    marked = PngInfo()
+    marked.add_text("Software", _MARK)
+    sheet.save(path, "PNG", pnginfo=marked)
+
+
+def _is_sheet(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    return not head or _MARK.encode() in head
 
 
 def sheet_row(collection: Collection, query: Query, hits: Sequence[Hit]) -> SheetRow:
