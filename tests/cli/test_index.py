@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,25 @@ def test_several_sources_have_a_line_each_and_a_sum(run: Run, photos: Path) -> N
     assert lines == [
         f"{tar}: 1 added", f"{photos}/[rg]*.png: 2 added", f"{parquet}: 2 added", "in all: 5 added",
     ]  # fmt: skip
+
+
+def test_a_folder_that_was_moved_is_said_to_have_left_its_items_behind(
+    run: Run, photos: Path, tmp_path: Path
+) -> None:
+    (photos / "red.png").rename(tmp_path / "red.png")
+    run("index", str(photos), "-c", "all")
+    run("index", str(tmp_path / "red.png"), "-c", "all")
+    photos = photos.rename(tmp_path / "new name")
+    (tmp_path / "red.png").unlink()
+    code, out, err = run("index", str(photos), "-c", "all")
+    assert code == 0 and out.startswith("3 added in ")
+    said, _, command = err.strip().partition("\n  ")
+    assert said == (
+        f"triptych: The folder {tmp_path}/photos is gone, and 3 pictures indexed from it will still "
+        "be found. If it was moved or deleted, drop them:"
+    )
+    assert run(*shlex.split(command)[1:])[1].startswith("3 removed in ")
+    assert run("index", str(photos), "-c", "all")[2] == ""
 
 
 def test_pictures_named_one_by_one(run: Run, photos: Path) -> None:

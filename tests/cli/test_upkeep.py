@@ -104,5 +104,8 @@ def test_dedup(run: Run, indexed: Path, photos: Path) -> None:
     assert f"  {photos}/red again.png\n" in out and f"  {photos}/red.png\n" in out
     said = json.loads(run("dedup", "--similar", "0.9999", "--json")[1])
     assert len(said["exact"]) == 1 and said["similar"] == []
+    (photos / "red.png").unlink()
+    out = run("dedup")[1]
+    assert f"  {photos}/red again.png\n" in out and f"  {photos}/red.png  (gone)\n" in out
     assert run("dedup", "--similar", "7")[0] == 2
     assert run("dedup", "-c", "nothing")[0] == 2

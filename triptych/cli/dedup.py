@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -60,5 +61,9 @@ def _print(title: str, groups: Sequence[Group], *, scored: bool) -> None:
     for group in groups:
         print()
         for member in group.members:
-            name = printable(member.uri or member.id)
+            where = member.uri or member.id
+            gone = where.startswith("/") and not os.path.lexists(where)
+            name = (
+                printable(where) + "  (gone)" * gone
+            )  # else the only one that is there is deleted
             print(f"  {member.score:.3f}  {name}" if scored else f"  {name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -109,7 +110,9 @@ class Index:
                 limits=PictureLimits(max_pixels=args.max_megapixels * 1_000_000),
                 on_failure=log,
             )
-            failed = _index(settings, folder, sources, options, model=args.model)
+            total = _index(settings, folder, sources, options, model=args.model)
+            _print_gone(total.gone, args.collection)
+            failed = total.failed
         return 1 if failed and args.strict else 0
 
 
@@ -127,8 +130,8 @@ def _index(
     options: IngestOptions,
     *,
     model: str | None,
-) -> int:
-    """Index all sources, one after the other; return how many items were left out."""
+) -> IngestReport:
+    """Index all sources, one after the other; return the sum of what came of them."""
     # lanes keep the cores busy: threads of the model's own would get in each other's way
     threads = max(1, settings.num_threads // _LANES)
     total = IngestReport()
@@ -137,10 +140,24 @@ def _index(
             report = index_with_bar(collection, source, options, titled=len(sources) > 1)
             for name in ("added", "updated", "unchanged", "removed", "failed", "seconds"):
                 setattr(total, name, getattr(total, name) + getattr(report, name))
+            if isinstance(source, Folder):
+                total.gone = report.gone  # the last one knows what was dropped before it
         collection.optimize()  # the next search finds a ready index
     if len(sources) > 1:
         print(f"in all: {summary(total)}")
-    return total.failed
+    return total
+
+
+def _print_gone(gone: dict[str, int], collection: str) -> None:
+    named = "" if collection == "default" else f" -c {shlex.quote(collection)}"
+    for folder, count in gone.items():
+        pictures = f"{count:,} picture{'s' * (count != 1)}"
+        print(
+            f"triptych: The folder {printable(folder)} is gone, and {pictures} indexed from it will "
+            "still be found. If it was moved or deleted, drop them:\n"
+            f"  triptych index --prune {shlex.quote(printable(folder))}{named}",
+            file=sys.stderr,
+        )
 
 
 def _lanes(settings: Settings) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -45,7 +46,11 @@ class IngestOptions:
 
 @dataclass(slots=True)
 class IngestReport:
-    """What a run did; `failures` are the first of those that were left out."""
+    """What a run did; `failures` are the first of those that were left out.
+
+    `gone` are the other folders that items were indexed from and that are not there, with their
+    number: a folder that was moved leaves its items behind.
+    """
 
     added: int = 0
     updated: int = 0
@@ -53,6 +58,7 @@ class IngestReport:
     removed: int = 0
     failed: int = 0
     failures: list[Failure] = field(default_factory=list)
+    gone: dict[str, int] = field(default_factory=dict)  # other folders, and what came of them
     seconds: float = 0.0
 
     @property
@@ -96,7 +102,8 @@ def index_folder(
 
 def _index_folder(collection: Collection, root: str, options: IngestOptions) -> IngestReport:
     top = os.path.realpath(os.path.expanduser(root))
-    known = {id: file for id, file in collection.files().items() if is_below(id, top)}
+    files = collection.files()
+    known = {id: file for id, file in files.items() if is_below(id, top)}
     _check_root(top, num_known=len(known), prune=options.prune)
     scan = scan_folder(top) if os.path.isdir(top) else Scan()
     gone = _vanished(known, [found.path for found in scan.found], scan.unlisted)
@@ -107,6 +114,7 @@ def _index_folder(collection: Collection, root: str, options: IngestOptions) -> 
         )
     collection.claim()  # whoever cannot write learns it before the work
     run = _Run(collection, top, options)
+    run.report.gone = _gone_folders(files, top)
     run.drop(gone)
     return _index_scan(collection, scan, known, run)
 
@@ -232,6 +240,16 @@ def _vanished(known: dict[str, KnownFile], found: Iterable[str], unlisted: list[
     return sorted(
         id for id in gone if is_below(id, known[id].state.root) or not os.path.lexists(id)
     )
+
+
+def _gone_folders(files: dict[str, KnownFile], top: str) -> dict[str, int]:
+    """Return the folders outside of `top` that are not there, and how many files came of each."""
+    others = Counter(
+        file.state.root
+        for id, file in files.items()
+        if is_below(id, file.state.root) and not is_below(id, top)
+    )
+    return {root: count for root, count in others.items() if not os.path.lexists(root)}
 
 
 def _check_root(top: str, *, num_known: int, prune: bool) -> None:
