@@ -35,6 +35,22 @@ def test_documents_come_in_and_answer(run: Run, handbook: Path) -> None:
     assert said["sources"][0]["citation"]["document"] == str(handbook / "a.md")
 
 
+def test_files_of_other_kinds_are_counted(run: Run, handbook: Path, photos: Path) -> None:
+    for name in ("a.txt", "b.TXT", "c.docx", "LICENSE", ".hidden.txt", "d.png"):
+        (handbook / name).touch()
+    _, _, err = run("index", "--documents", str(handbook))
+    assert "  passed over, by their ending: 2 .txt, 1 without, 1 .docx\n" in err
+    assert "passed over" not in run("index", "--documents", str(handbook / "a.md"))[2]
+    (photos / "film.mp4").touch()
+    assert run("index", str(photos), "-c", "photos")[2] == ""  # where there are pictures
+    for n in range(12):
+        (handbook.parent / "films").mkdir(exist_ok=True)
+        (handbook.parent / f"films/x.{n}").touch()
+    code, out, err = run("index", str(handbook.parent / "films"), "-c", "photos")
+    assert code == 0 and out.startswith("no items in ")
+    assert err.startswith("  passed over, by their ending: 1 .") and "and 2 kinds more" in err
+
+
 def test_a_context_of_pictures_alone_says_that_it_cites_nothing(run: Run, photos: Path) -> None:
     run("index", str(photos))
     code, out, err = run("context", "red")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tqdm import tqdm
 
-from triptych.cli.failures import counted, print_failures
+from triptych.cli.failures import counted, print_failures, print_passed
 from triptych.cli.search import printable
 from triptych.retrieval.rag.intake import DocumentReport, IntakeOptions, index_documents
 from triptych.retrieval.rag.searchable import Searchable
@@ -31,6 +31,7 @@ def index_documents_with_bar(
             report = index_documents(collection, source, replace(options, progress=progress))
         print(f"{printable(source)}: {_summary(report)}")
         print_failures(report.failures, count=report.failed)
+        print_passed(report.passed)
         for note in report.notes[:_NAMED]:
             print(f"  note: {printable(note.place)}: {printable(note.reason)}", file=sys.stderr)
         if len(report.notes) > _NAMED:

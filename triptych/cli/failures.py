@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -28,6 +29,7 @@ _COUNTED = {
     "left out": "failed",
 }
 _NAMED = 20  # on the screen; --report has them all
+_KINDS = 10  # of files that were passed over
 _LONGEST = 80  # characters of an id, which may have 10,000
 _MAX_LINE = 1_000_000  # bytes
 _FIELDS = ("source", "place", "id", "code", "reason")
@@ -103,6 +105,16 @@ def print_failures(failures: Sequence[Failure], *, count: int) -> None:
     more = count - min(len(failures), _NAMED)
     if more:
         print(f"  ... and {more:,} more, all of them with --report FILE", file=sys.stderr)
+
+
+def print_passed(passed: Counter[str]) -> None:
+    """Say on standard error how many files of other kinds were passed over."""
+    if passed:
+        often = sorted(passed.items(), key=lambda one: (-one[1], one[0]))
+        kinds = [f"{count:,} {printable(ending) or 'without'}" for ending, count in often]
+        more = f" and {len(kinds) - _KINDS:,} kinds more" * (len(kinds) > _KINDS)
+        listed = ", ".join(kinds[:_KINDS]) + more
+        print(f"  passed over, by their ending: {listed}", file=sys.stderr)
 
 
 def _short(id: str) -> str:

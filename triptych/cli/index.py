@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from triptych.cli.command import add_collection_option, collection_folder, whole_number
 from triptych.cli.documents import index_documents_with_bar
-from triptych.cli.failures import counted, failure_log, print_failures
+from triptych.cli.failures import counted, failure_log, print_failures, print_passed
 from triptych.cli.search import printable
 from triptych.encoders.pictures.picture import PictureLimits
 from triptych.errors import InvalidInput, NotFound
@@ -153,8 +153,8 @@ def _print_gone(gone: dict[str, int], collection: str) -> None:
     for folder, count in gone.items():
         pictures = f"{count:,} picture{'s' * (count != 1)}"
         print(
-            f"triptych: The folder {printable(folder)} is gone, and {pictures} indexed from it will "
-            "still be found. If it was moved or deleted, drop them:\n"
+            f"triptych: The folder {printable(folder)} is gone, and {pictures} indexed from it "
+            "will still be found. If it was moved or deleted, drop them:\n"
             f"  triptych index --prune {shlex.quote(printable(folder))}{named}",
             file=sys.stderr,
         )
@@ -192,6 +192,8 @@ def index_with_bar(
         )
     print(f"{title}: {summary(report)}" if titled else summary(report))
     print_failures(report.failures, count=report.failed)
+    if not report.done:
+        print_passed(report.passed)
     return report
 
 

@@ -49,7 +49,8 @@ class IngestReport:
     """What a run did; `failures` are the first of those that were left out.
 
     `gone` are the other folders that items were indexed from and that are not there, with their
-    number: a folder that was moved leaves its items behind.
+    number: a folder that was moved leaves its items behind. `passed` are the files of a folder that
+    are named as no picture, by their ending.
     """
 
     added: int = 0
@@ -58,7 +59,8 @@ class IngestReport:
     removed: int = 0
     failed: int = 0
     failures: list[Failure] = field(default_factory=list)
-    gone: dict[str, int] = field(default_factory=dict)  # other folders, and what came of them
+    gone: dict[str, int] = field(default_factory=dict)
+    passed: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
     @property
@@ -114,7 +116,7 @@ def _index_folder(collection: Collection, root: str, options: IngestOptions) -> 
         )
     collection.claim()  # whoever cannot write learns it before the work
     run = _Run(collection, top, options)
-    run.report.gone = _gone_folders(files, top)
+    run.report.gone, run.report.passed = _gone_folders(files, top), scan.passed
     run.drop(gone)
     return _index_scan(collection, scan, known, run)
 

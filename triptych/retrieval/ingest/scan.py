@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -35,6 +36,7 @@ class Scan:
     found: list[Found] = field(default_factory=list)
     failed: list[tuple[str, str, str]] = field(default_factory=list)  # path, code, reason
     unlisted: list[str] = field(default_factory=list)  # folders whose content is unknown
+    passed: Counter[str] = field(default_factory=Counter)  # files of other kinds, by their ending
 
 
 def scan_folder(root: str, *, suffixes: Collection[str] = SUFFIXES) -> Scan:
@@ -71,7 +73,8 @@ def _look(
     folders: list[str],
     suffixes: Collection[str],
 ) -> None:
-    is_wanted = os.path.splitext(entry.name)[1].lower() in suffixes
+    ending = os.path.splitext(entry.name)[1].lower()
+    is_wanted = ending in suffixes
     if entry.is_symlink():
         if is_wanted or entry.is_dir():
             scan.failed.append((entry.path, "link", "Links are not followed."))
@@ -88,3 +91,5 @@ def _look(
         else:
             reason = "It is a pipe, socket or device, expected a file."
             scan.failed.append((entry.path, "picture_not_file", reason))
+    else:
+        scan.passed[ending] += 1

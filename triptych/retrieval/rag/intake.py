@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -17,6 +18,7 @@ from pathlib import Path
 from triptych.encoders.pictures.picture import PictureLimits
 from triptych.errors import InvalidInput, NotFound
 from triptych.retrieval.ingest.offers import Failure
+from triptych.retrieval.ingest.scan import SUFFIXES as PICTURES
 from triptych.retrieval.ingest.scan import Scan, is_below, scan_folder
 from triptych.retrieval.prepare import batches
 from triptych.retrieval.rag.citation import READERS, SUFFIXES
@@ -47,7 +49,10 @@ class IntakeOptions:
 
 @dataclass(slots=True)
 class DocumentReport:
-    """Counts of documents; `failures` were left out, `notes` say what else a person should know."""
+    """Counts of documents; `failures` were left out, `notes` say what else a person should know.
+
+    `passed` are the files of a folder that are neither documents nor pictures, by their ending.
+    """
 
     added: int = 0
     updated: int = 0
@@ -57,6 +62,7 @@ class DocumentReport:
     pictures: int = 0
     failures: list[Failure] = field(default_factory=list)
     notes: list[Failure] = field(default_factory=list)
+    passed: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
     @property
@@ -104,6 +110,8 @@ class _Intake:
         if os.path.isdir(given):
             top = os.path.realpath(given)
             scan = scan_folder(top, suffixes=SUFFIXES)
+            passed = {kind: n for kind, n in scan.passed.items() if kind not in PICTURES}
+            self._report.passed = Counter(passed)  # pictures come in with what shows them
             for place, code, reason in scan.failed:
                 self._fail(place, code, reason)
             self._drop_vanished(top, scan)
