@@ -205,6 +205,10 @@ def test_the_report_as_jsonl(run: Run, rows: Path, tmp_path: Path) -> None:
         (["{tmp}/a.csv.gz"], "Unpack it first"),
         (["{tmp}/a.pdf"], "triptych index --documents {tmp}/a.pdf"),
         (["{tmp}/array.jsonl"], "line 1: It is a list"),
+        (["{tmp}/array.jsonl"], "; of an array: jq -c '.[]' OLD > NEW.jsonl"),
+        (["{tmp}/a.json"], "Of an array: jq -c '.[]' OLD > NEW.jsonl"),
+        (["{tmp}/pandas.csv"], "names a column '' (empty), expected a name for each. From pandas:"),
+        (["{tmp}/utf16.csv"], "iconv -f utf-16 -t utf-8"),
         (["{tmp}/empty.jsonl"], "it is empty"),
         (["{tmp}/empty.csv"], "no line of names"),
         (["{tmp}/empty.parquet"], "no readable Parquet file"),
@@ -226,11 +230,14 @@ def test_bad_input_gets_one_clear_sentence(
         "a.csv.gz": "x",
         "a.pdf": "x",
         "array.jsonl": "[1]",
+        "a.json": "[1]",
+        "pandas.csv": ",id,text\n0,1,one\n",
         "a.csv": "id,text\n1,one\n",
     }
     files |= {f"empty.{kind}": "" for kind in ("jsonl", "csv", "parquet", "tar")}
     for name, content in files.items():
         (tmp_path / name).write_text(content)
+    (tmp_path / "utf16.csv").write_text("id,text\n1,one\n", encoding="utf-16")
     code, out, err = run("index", *(one.replace("{tmp}", str(tmp_path)) for one in arguments))
     assert code == 2
     assert sentence.replace("{tmp}", str(tmp_path)) in err

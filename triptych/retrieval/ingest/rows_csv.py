@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from io import BufferedReader
 from typing import Any
@@ -28,9 +29,10 @@ class CsvRows:
         try:
             names = header.decode("utf-8-sig")
         except UnicodeDecodeError:
+            encoding = "utf-16" if header.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "latin1"
             raise InvalidInput(
                 f"{path} is not UTF-8, expected a CSV file in UTF-8.",
-                hint="Save it as UTF-8, or: iconv -f latin1 -t utf-8 OLD > NEW",
+                hint=f"Save it as UTF-8, or: iconv -f {encoding} -t utf-8 OLD > NEW",
             ) from None
         self.delimiter = "\t" if path.lower().endswith(".tsv") else _delimiter(names)
         self.columns = self._header()
@@ -70,7 +72,8 @@ class CsvRows:
         if odd:
             raise InvalidInput(
                 f"{self.path} names a column {odd[0]!r} "
-                + ("twice." if odd[0] else "(empty), expected a name for each.")
+                + ("twice." if odd[0] else "(empty), expected a name for each."),
+                hint=None if odd[0] else "From pandas: to_csv(..., index=False).",
             )
         return names
 

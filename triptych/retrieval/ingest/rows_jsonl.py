@@ -13,6 +13,9 @@ from triptych.errors import InvalidInput
 from triptych.retrieval.ingest.offers import BadRow
 from triptych.retrieval.ingest.rows import MAX_LINE, Row, file_size, opened
 
+TO_LINES = "jq -c '.[]' OLD > NEW.jsonl"
+"""The command that makes JSON Lines of an array."""
+
 _SAMPLE = 100
 
 
@@ -26,10 +29,11 @@ class JsonLines:
         sample = list(islice(self.rows(), _SAMPLE))
         objects = [row.values for row in sample if isinstance(row, Row)]
         if not objects:
-            why = f" ({sample[0][0]}: {sample[0][1]})" if sample else ", it is empty"
+            why = f"; {sample[0][0]}: {sample[0][1]}" if sample else ", it is empty."
             raise InvalidInput(
-                f"{path} holds no JSON Lines{why}.",
-                hint='Expected one object in each line, like {"id": "a", "image": "a.jpg"}.',
+                f"{path} holds no JSON Lines{why}",
+                hint='Expected one object in each line, like {"id": "a", "image": "a.jpg"}; '
+                f"of an array: {TO_LINES}",
             )
         self.columns = list(dict.fromkeys(name for values in objects for name in values))
 

@@ -13,6 +13,7 @@ from triptych.retrieval.ingest.globs import is_pattern, scan_files, scan_pattern
 from triptych.retrieval.ingest.manifest import Manifest
 from triptych.retrieval.ingest.offers import RowSource
 from triptych.retrieval.ingest.rows import KINDS
+from triptych.retrieval.ingest.rows_jsonl import TO_LINES
 from triptych.retrieval.ingest.scan import SUFFIXES, Scan
 from triptych.retrieval.ingest.webdataset import Shard
 from triptych.retrieval.rag.citation import SUFFIXES as DOCUMENTS
@@ -79,6 +80,8 @@ def _rows(path: str, kind: str, wanted: Wanted) -> RowSource:
     if kind == ".tar":
         return Shard(path)
     hint = "Unpack it first." if kind in _PACKED else None
+    if kind == ".json":
+        hint = f"Of an array: {TO_LINES}"
     if kind in DOCUMENTS:
         hint = f"It is a document: triptych index --documents {path}"
     raise InvalidInput(
