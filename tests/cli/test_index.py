@@ -197,6 +197,8 @@ def test_the_report_as_jsonl(run: Run, rows: Path, tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         ([], "nothing to index"),
+        ([""], "Got an empty name to index."),
+        (["--documents", "{tmp}", ""], "Got an empty name to index."),
         (["/nowhere/at/all"], "There is no folder '/nowhere/at/all'"),
         (["/nowhere/rows.csv"], "There is no file /nowhere/rows.csv"),
         (["/nowhere/*.jpg"], "Nothing matches"),
@@ -219,6 +221,7 @@ def test_the_report_as_jsonl(run: Run, rows: Path, tmp_path: Path) -> None:
         (["{tmp}/a.csv", "--report", "{tmp}/report.xml"], "expected .jsonl or .tsv"),
         (["{tmp}/a.csv", "--report", "/nowhere/report.tsv"], "cannot be written"),
         (["{tmp}/a.csv", "--max-megapixels", "x"], "expected a whole number"),
+        (["{tmp}/a.csv", "--max-megapixels", "0"], "got 0, expected 1 or more"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

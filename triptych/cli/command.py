@@ -56,6 +56,14 @@ def whole_number(text: str) -> int:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number") from None
 
 
+def positive_number(text: str) -> int:
+    """Return `text` as an int of 1 or more, for argparse."""
+    number = whole_number(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"got {number}, expected 1 or more")
+    return number
+
+
 def json_text(value: Any, *, indent: int | None = None) -> str:
     """Return JSON with its letters as they are, or escaped where standard output lacks one.
 

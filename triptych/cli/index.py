@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from triptych.cli.command import add_collection_option, collection_folder, whole_number
+from triptych.cli.command import add_collection_option, collection_folder, positive_number
 from triptych.cli.documents import index_documents_with_bar
 from triptych.cli.failures import counted, failure_log, print_failures, print_passed
 from triptych.cli.search import printable
@@ -64,7 +64,7 @@ class Index:
             "--prune", action="store_true", help="drop what vanished from a folder, however much"
         )
         parser.add_argument(
-            "--max-megapixels", type=whole_number, default=50, metavar="N",
+            "--max-megapixels", type=positive_number, default=50, metavar="N",
             help="larger pictures are left out (50); a large JPEG is decoded smaller",
         )  # fmt: skip
         ending = parser.add_mutually_exclusive_group()
@@ -84,11 +84,12 @@ class Index:
     def run(self, args: argparse.Namespace, settings: Settings) -> int:
         folder = collection_folder(args, settings)
         wanted = Wanted(id=args.id_column, image=args.image_column, text=args.text_column)
-        sources = sources_of([] if args.documents else args.sources, wanted)
-        if not args.sources:
+        if not all(args.sources) or not args.sources:  # "" would be the folder one is in
             raise InvalidInput(
-                "Got nothing to index.", hint="For example: triptych index ~/Pictures"
+                f"Got {'an empty name' if args.sources else 'nothing'} to index.",
+                hint="For example: triptych index ~/Pictures",
             )
+        sources = sources_of([] if args.documents else args.sources, wanted)
         if Collection.peek(folder) is None:
             _check_there(args.sources)
         if args.documents:

@@ -7,7 +7,7 @@ import sys
 
 from tqdm import tqdm
 
-from triptych.cli.command import add_collection_option, collection_folder, whole_number
+from triptych.cli.command import add_collection_option, collection_folder, positive_number
 from triptych.cli.search import printable
 from triptych.encoders.base import EmbeddingModel
 from triptych.encoders.pictures.picture import PictureLimits
@@ -52,7 +52,7 @@ class Migrate:
             help="keep no token states of the new model: no more --rerank, less disk",
         )  # fmt: skip
         parser.add_argument(
-            "--max-megapixels", type=whole_number, default=50, metavar="N",
+            "--max-megapixels", type=positive_number, default=50, metavar="N",
             help="as when it was indexed (50)",
         )  # fmt: skip
 
