@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
 _MARKER = re.compile(rb"\xff([^\x00\xff])", re.DOTALL)
 _BARE = frozenset({*range(0x01, 0xC0), *range(0xD0, 0xD9)})  # markers that no length follows
-_SEQUENTIAL = (0xC0, 0xC1)  # frames whose every coefficient comes once
+_FRAMES = (0xC0, 0xC1, 0xC2)  # sequential and progressive
+_COEFFICIENTS = 64  # of a component's block
 _SCAN, _END = 0xDA, 0xD9
 _END_MARK = b"\xff\xd9"
 _RESTARTS = [bytes((0xFF, 0xD0 + at)) for at in range(8)]
@@ -32,23 +34,30 @@ def ended(data: bytes) -> list[bytes]:
     """Return `data` with an end mark, and twice with other bits before that mark.
 
     All make the same picture only where every bit of it is there: a decoder that lacks some takes
-    zeros, or those. Empty where it has that mark, or where this tells nothing: of several scans.
+    zeros, or those. Empty where it has that mark, or where a whole scan is lacking.
     """
-    components, scans = 0, []
+    components, known = 0, Counter[int]()
     for marker, at in _markers(data):
-        if marker in _SEQUENTIAL:
+        if marker in _FRAMES:
             components = int.from_bytes(data[at + 7 : at + 8], "big")
         elif marker == _SCAN:
-            scans.append(int.from_bytes(data[at + 2 : at + 3], "big"))
+            known.update(_known_after(data[at : at + 16]))
         elif marker == _END:
             return []
-    if scans != [components]:
+    if not components or [*known.values()] != [_COEFFICIENTS] * components:
         return []
     cut = data.rstrip(b"\xff")  # of a mark that is cut in two
     # any of the restarts may be the next, and what is before it is passed over
     rising = bytes(range(0x55, 0xB5)).join([b"", *_RESTARTS])
     falling = bytes(range(0xB2, 0x52, -1)).join([b"", *_RESTARTS[4:], *_RESTARTS[:4]])
     return [cut + bits + _END_MARK for bits in (b"", rising, falling)]
+
+
+def _known_after(header: bytes) -> dict[int, int]:
+    """Return how many coefficients of each component a scan brings to their last bit."""
+    num = min(header[2] if len(header) > 2 else 0, 4)
+    first, last, bits = header.ljust(16, b"\xff")[3 + 2 * num : 6 + 2 * num]
+    return dict.fromkeys(header[3 : 3 + 2 * num : 2], last - first + 1) if not bits & 15 else {}
 
 
 def is_zeroed(data: bytes) -> bool:
