@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -424,6 +425,30 @@ def test_a_store_that_is_gone_is_not_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "store.sqlite").unlink()
     with pytest.raises(CollectionDamaged, match="missing or empty"):
         open_own(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["lock", "reserve", "generation", "writer.sock", "index"])
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_somebody_else_keeps_under_a_name_of_ours_is_left_alone(
+    tmp_path: Path, name: str, is_folder: bool
+) -> None:
+    own = tmp_path / name / "own" if is_folder else tmp_path / name
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("7 doors")
+    with pytest.raises(InvalidInput, match=f"holds a '{name}' that no collection made"):
+        open_own(tmp_path)
+    assert own.read_text() == "7 doors" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_collection_left_is_no_hindrance(tmp_path: Path) -> None:
+    with open_own(tmp_path) as collection:
+        collection.add(with_vectors(3))
+    for path in (tmp_path / "store.sqlite", tmp_path / "generation", *tmp_path.glob("index/*")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (tmp_path / "index").rmdir()
+    assert (tmp_path / "lock").exists() and (tmp_path / "reserve").exists()
+    with open_own(tmp_path) as collection:
+        assert collection.add(with_vectors(3)) == 3
 
 
 def test_compact_keeps_every_answer(tmp_path: Path) -> None:

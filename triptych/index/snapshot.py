@@ -29,7 +29,7 @@ from triptych.types import Matrix, Precision, Rows
 logger = logging.getLogger(__name__)
 
 FORMAT = 2
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 _ROWS = "rows"
 _ANN = "ann"
 _FEWEST = 256  # vectors that training needs
@@ -105,7 +105,7 @@ class Snapshots:
     def manifest(self) -> Manifest | None:
         """Return the manifest, None where there is none; raises CollectionDamaged."""
         try:
-            body = json.loads((self.folder / _MANIFEST).read_bytes())
+            body = json.loads((self.folder / MANIFEST).read_bytes())
             version = body["format"]
             if version != FORMAT:
                 raise CollectionDamaged(f"it has format {version}, this program reads {FORMAT}")
@@ -199,12 +199,12 @@ class Snapshots:
             staged.folder.rename(self.folder / staged.manifest.folder)
             sync_folder(self.folder)
             body = asdict(staged.manifest)
-            scratch = self.folder / f"{_MANIFEST}.tmp"
+            scratch = self.folder / f"{MANIFEST}.tmp"
             with scratch.open("wb") as file:
                 file.write(json.dumps(body | {"checksum": _checksum(body)}, indent=1).encode())
                 file.flush()
                 os.fsync(file.fileno())
-            scratch.rename(self.folder / _MANIFEST)
+            scratch.rename(self.folder / MANIFEST)
             sync_folder(self.folder)
         except OSError as error:
             raise NotAvailable(f"The index cannot be published: {error.strerror}.") from None
@@ -214,8 +214,8 @@ class Snapshots:
     def withdraw(self) -> None:
         """Leave nothing published; the caller holds the write lock."""
         try:
-            if (self.folder / _MANIFEST).exists():
-                (self.folder / _MANIFEST).unlink()
+            if (self.folder / MANIFEST).exists():
+                (self.folder / MANIFEST).unlink()
                 sync_folder(self.folder)  # or a power cut after the switch brings it back
         except OSError as error:
             raise NotAvailable(f"The index cannot be withdrawn: {error.strerror}.") from None
@@ -232,7 +232,7 @@ class Snapshots:
             return
         keep = manifest.folder if manifest else None
         for path in paths:
-            if path.name in (keep, _MANIFEST):
+            if path.name in (keep, MANIFEST):
                 continue
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

@@ -31,7 +31,7 @@ from triptych.retrieval import late
 from triptych.retrieval.arguments import as_ids, cosine, one_limit, share, wanted_ids, whole
 from triptych.retrieval.builder import Builder
 from triptych.retrieval.display.explain import explained
-from triptych.retrieval.folder import STORE, check_not_gutted, make_folder
+from triptych.retrieval.folder import STORE, check_folder, make_folder
 from triptych.retrieval.live import LiveIndex
 from triptych.retrieval.maintenance.copying import Copying
 from triptych.retrieval.maintenance.originals import fill_the_rest
@@ -117,13 +117,13 @@ class Collection:
         (fp32 or fp16) and `tokens` (whether token states are kept, for `rerank`) are a new
         collection's; `model_of` opens another model where a migration has changed it. Raises
         ModelMismatch where the vectors are another model's, CollectionDamaged, NotAvailable for a
-        newer format or a model without token states.
+        newer format or a model without token states, InvalidInput as `check_folder` does.
         """
         kind = checked_kind(index)
         folder = None if str(path) == ":memory:" else Path(path)
         if folder is not None:
             make_folder(folder)
-            check_not_gutted(folder)
+            check_folder(folder)
         store = Store.open(
             folder / STORE if folder else None,
             model=embedder.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -12,15 +13,23 @@ from triptych.errors import (
     InvalidInput,
     NotAvailable,
     NotFound,
+    TriptychError,
 )
 from triptych.index.disk import sync_folder
+from triptych.index.remote.channel import SOCKET
+from triptych.index.snapshot import MANIFEST
 from triptych.index.sqlite.generation import NAME as GENERATION
+from triptych.index.sqlite.generation import read_generation
 from triptych.index.sqlite.meta import Meta, peek
 from triptych.index.sqlite.store import Store
 
 STORE = "store.sqlite"
 REPAIRING = "repair.tmp"  # where a store is repaired, under the lock
 INDEX = "index"
+
+_WRITTEN = ("lock", "reserve", GENERATION, SOCKET, INDEX)
+"""What a new collection writes, by names that others may have taken."""
+_PROCESS = re.compile(rb"(\d+\n)?")
 
 
 def make_folder(folder: Path) -> None:
@@ -38,13 +47,34 @@ def make_folder(folder: Path) -> None:
         raise NotAvailable(f"{folder} cannot be created: {reason}.") from None
 
 
+def is_gutted(folder: Path) -> bool:
+    """Whether items were indexed but the store is gone or empty."""
+    return not _has_store(folder) and (folder / INDEX / MANIFEST).exists()
+
+
 def check_not_gutted(folder: Path) -> None:
     """Raise CollectionDamaged where items were indexed but the store is gone or empty."""
-    store = folder / STORE
-    if not (store.exists() and store.stat().st_size) and (folder / INDEX).is_dir():
+    if is_gutted(folder):
         raise CollectionDamaged(
-            f"{store} is missing or empty, but an index of its items is there.",
+            f"{folder / STORE} is missing or empty, but an index of its items is there.",
             hint="Restore it from a backup, or delete the folder and index again.",
+        )
+
+
+def check_folder(folder: Path) -> None:
+    """Raise where a collection can neither be opened nor begun.
+
+    CollectionDamaged as `check_not_gutted` does, InvalidInput where a new one would write over what
+    no collection made.
+    """
+    check_not_gutted(folder)
+    if _has_store(folder):
+        return
+    others = [name for name in _WRITTEN if not _is_free(folder / name)]
+    if others and not _has_store(folder):  # or another process has just made it
+        raise InvalidInput(
+            f"{folder} holds a {others[0]!r} that no collection made. A new one would replace it.",
+            hint="Name a folder that has nothing else in it.",
         )
 
 
@@ -97,3 +127,26 @@ def put_store(new: Path, folder: Path) -> None:
         shutil.rmtree(folder / INDEX, ignore_errors=True)
     except OSError as error:
         raise NotAvailable(f"{old} cannot be replaced: {error.strerror}.") from None
+
+
+def _has_store(folder: Path) -> bool:
+    store = folder / STORE
+    return store.exists() and store.stat().st_size > 0
+
+
+def _is_free(path: Path) -> bool:
+    """Whether nothing is there, or what a collection left that is gone or half made."""
+    if not path.exists():
+        return True
+    try:
+        match path.name:
+            case "lock":
+                return _PROCESS.fullmatch(path.read_bytes()) is not None
+            case "reserve":
+                return not any(path.read_bytes())
+            case name if name == GENERATION:
+                return read_generation(path) is not None
+            case _:
+                return path.name == SOCKET and path.is_socket()
+    except (TriptychError, OSError):
+        return False

@@ -37,7 +37,7 @@ from triptych.retrieval.builder import build_index
 from triptych.retrieval.folder import (
     INDEX,
     STORE,
-    check_not_gutted,
+    check_folder,
     make_folder,
     open_store,
     put_store,
@@ -231,7 +231,7 @@ def _reading(path: Path) -> Iterator[ArchiveReader]:
 
 
 def _check_empty(folder: Path) -> None:
-    check_not_gutted(folder)
+    check_folder(folder)
     if peek(folder / STORE) is None:
         return
     store = open_store(folder)

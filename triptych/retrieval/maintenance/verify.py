@@ -18,7 +18,7 @@ from triptych.index.sqlite.generation import Seen, read_generation
 from triptych.index.sqlite.meta import peek
 from triptych.index.sqlite.pages import PAGE
 from triptych.index.sqlite.store import Store
-from triptych.retrieval.folder import INDEX, STORE
+from triptych.retrieval.folder import INDEX, STORE, is_gutted
 from triptych.retrieval.live import identity_of
 
 BEYOND_REPAIR = {
@@ -63,7 +63,7 @@ def verify(folder: Path) -> Verification:
     seen = _seen(folder, found)  # before the store: it may be written to
     try:
         if peek(path) is None:
-            if seen is None and not (folder / INDEX).is_dir():
+            if seen is None and not is_gutted(folder):
                 raise NotFound(f"There is no collection in {folder}.")
             found.findings.append(Finding("missing", f"{path} is missing or empty."))
             return found
