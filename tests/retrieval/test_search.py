@@ -251,6 +251,21 @@ def test_words_put_notes_in_order_without_pushing_out_pictures() -> None:
         assert [id for id in hits if id.startswith("p")] == plain[:9], "no other note comes in"
 
 
+@pytest.mark.parametrize("share", [0.3, 0.5, 1.0])
+def test_what_fits_the_words_equally_comes_by_id_whenever_it_was_written(share: float) -> None:
+    names = [f"{at:02}" for at in range(30)]
+    items = [{"id": id, "text": "red shoe"} for id in names]
+    with Collection.open(":memory:", embedder=CountingModel()) as collection:
+        collection.add(items[::-1])
+        collection.upsert(items[3:5])
+        assert ids(collection.search("red shoe", hybrid=share, limit=30)) == names
+        pages = [
+            collection.search("red shoe", hybrid=share, limit=7, offset=offset)
+            for offset in range(0, 35, 7)
+        ]
+        assert [id for page in pages for id in ids(page)] == names
+
+
 def test_hybrid_where_nothing_is_left(texts: Collection) -> None:
     assert texts.search("bicycle", hybrid=True, filter='shop = "none"') == []
 

@@ -26,13 +26,14 @@ from triptych.retrieval.late import Candidates, Reranker
 from triptych.retrieval.live import LiveIndex
 from triptych.retrieval.prepare import batches
 from triptych.retrieval.ranking import (
+    Scores,
     first_of_each,
     maximal_marginal_relevance,
     reciprocal_rank_fusion,
     woven,
 )
 from triptych.retrieval.timing import stage
-from triptych.types import Hit, Vector
+from triptych.types import Hit, Rows, Vector
 
 _LOADED_AT_ONCE = 64  # token states of so many items in memory
 _CANDIDATES = 10
@@ -148,17 +149,17 @@ class Pipeline:
             rows_K, scores_K = self._live.nearest(
                 self._vector_M, wanted + len(self._named), allowed=self._allowed
             )
-        pairs = zip(rows_K.tolist(), scores_K.tolist(), strict=True)
-        found = [Match(row, score) for row, score in pairs if row not in self._named]
-        return self._ties_by_id(found)[:wanted]
+        found = self._in_order(rows_K, scores_K)
+        return [Match(row, score) for row, score in found if row not in self._named][:wanted]
 
-    def _ties_by_id(self, found: list[Match]) -> list[Match]:
-        """Return the same, best first, equal scores by id instead of by row."""
-        tied = {a.score for a, b in pairwise(found) if a.score == b.score}
+    def _in_order(self, rows_K: Rows, scores_K: Scores | Vector) -> list[tuple[int, float]]:
+        """Return rows and scores that are best first, equal scores by id instead of by row."""
+        found = list(zip(rows_K.tolist(), scores_K.tolist(), strict=True))
+        tied = {a for (_, a), (_, b) in pairwise(found) if a == b}
         if not tied:
             return found
-        ids = self._store.ids_of([match.row for match in found if match.score in tied])
-        return sorted(found, key=lambda match: (-match.score, ids.get(match.row, "")))
+        ids = self._store.ids_of([row for row, score in found if score in tied])
+        return sorted(found, key=lambda pair: (-pair[1], ids.get(pair[0], "")))
 
     def _with_words(self, found: list[Match], wanted: int) -> list[Match]:
         """Return both lists fused; who is in one list only has no rank in the other.
@@ -167,7 +168,7 @@ class Pipeline:
         words, which says nothing against it: it keeps its place by cosine.
         """
         rows_K, bm25_K = self._store.words(self._asked.words, wanted, allowed=self._allowed)
-        bm25 = dict(zip(rows_K.tolist(), bm25_K.tolist(), strict=True))
+        bm25 = dict(self._in_order(rows_K, bm25_K))
         unusable = self._named | self._live.damaged.keys()
         least = _WORTH_A_RANK * max(bm25.values(), default=0.0)
         by_words = [row for row, bm in bm25.items() if bm >= least and row not in unusable]
@@ -181,8 +182,9 @@ class Pipeline:
         silent = np.setdiff1d(self._store.textless(by_cosine), by_words_K)
         is_silent = np.isin(by_cosine, silent)
         lists = [by_cosine[~is_silent], by_words_K]
-        fused, _ = reciprocal_rank_fusion(lists, [1 - share, share])
-        order = woven(fused, by_cosine[is_silent], by_cosine, share, due=len(by_words))
+        fused = self._in_order(*reciprocal_rank_fusion(lists, [1 - share, share]))
+        judged = as_rows(row for row, _ in fused)
+        order = woven(judged, by_cosine[is_silent], by_cosine, share, due=len(by_words))
         return [Match(row, cosines[row], bm25.get(row)) for row in order.tolist()]
 
     def _reranked(self, found: list[Match], reranker: Reranker) -> list[Match]:
