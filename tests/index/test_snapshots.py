@@ -84,7 +84,9 @@ def refused(snapshots: Snapshots, caplog: Any, identity: Identity = IDENTITY) ->
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "c é" / "index"
+    collection = tmp_path / "c é"
+    collection.mkdir()
+    return collection / "index"
 
 
 @pytest.mark.parametrize("mapped", [False, True])
@@ -169,10 +171,16 @@ def test_a_failed_build_leaves_nothing(folder: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written(folder: Path) -> None:
-    folder.parent.mkdir()
     folder.write_text("a file")
-    with pytest.raises(NotAvailable, match="cannot be written"):
+    with pytest.raises(NotAvailable, match=r"cannot be written: File exists\. Check that"):
         build(Snapshots(folder), "flat")
+
+
+def test_a_collection_that_is_gone_gets_no_folder_again(folder: Path) -> None:
+    folder.parent.rmdir()
+    with pytest.raises(NotAvailable, match=r"No such file or directory\. Check that the folder"):
+        build(Snapshots(folder), "flat")
+    assert not folder.parent.exists()
 
 
 def test_a_staged_base_is_not_used(folder: Path) -> None:
@@ -402,6 +410,6 @@ def test_a_disk_without_the_room_is_not_filled_up(folder: Path) -> None:
             read.append(len(chunk[0]))
             yield chunk
 
-    with pytest.raises(NotAvailable, match="No space left"):
+    with pytest.raises(NotAvailable, match=r"No space left.*Free some"):
         build(Snapshots(folder), "flat", chunks=counted(), count=10**12)
     assert not read and not list(folder.iterdir())

@@ -7,7 +7,6 @@ What a name promises is checked at each reading. Which of them are in use, the s
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -18,10 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from triptych.errors import CollectionDamaged, DiskFull, NotAvailable
-from triptych.index.disk import sync_folder
+from triptych.index.disk import FULL, sync_folder
 
 _OURS = re.compile(r"([0-9a-f]{64})(\.[0-9a-f]+\.tmp)?")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Blobs:
@@ -129,7 +127,7 @@ def _is_whole(path: Path, sha256: str, size: int) -> bool:
 
 
 def _failed(path: Path, error: OSError) -> DiskFull | NotAvailable:
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return DiskFull(
             f"The disk is full: nothing of this batch was stored in {path.parent.parent.parent}.",
             hint="Free some space and run the same again; what was stored before is kept.",

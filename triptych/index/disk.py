@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
+
+FULL = (ENOSPC, EDQUOT, EFBIG)
+"""What a system says where a disk, a quota or a limit on the size of files leaves no room."""
 
 
 def sync_folder(folder: Path) -> None:

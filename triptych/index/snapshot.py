@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 from triptych.errors import CollectionDamaged, NotAvailable, NotFound
 from triptych.index import ANNS, INDEXES
 from triptych.index.base import Ann, Cancelled
-from triptych.index.disk import sync_folder
+from triptych.index.disk import FULL, sync_folder
 from triptych.index.rowfile import RowFile
 from triptych.index.segments import Base, Knobs
 from triptych.types import Matrix, Precision, Rows
@@ -157,12 +157,13 @@ class Snapshots:
 
         The first of `kinds` that `tune` can bring to its recall is taken; after the last, or where
         there are too few vectors to train on, everything is scanned. `count` vectors are expected.
-        Raises NotAvailable where the disk is full or cannot be written, at once where it has no
-        room for the vectors alone.
+        Raises NotAvailable where the disk is full, at once where it has no room for the vectors
+        alone, or where the folder above cannot be written or is gone.
         """
         folder = self.folder / f"{secrets.token_hex(8)}.tmp"
         try:
-            folder.mkdir(parents=True)
+            self.folder.mkdir(exist_ok=True)  # not that of the collection, which may be gone
+            folder.mkdir()
             if shutil.disk_usage(folder).free < RowFile.bytes_for(
                 count, identity.dim, identity.precision
             ):
@@ -184,10 +185,7 @@ class Snapshots:
             if isinstance(error, Cancelled):
                 return None
             if isinstance(error, OSError):
-                raise NotAvailable(
-                    f"The index cannot be written: {error.strerror}.",
-                    hint="Searches go on with what there is. Free some space and try again.",
-                ) from None
+                raise _unwritable(self.folder, error) from None
             raise
 
     def publish(self, staged: Staged) -> Manifest:
@@ -273,6 +271,13 @@ class Snapshots:
         with suppress(CollectionDamaged):
             return self.manifest() not in (manifest, None)
         return False
+
+
+def _unwritable(folder: Path, error: OSError) -> NotAvailable:
+    hint = "Check that the folder exists and that you may write to it."
+    if error.errno in FULL:
+        hint = "Searches go on with what there is. Free some space and try again."
+    return NotAvailable(f"The index in {folder} cannot be written: {error.strerror}.", hint=hint)
 
 
 def _until(

@@ -7,12 +7,11 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable
-from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import Any
 
 from triptych.errors import DiskFull, InvalidInput, NotFound
-from triptych.index.disk import sync_folder
+from triptych.index.disk import FULL, sync_folder
 from triptych.index.sqlite.lock import WriterLock
 from triptych.retrieval.folder import STORE
 
@@ -116,7 +115,7 @@ def keep_model(save: Callable[[Path], object], root: str | Path, fingerprint: st
 def _is_full(error: OSError) -> bool:
     # shutil gathers what went wrong, as text
     said = str(error.args) if isinstance(error, shutil.Error) else os.strerror(error.errno or 0)
-    return any(os.strerror(code) in said for code in (ENOSPC, EDQUOT, EFBIG))
+    return any(os.strerror(code) in said for code in FULL)
 
 
 def _checked(kind: str, name: Any) -> str:
