@@ -188,8 +188,9 @@ def test_an_export_is_one_state_and_replaces_only_when_told(photos: Path, tmp_pa
         export(photos, path)
     assert path.read_bytes() == before
     export(photos, path, replace=True)
-    with pytest.raises(InvalidInput):
-        export(photos, tmp_path, replace=True)
+    for replace in (False, True):
+        with pytest.raises(InvalidInput, match=r"is a folder, expected a file to write\. Name"):
+            export(photos, tmp_path, replace=replace)
     with pytest.raises(NotFound):
         export(photos, tmp_path / "nowhere" / "a.tar")
     assert [one.name for one in tmp_path.iterdir()] == ["a.tar"]

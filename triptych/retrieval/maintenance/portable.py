@@ -67,8 +67,9 @@ def export_collection(
 ) -> Archive:
     """Write one state of the store to `path`, whole or not at all; it may be written to meanwhile.
 
-    The model's own files are not in it. Raises InvalidInput where `path` exists, unless
-    `replace`, CollectionDamaged naming a damaged item, NotAvailable where the disk is full.
+    The model's own files are not in it. Raises InvalidInput where `path` is no file, or exists and
+    `replace` is not said, CollectionDamaged naming a damaged item, NotAvailable where the disk is
+    full.
     """
     with store.view() as view, archiving(path, replace=replace) as tar:
         return write_archive(store, view, tar, progress=progress)
@@ -78,7 +79,10 @@ def export_collection(
 def archiving(path: Path, *, replace: bool = False) -> Iterator[tarfile.TarFile]:
     """Yield a tar that is at `path` once it is whole; raises as `export_collection` does."""
     try:
-        if path.exists() and (not replace or not path.is_file()):
+        if path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "no regular file"
+            raise InvalidInput(f"{path} is {what}, expected a file to write.", hint="Name another.")
+        if path.exists() and not replace:
             raise InvalidInput(f"{path} exists already.", hint="Name another file, or say --force.")
         if not path.parent.is_dir():
             raise NotFound(f"There is no folder {path.parent}.")
