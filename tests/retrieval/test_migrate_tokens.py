@@ -288,7 +288,12 @@ def test_what_is_kept_after_it_travels_and_is_checked(tmp_path: Path) -> None:
     assert verify(tmp_path / "c").ok
     with open_here(tmp_path / "c") as collection:
         assert collection.info()["with_tokens"] == 39
-        assert [one["model"] for one in collection.info()["spaces"]] == ["hashing:64"]
+        spaces = collection.info()["spaces"]
+        assert [(one["model"], one["vectors"]) for one in spaces] == [
+            ("hashing:64", 39), ("hashing:32", 39),
+        ]  # fmt: skip
+        assert migrate(collection, CountingModel()).embedded == 1
+        assert collection.info()["with_tokens"] == 40
 
 
 def test_the_room_for_states_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

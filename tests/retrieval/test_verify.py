@@ -163,17 +163,28 @@ def test_thumbnails_are_checked(tmp_path: Path) -> None:
     assert done.without_thumbnail == ["red"] and not done.complete and verify(folder).ok
 
 
-def test_what_is_not_searched_is_left_out_and_that_is_said(tmp_path: Path) -> None:
+def test_what_is_not_searched_is_carried_over(tmp_path: Path) -> None:
     folder = tmp_path / "c"
-    with Collection.open(folder, embedder=CountingModel()) as collection:
-        collection.add([{"id": "red", "text": "apple"}])
-        migrate(collection, CountingModel(dim=16))
-    edit(folder, "INSERT INTO thumbnails VALUES (99, x'00', x'00')")
+    old, new = CountingModel(), CountingModel(dim=16)
+    with Collection.open(folder, embedder=old) as collection:
+        collection.add({"id": f"{at}", "text": f"apple {at}"} for at in range(20))
+        expected = [collection.search("apple 7", limit=20), collection.search("apple 11", limit=20)]
+        migrate(collection, new)
+        migrate(collection, CountingModel(dim=8))
+        collection.upsert([{"id": "3", "text": "apple 3"}])
+    edit(folder, "UPDATE items SET text = 'other' WHERE id = '4'")
+    edit(folder, "UPDATE vectors_1 SET vector = zeroblob(128) WHERE row < 4")
     done = repair(verify(folder))
-    assert (
-        done.complete and "left out what is not searched, the vectors of: hashing:32" in done.done
-    )
-    assert verify(folder).ok
+    assert done.done[:2] == [
+        "carried over what is not searched: 15 of 19 vectors of hashing:32",
+        "carried over what is not searched: 18 of 19 vectors of hashing:16",
+    ]
+    assert verify(folder).ok and [lost.id for lost in done.lost] == ["4"]
+    with Collection.open(folder, embedder=CountingModel(dim=8)) as collection:
+        collection.add([{"id": "4", "text": "apple 4"}])
+        assert migrate(collection, new).embedded == 2
+        assert migrate(collection, old).embedded == 5
+        assert [collection.search(f"apple {at}", limit=20) for at in (7, 11)] == expected
 
 
 def test_a_page_of_noise_is_found_and_repaired(folder: Path, whole: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import apsw
+import numpy as np
 
 from triptych.errors import CollectionDamaged
 from triptych.index.blobs import Blobs
@@ -37,7 +38,7 @@ from triptych.index.sqlite.records import (
 )
 from triptych.index.sqlite.spaces import load_rows
 from triptych.index.sqlite.tokens import table_of, verified
-from triptych.types import Vector
+from triptych.types import Matrix, Vector
 
 _AT_ONCE = 1024
 _ITEM = (
@@ -54,6 +55,14 @@ class Lost(NamedTuple):
     row: int
     id: str | None
     record: Record | None
+
+
+class Beside(NamedTuple):
+    """What a space that is not searched has of some items: what is not whole is left out."""
+
+    ids: list[str]
+    vectors_NM: Matrix
+    states: list[Tokens]  # one for each item, where the space keeps token states
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -91,7 +100,7 @@ class Salvage:
                     self.lost.append(Lost(row, id, record_from(columns[:8])))
                 else:
                     jpeg = self._thumbnail(entry.id, row, columns[1])
-                    tokens_TW = self._tokens(entry.id, row, columns[1])
+                    tokens_TW = self._own_tokens(entry.id, space, row, columns[1])
                     picture = self._picture(entry.id, row, columns[1])
                     whole.append(replace(entry, thumbnail=jpeg, tokens=tokens_TW, picture=picture))
             yield whole
@@ -104,12 +113,29 @@ class Salvage:
         except _DAMAGE:
             raise CollectionDamaged("The history of the store cannot be read.") from None
 
-    def others(self) -> list[str]:
-        """Return the models of the vectors that are not searched, which are in no entry."""
+    def others(self) -> list[Space]:
+        """Return the spaces that are not searched, of which nothing is in an entry."""
         with suppress(*_DAMAGE):
             spaces = read_spaces(self.connection)
-            return [one.model for one in spaces if one.space != self.meta.space]
+            return [one for one in spaces if one.space != self.meta.space]
         return []
+
+    def beside(self, space: Space) -> Iterator[Beside]:
+        """Yield what a space that is not searched has of items that are whole, rows ascending."""
+        for found in _around(self._items, 1, _last_row(self.connection)):
+            records = [record_from(columns[:8]) for columns in found]
+            ids = {record.row: record.id for record in records if record is not None}
+            vectors = self._vectors(space, list(ids))
+            states: dict[int, Tokens] = {}
+            for row, item in [columns[:2] for columns in found] if space.token_width else ():
+                with suppress(*_DAMAGE):
+                    if (tokens_TW := self._tokens(space, row, item)) is not None:
+                        states[row] = tokens_TW
+            rows = [row for row in vectors if row in states or not space.token_width]
+            if rows:
+                vectors_NM = np.stack([vectors[row] for row in rows])
+                kept = [states[row] for row in rows if row in states]
+                yield Beside([ids[row] for row in rows], vectors_NM, kept)
 
     def _items(self, first: int, last: int) -> list[tuple[Any, ...]]:
         return self.connection.execute(_ITEM, (first, last)).fetchall()
@@ -138,21 +164,22 @@ class Salvage:
             self.without_thumbnail.append(id)
         return None
 
-    def _tokens(self, id: str, row: int, item: bytes) -> Tokens | None:
-        if not self.meta.token_width:
-            return None
-        table = table_of(self.meta.space)
-        query = f"SELECT states, checksum FROM {table} WHERE row = ?"  # noqa: S608
+    def _own_tokens(self, id: str, space: Space, row: int, item: bytes) -> Tokens | None:
         try:
-            found: list[tuple[Any, ...]] = self.connection.execute(query, (row,)).fetchall()
+            return self._tokens(space, row, item) if space.token_width else None
         except _DAMAGE:
             self.without_tokens.append(id)
             return None
+
+    def _tokens(self, space: Space, row: int, item: bytes) -> Tokens | None:
+        """Return the states of a row, None where it has none; raises where they are damaged."""
+        query = f"SELECT states, checksum FROM {table_of(space.space)} WHERE row = ?"  # noqa: S608
+        found: list[tuple[Any, ...]] = self.connection.execute(query, (row,)).fetchall()
         for raw, expected in found:
-            tokens_TW = verified(item, raw, expected, self.meta.token_width)
-            if tokens_TW is not None:
-                return tokens_TW
-            self.without_tokens.append(id)
+            tokens_TW = verified(item, raw, expected, space.token_width)
+            if tokens_TW is None:
+                raise CollectionDamaged(f"The token states of row {row} are damaged.")
+            return tokens_TW
         return None
 
     def _picture(self, id: str, row: int, item: bytes) -> Picture | None:

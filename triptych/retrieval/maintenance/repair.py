@@ -21,7 +21,10 @@ from triptych.index.disk import sync_folder
 from triptych.index.snapshot import Identity, Snapshots
 from triptych.index.sqlite.generation import NAME as GENERATION
 from triptych.index.sqlite.lock import WriterLock
+from triptych.index.sqlite.meta import Space
+from triptych.index.sqlite.reader import as_rows
 from triptych.index.sqlite.salvage import Lost, Salvage, salvaging
+from triptych.index.sqlite.store import Store
 from triptych.retrieval.builder import build_index
 from triptych.retrieval.folder import INDEX, REPAIRING, STORE, new_store, open_store, put_store
 from triptych.retrieval.maintenance.verify import BEYOND_REPAIR, Verification
@@ -118,11 +121,12 @@ def _read_around(path: Path, scratch: Path, done: Repair) -> None:
                 for entries in salvage.entries():
                     if entries:
                         store.write(entries, replace=True)
+                for space in salvage.others():
+                    kept = _carry_over(salvage, space, store)
+                    count = f"{kept:,} of {len(store):,} vectors"
+                    done.done.append(f"carried over what is not searched: {count} of {space.model}")
             finally:
                 store.close()
-            if others := salvage.others():
-                names = ", ".join(others)
-                done.done.append(f"left out what is not searched, the vectors of: {names}")
     except CollectionDamaged as error:
         raise CollectionDamaged(
             f"Nothing can be saved: {error.message}", hint=BEYOND_REPAIR["missing"]
@@ -130,6 +134,27 @@ def _read_around(path: Path, scratch: Path, done: Repair) -> None:
     done.lost, done.without_thumbnail = salvage.lost, salvage.without_thumbnail
     done.without_tokens = salvage.without_tokens
     done.without_picture = salvage.without_picture
+
+
+def _carry_over(salvage: Salvage, old: Space, store: Store) -> int:
+    """Return how many vectors of a space that is not searched are in the new store too.
+
+    What is not is made anew by a migration to its model.
+    """
+    new = store.begin_space(
+        model=old.model,
+        fingerprint=old.fingerprint,
+        dim=old.dim,
+        precision=old.precision,
+        token_width=old.token_width,
+    )
+    kept = 0
+    for ids, vectors_NM, states in salvage.beside(old):
+        rows = store.rows_of(ids)
+        rows_N = as_rows(rows.get(id, 0) for id in ids)  # no item is at 0: it is skipped
+        store.put_vectors(new, rows_N, vectors_NM, states)
+        kept += len(rows)
+    return kept
 
 
 def _spare_vectors(folder: Path, salvage: Salvage) -> Callable[[list[int]], dict[int, Vector]]:
