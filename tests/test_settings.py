@@ -1,13 +1,16 @@
 import gc
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import triptych
 from triptych.cache.memory import MemoryCache
-from triptych.errors import InvalidInput, NotFound
+from triptych.encoders.base import EmbeddingModel
+from triptych.errors import InvalidInput, ModelMismatch, NotFound
 from triptych.retrieval.answering.query_log import QueryLog
 from triptych.retrieval.answering.questions import asked_of
+from triptych.retrieval.maintenance.migrate import migrate
 from triptych.settings import Settings
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -69,6 +72,26 @@ def test_collections_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert triptych.collections() == ["two"]
     with pytest.raises(InvalidInput, match="exists already"):
         triptych.create("two")
+
+
+def test_a_migration_while_the_model_is_opened_is_no_mismatch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(data=tmp_path, model="hashing:32")
+    model_of = Settings.model_of
+    with settings.open_collection(tmp_path / "c") as other:
+        other.add([{"id": "1", "text": "red shoe"}])
+
+        def late(self: Settings, *args: Any, **options: Any) -> EmbeddingModel:
+            model = model_of(self, *args, **options)
+            migrate(other, settings.open_model("hashing:16"))
+            return model
+
+        monkeypatch.setattr(Settings, "model_of", late)
+        with settings.open_collection(tmp_path / "c") as collection:
+            assert collection.embedder.dim == 16 and len(collection.search("red shoe")) == 1
+    with pytest.raises(ModelMismatch):
+        settings.open_collection(tmp_path / "c", model="hashing:32")
 
 
 def test_open_takes_a_path_or_a_name() -> None:

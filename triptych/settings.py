@@ -30,7 +30,7 @@ from triptych.cache.base import Cache
 from triptych.cache.config import CacheConfig
 from triptych.embedder import Embedder
 from triptych.encoders.base import EmbeddingModel
-from triptych.errors import InvalidInput, NotFound
+from triptych.errors import InvalidInput, ModelMismatch, NotFound
 from triptych.index.plan import Budget
 from triptych.index.sqlite.meta import Meta, Space
 from triptych.registry import Registry
@@ -122,27 +122,32 @@ class Settings:
         embedded once is remembered there; for its answers see `answers`. Raises NotFound where it
         `must_exist` and does not, ModelMismatch for another `model`.
         """
-        known = None if str(path) == ":memory:" else Collection.peek(path)
-        if known is None and must_exist:
-            check_not_gutted(Path(path))
-            raise self._missing(Path(path))
-        if known is None or model is not None:
-            embedder = self.open_model(model, threads=threads)
-        else:
-            embedder = self.model_of(known, threads=threads)
-        if known is None and str(path) != ":memory:":
-            self.keep(embedder)  # first: no collection is made whose model is not here
         cached = partial(self.cached, cache=cache)
-        return Collection.open(
-            path,
-            embedder=cached(embedder),
-            index=index,
-            budget=budget or self.budget,
-            precision=precision,
-            tokens=tokens,
-            model_of=lambda known: cached(self.model_of(known, threads=threads)),
-            threads=threads,
-        )
+        while True:
+            known = None if str(path) == ":memory:" else Collection.peek(path)
+            if known is None and must_exist:
+                check_not_gutted(Path(path))
+                raise self._missing(Path(path))
+            if known is None or model is not None:
+                embedder = self.open_model(model, threads=threads)
+            else:
+                embedder = self.model_of(known, threads=threads)
+            if known is None and str(path) != ":memory:":
+                self.keep(embedder)  # first: no collection is made whose model is not here
+            try:
+                return Collection.open(
+                    path,
+                    embedder=cached(embedder),
+                    index=index,
+                    budget=budget or self.budget,
+                    precision=precision,
+                    tokens=tokens,
+                    model_of=lambda known: cached(self.model_of(known, threads=threads)),
+                    threads=threads,
+                )
+            except ModelMismatch:  # or another process migrated it while the model was opened
+                if model is not None or Collection.peek(path) == known:
+                    raise
 
     def _missing(self, path: Path) -> NotFound:
         library = self.library()
