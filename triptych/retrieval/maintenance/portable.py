@@ -307,5 +307,6 @@ def _publish(scratch: Path, folder: Path) -> None:
         if (scratch / PICTURES).is_dir():  # no item without its picture
             Blobs(folder / PICTURES).take(scratch / PICTURES)
         put_store(scratch / STORE, folder)
-        (scratch / INDEX).rename(folder / INDEX)
+        if (scratch / INDEX).is_dir():  # of no items there is none
+            (scratch / INDEX).rename(folder / INDEX)
         sync_folder(folder)
