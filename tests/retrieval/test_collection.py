@@ -411,6 +411,18 @@ def test_closing_twice_and_searching_after(tmp_path: Path) -> None:
         collection.search(vector=unit_vectors(1)[0])
 
 
+def test_who_goes_elsewhere_keeps_the_collection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with open_own("c") as collection:
+        monkeypatch.chdir("/")
+        collection.add(with_vectors(3))
+        assert len(collection.search(vector=unit_vectors(1)[0])) == 3
+    with open_own(tmp_path / "c") as collection:
+        assert len(collection) == 3
+
+
 def test_a_file_is_no_collection(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(InvalidInput, match="is a file"):

@@ -120,7 +120,7 @@ class Collection:
         newer format or a model without token states, InvalidInput as `check_folder` does.
         """
         kind = checked_kind(index)
-        folder = None if str(path) == ":memory:" else Path(path)
+        folder = None if str(path) == ":memory:" else Path(path).absolute()  # chdir may follow
         if folder is not None:
             make_folder(folder)
             check_folder(folder)
