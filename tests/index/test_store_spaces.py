@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from triptych.errors import InvalidInput
+from triptych.errors import InvalidInput, NotFound
 from triptych.index.sqlite.meta import Space
 from triptych.index.sqlite.records import Entry
 from triptych.index.sqlite.store import Store
@@ -92,6 +92,13 @@ def test_the_switch_waits_for_every_vector_and_reloads_every_reader(
     change = store.write(entries(1, NEW, "n"), replace=False)
     assert change.vectors_NM.shape == (1, NEW)
     reader.close()
+
+
+def test_a_space_that_was_dropped_meanwhile_is_no_damage(store: Store) -> None:
+    space = begin(store)
+    store.drop_space(space)
+    with pytest.raises(NotFound, match=r"number 2 are gone\. Run the migration again"):
+        store.missing(space)
 
 
 def test_a_read_that_began_before_the_switch_ends_as_it_began(store: Store) -> None:

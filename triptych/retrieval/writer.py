@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
-from triptych.errors import CollectionBusy, NotFound
+from triptych.errors import CollectionBusy
 from triptych.index.remote.handoff import RemoteWriter, Unanswered, WriteServer
 from triptych.index.remote.requests import (
     BeginSpace,
@@ -138,16 +138,17 @@ class Writer:
             )
             return begun.space
 
-        return self._known(self._do(here, lambda other: other.begin_space(wanted)))
+        return self._store.space(self._do(here, lambda other: other.begin_space(wanted)))
 
     def put_vectors(
         self, space: Space, rows_N: Rows, vectors_NM: Matrix, states: Sequence[Tokens | None]
     ) -> None:
         """Store what a space has of items; rows that are gone are skipped."""
-        self._do(
-            lambda: self._store.put_vectors(self._known(space.space), rows_N, vectors_NM, states),
-            lambda other: other.put_vectors(space.space, rows_N, vectors_NM, states),
-        )
+
+        def here() -> None:
+            self._store.put_vectors(self._store.space(space.space), rows_N, vectors_NM, states)
+
+        self._do(here, lambda other: other.put_vectors(space.space, rows_N, vectors_NM, states))
 
     def switch(self, space: Space, *, from_thumbnails: bool) -> None:
         """Search this space from now on; `build` its index afterwards.
@@ -157,7 +158,7 @@ class Writer:
         """
 
         def here() -> None:
-            self._finish(self._known(space.space), from_thumbnails)
+            self._finish(self._store.space(space.space), from_thumbnails)
             if len(self._store.missing(space, limit=1)) == 0:
                 self._builder.withdraw()
             self._store.switch(space)
@@ -179,7 +180,7 @@ class Writer:
     def drop_space(self, space: Space) -> None:
         """Delete a space that is not searched."""
         self._do(
-            lambda: self._store.drop_space(self._known(space.space)),
+            lambda: self._store.drop_space(self._store.space(space.space)),
             lambda other: other.drop_space(space.space),
         )
 
@@ -280,28 +281,20 @@ class Writer:
             case BeginSpace():
                 number = self.begin_space(request.space).space
             case PutVectors():
-                space = self._known(request.space)
+                space = self._store.space(request.space)
                 self.put_vectors(space, request.rows_N, request.vectors_NM, request.states)
                 number = len(request.rows_N)
             case SwitchSpace():
-                space = self._known(request.space)
+                space = self._store.space(request.space)
                 self.switch(space, from_thumbnails=request.from_thumbnails)
                 self.build()
                 number = request.space
             case DropSpace():
-                self.drop_space(self._known(request.space))
+                self.drop_space(self._store.space(request.space))
                 number = request.space
             case Ping():
                 number = 0
         return Reply(number=number, sequence=self._store.sequence)
-
-    def _known(self, number: int) -> Space:
-        for space in self._store.spaces():
-            if space.space == number:
-                return space
-        raise NotFound(
-            f"The vectors with the number {number} are gone.", hint="Run the migration again."
-        )
 
 
 def _refuse(other: RemoteWriter) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from triptych.errors import CollectionDamaged
+from triptych.errors import CollectionDamaged, NotFound
 from triptych.filters import Filter, Scalar
 from triptych.index.blobs import Blobs
 from triptych.index.sqlite import facts, pictures, tokens, words
@@ -164,12 +164,22 @@ class Reader:
         with self._database.reading() as connection:
             return read_spaces(connection)
 
+    def space(self, number: int) -> Space:
+        """Return a space as it is now; raises NotFound where it was dropped."""
+        for space in self.spaces():
+            if space.space == number:
+                return space
+        raise NotFound(
+            f"The vectors with the number {number} are gone.", hint="Run the migration again."
+        )
+
     def missing(self, space: Space, after_row: int = 0, limit: int = 1024) -> Rows:
         """Return the first `limit` rows after `after_row` that lack a vector in `space`.
 
-        Or the token states, where it keeps them.
+        Or the token states, where it keeps them. Raises NotFound where it was dropped.
         """
         with self._database.reading() as connection:
+            self.space(space.space)
             return missing_rows(connection, space, after_row, limit)
 
     @contextmanager
