@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 
 from tests.retrieval.fakes import unit_vectors
+from triptych.encoders.hashing import HashingEncoder
 from triptych.encoders.vectors import CallerVectors
 from triptych.errors import InvalidInput
 from triptych.index.plan import Budget
 from triptych.index.segments import Base
-from triptych.index.snapshot import Snapshots
+from triptych.index.snapshot import Snapshots, Staged
 from triptych.index.tuning import fit
 from triptych.retrieval.collection import Collection
+from triptych.retrieval.maintenance.migrate import migrate
+from triptych.retrieval.maintenance.verify import verify
 
 DIM = 16
 VECTOR = unit_vectors(1, dim=DIM)[0]
@@ -190,3 +193,29 @@ def test_whoever_holds_a_lock_has_the_common_priority(
             while collection.info()["pending"]:
                 time.sleep(0.05)
             assert seen == {"reading": mine, "tuning": max(mine, 15), "publishing": mine}
+
+
+def test_what_was_built_before_a_migration_there_and_back_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = HashingEncoder(dim=DIM), HashingEncoder(dim=2 * DIM)
+    build = Snapshots.build
+
+    def overtaken(self: Snapshots, *args: Any, **options: Any) -> Staged | None:
+        staged = build(self, *args, **options)
+        for space in (*collection.spaces.others(), collection.spaces.current()):
+            collection.spaces.switch(space, from_thumbnails=False)
+        return staged
+
+    with Collection.open(tmp_path, embedder=here) as collection:
+        collection.add([{"id": "1", "text": "red shoe"}])
+        migrate(collection, there)
+        migrate(collection, here)
+        collection.add([{"id": "2", "text": "blue hat"}])
+        with monkeypatch.context() as patch:
+            patch.setattr(Snapshots, "build", overtaken)
+            collection.compact()
+        assert verify(tmp_path).checked["index"] == "none is saved" and verify(tmp_path).ok
+        assert collection.search("blue hat", limit=1)[0].id == "2"
+        collection.compact()
+        assert verify(tmp_path).checked["index"] == "flat of 2"

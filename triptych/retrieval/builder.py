@@ -171,8 +171,7 @@ class Builder:
             if wanted[0] != "flat":
                 self._tried = staged.manifest.count
             with self._mutex:
-                space = self._store.meta
-                if not self._store.writing or staged.manifest.fingerprint != space.fingerprint:
+                if not self._store.writing or self._is_past(staged.manifest):
                     snapshots.discard(staged)
                     return
                 manifest = snapshots.publish(staged)
@@ -182,6 +181,12 @@ class Builder:
                     # a transaction for nothing would take room ahead of it
                     if manifest.sequence > _REMEMBERED:
                         self._store.forget(manifest.sequence - _REMEMBERED)
+
+    def _is_past(self, built: Manifest) -> bool:
+        """Whether another model's vectors are searched by now, or were in between."""
+        return (
+            built.fingerprint != self._store.meta.fingerprint or built.sequence < self._store.floor
+        )
 
     def _staged(
         self, snapshots: Snapshots, wanted: Sequence[str], *, polite: bool

@@ -70,6 +70,12 @@ class Reader:
             return read_state(connection).sequence
 
     @property
+    def floor(self) -> int:
+        """The sequence from which on changes can be replayed."""
+        with self._database.reading() as connection:
+            return read_state(connection).floor
+
+    @property
     def read_only(self) -> bool:
         """Whether the file or its folder cannot be written to."""
         return self._database.read_only
