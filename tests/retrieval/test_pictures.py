@@ -22,6 +22,7 @@ from triptych.errors import CollectionDamaged, DiskFull, NotAvailable
 from triptych.index.blobs import Blobs
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.folder import STORE, open_store
+from triptych.retrieval.maintenance import portable
 from triptych.retrieval.maintenance.migrate import MigrateOptions, migrate
 from triptych.retrieval.maintenance.portable import export_collection, import_collection
 from triptych.retrieval.maintenance.repair import repair
@@ -201,6 +202,31 @@ def test_an_archive_carries_them(tmp_path: Path, exists: bool) -> None:
             encoded(BLUE),
             None,
         ]
+
+
+def test_an_export_has_the_pictures_that_are_deleted_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write = portable.write_archive
+    red, blue, green = encoded(RED), encoded(BLUE), encoded(GREEN)
+    with open_here(tmp_path / "c") as collection:
+        collection.add([{"id": "1", "image": red}, {"id": "2", "image": blue}])
+
+        def overtaken(*args: Any, **options: Any) -> Any:
+            collection.delete("1")
+            collection.upsert([{"id": "2", "image": green}])
+            collection.compact()
+            return write(*args, **options)
+
+        monkeypatch.setattr(portable, "write_archive", overtaken)
+        store = open_store(tmp_path / "c")
+        assert export_collection(store, tmp_path / "c.tar").pictures == 2
+        store.close()
+        assert "an export holds it: what was deleted is in it still" in caplog.text
+        collection.compact()
+        assert files(tmp_path / "c") == named(green)
+    import_collection(tmp_path / "c.tar", tmp_path / "copy")
+    assert files(tmp_path / "copy") == named(red, blue)
 
 
 def test_a_damaged_archive_of_pictures_is_refused(tmp_path: Path) -> None:

@@ -7,17 +7,21 @@ What a name promises is checked at each reading. Which of them are in use, the s
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import logging
 import os
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from triptych.errors import CollectionDamaged, DiskFull, NotAvailable
 from triptych.index.disk import FULL, sync_folder
+
+logger = logging.getLogger(__name__)
 
 _OURS = re.compile(r"([0-9a-f]{64})(\.[0-9a-f]+\.tmp)?")
 
@@ -73,26 +77,38 @@ class Blobs:
             raise CollectionDamaged(f"{path} is damaged: its hash is not its name.")
         return data
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Let no process delete any of them meanwhile: `remove` leaves them to a later `sweep`."""
+        with self._locked(fcntl.LOCK_SH):
+            yield
+
     def remove(self, hashes: Iterable[str]) -> None:
-        """Delete those; one that cannot be deleted is left to `sweep`."""
-        for sha256 in hashes:
-            self._memory.pop(sha256, None)
-            if self.folder is not None:
-                with suppress(OSError):
-                    self._path(sha256).unlink(missing_ok=True)
+        """Delete those; one that cannot be deleted, or is `kept`, is left to `sweep`."""
+        with suppress(OSError), self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
+            for sha256 in hashes:
+                self._memory.pop(sha256, None)
+                if self.folder is not None:
+                    with suppress(OSError):
+                        self._path(sha256).unlink(missing_ok=True)
 
     def sweep(self, in_use: Callable[[list[str]], set[str]]) -> None:
         """Delete what a crash left: halves, and of the rest all that is not among those `in_use`.
 
-        What is not named as `put` names it is somebody's own, and stays.
+        What is not named as `put` names it is somebody's own, and stays. While they are `kept` all
+        of them do.
         """
         if self.folder is None or not self.folder.is_dir():
             return
-        for part in self.folder.iterdir():
-            with suppress(OSError):  # no folder of ours
-                names = {name for name in os.listdir(part) if _is_ours(name, part)}
-                for name in names - in_use(sorted(names)):
-                    (part / name).unlink(missing_ok=True)
+        try:
+            with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
+                for part in self.folder.iterdir():
+                    with suppress(OSError):  # no folder of ours
+                        names = {name for name in os.listdir(part) if _is_ours(name, part)}
+                        for name in names - in_use(sorted(names)):
+                            (part / name).unlink(missing_ok=True)
+        except BlockingIOError:
+            logger.warning("%s: an export holds it: what was deleted is in it still", self.folder)
 
     def take(self, other: Path) -> None:
         """Move all that is in another folder of this kind here; raises OSError."""
@@ -105,6 +121,19 @@ class Blobs:
             sync_folder(here)
         for folder in (self.folder, self.folder.parent):
             sync_folder(folder)
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        """Hold the folder, where there is one; raises OSError."""
+        if self.folder is None or not self.folder.is_dir():
+            yield
+            return
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, how)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _path(self, sha256: str) -> Path:
         assert self.folder is not None, "a file has a folder"

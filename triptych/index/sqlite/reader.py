@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -189,9 +189,13 @@ class Reader:
             return missing_rows(connection, space, after_row, limit)
 
     @contextmanager
-    def view(self) -> Iterator[View]:
-        """Yield the store as it is now; it can be read in any thread, whatever is written."""
-        with self._database.own_reading() as connection:
+    def view(self, *, keep_pictures: bool = False) -> Iterator[View]:
+        """Yield the store as it is now; it can be read in any thread, whatever is written.
+
+        Pictures that are deleted meanwhile stay, if that is wanted, until the next `compact`.
+        """
+        kept = self._blobs.kept() if keep_pictures else nullcontext()
+        with kept, self._database.own_reading() as connection:
             yield View.of(connection)
 
     def records(self, rows: Sequence[int]) -> tuple[list[Record], dict[int, str]]:

@@ -64,7 +64,7 @@ def export_increment(store: Store, path: Path, since: Mark | None = None) -> Inc
 
     Raises as `export_collection` does.
     """
-    with store.view() as view:
+    with store.view(keep_pictures=True) as view:
         mark = Mark(
             store.meta.collection, view.epoch, view.sequence, view.last_row, view.space.space
         )

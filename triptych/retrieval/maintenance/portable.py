@@ -71,7 +71,7 @@ def export_collection(
     `replace` is not said, CollectionDamaged naming a damaged item, NotAvailable where the disk is
     full.
     """
-    with store.view() as view, archiving(path, replace=replace) as tar:
+    with store.view(keep_pictures=True) as view, archiving(path, replace=replace) as tar:
         return write_archive(store, view, tar, progress=progress)
 
 
@@ -171,8 +171,8 @@ def _sent(store: Store, picture: Picture) -> bytes:
     data = store.picture_data(picture)
     if data is None:
         raise CollectionDamaged(
-            f"The picture {picture.sha256[:12]} is gone: it was deleted meanwhile, or is lost.",
-            hint="Run the same again, and triptych verify if it fails again.",
+            f"The picture {picture.sha256[:12]} is lost: its file is missing.",
+            hint="Run triptych verify: it names the items.",
         )
     return data
 
