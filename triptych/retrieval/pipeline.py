@@ -90,6 +90,7 @@ class Pipeline:
         self._asked = request
         self._vector_M = vector_M
         self._reranker = reranker
+        self._ids: dict[int, str] = {}  # of those whose order they decided
         with stage("filter"):
             self._allowed = None if request.filter is None else store.where(request.filter)
         named = store.rows_of(request.without) if request.without else {}
@@ -158,8 +159,9 @@ class Pipeline:
         tied = {a for (_, a), (_, b) in pairwise(found) if a == b}
         if not tied:
             return found
-        ids = self._store.ids_of([row for row, score in found if score in tied])
-        return sorted(found, key=lambda pair: (-pair[1], ids.get(pair[0], "")))
+        rows = [row for row, score in found if score in tied and row not in self._ids]
+        self._ids |= self._store.ids_of(rows)
+        return sorted(found, key=lambda pair: (-pair[1], self._ids.get(pair[0], "")))
 
     def _with_words(self, found: list[Match], wanted: int) -> list[Match]:
         """Return both lists fused; who is in one list only has no rank in the other.
