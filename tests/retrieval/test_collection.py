@@ -452,6 +452,13 @@ def test_what_somebody_else_keeps_under_a_name_of_ours_is_left_alone(
     assert own.read_text() == "7 doors" and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("torn", [b"", b"4", b"4711\n", b"\0\0\0\0\0"])
+def test_a_lock_that_was_torn_is_ours_all_the_same(tmp_path: Path, torn: bytes) -> None:
+    (tmp_path / "lock").write_bytes(torn)
+    with open_own(tmp_path) as collection:
+        assert collection.add(with_vectors(3)) == 3
+
+
 def test_what_a_collection_left_is_no_hindrance(tmp_path: Path) -> None:
     with open_own(tmp_path) as collection:
         collection.add(with_vectors(3))

@@ -29,7 +29,7 @@ INDEX = "index"
 
 _WRITTEN = ("lock", "reserve", GENERATION, SOCKET, INDEX)
 """What a new collection writes, by names that others may have taken."""
-_PROCESS = re.compile(rb"(\d+\n)?")
+_PROCESS = re.compile(rb"[\d\n\0]*")  # or what a fault of the disk left of it
 
 
 def make_folder(folder: Path) -> None:
