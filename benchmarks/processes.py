@@ -44,7 +44,7 @@ def our_server(
 ) -> Iterator[tuple[str, Process]]:
     """Yield the address of our server on a data folder, and its process, run by `under`."""
     port = free_port()
-    command = [*under, sys.executable, "-m", "triptych.cli.main", "serve"]
+    command = [*under, sys.executable, "-m", "triptych", "serve"]
     command += ["--port", str(port), "--data", str(data), *options]
     with running(command, port, ready) as process:
         yield f"http://127.0.0.1:{port}", process

@@ -17,6 +17,7 @@ LAYERS: list[set[str]] = [
     {"retrieval", "training"},
     {"settings"},
     {"api", "cli", "client"},
+    {"__main__"},
     {"integrations"},  # its MCP server has the keys and the checks of the HTTP API
 ]
 TORCH_ROOMS = {"training", "moe", "model"}

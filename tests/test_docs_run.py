@@ -193,7 +193,7 @@ def test_requests_by_curl_are_answered(stocked: Path) -> None:
     }
     assert lines["README.md"] and lines["start.md"]
     with subprocess.Popen(
-        [sys.executable, "-m", "triptych.cli.main", "serve", "--port", "0", "--log", "off"],
+        [sys.executable, "-m", "triptych", "serve", "--port", "0", "--log", "off"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

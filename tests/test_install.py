@@ -53,7 +53,7 @@ def test_a_wheel_holds_all_of_the_package_and_searches(built: Path, tmp_path: Pa
         archive.extractall(site)
     assert named(site) == named(built)
     (tmp_path / "items.jsonl").write_text('{"id": "note", "text": "a red shoe"}\n')
-    run = ("-m", "triptych.cli.main")
+    run = ("-m", "triptych")
     python(*run, "index", "items.jsonl", folder=tmp_path, path=site)
     assert "note" in python(*run, "search", "shoe", folder=tmp_path, path=site)
 

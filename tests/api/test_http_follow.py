@@ -30,7 +30,7 @@ class Process:
     """`triptych serve` on a folder and a port."""
 
     def __init__(self, data: Path, port: int, *options: str) -> None:
-        command = [sys.executable, "-m", "triptych.cli.main", "serve", "--port", str(port)]
+        command = [sys.executable, "-m", "triptych", "serve", "--port", str(port)]
         self.child = subprocess.Popen(
             [*command, "--data", str(data), "--model", "hashing:64", "--log", "off", *options],
             env={"TRIPTYCH_API_KEY": KEY, "PATH": "/usr/bin:/bin", "PYTHONPATH": "."},

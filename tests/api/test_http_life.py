@@ -341,7 +341,7 @@ def test_the_dashboard_asks_for_numbers_that_there_are(live: Live) -> None:
 def start(data: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
     """Start `triptych serve` as a person does; return it and where it listens."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "triptych.cli.main", "serve", "--port", "0", *options],
+        [sys.executable, "-m", "triptych", "serve", "--port", "0", *options],
         env={
             **os.environ,
             "TRIPTYCH_DATA": str(data),

@@ -256,7 +256,7 @@ def test_paths_in_a_pipe_are_those_on_the_disk_byte_for_byte(photos: Path, data:
     odd = os.fsdecode(b"not-utf8-\xff.png")
     (photos / "red.png").rename(photos / odd)
     main(["index", str(photos)])
-    command = [sys.executable, "-m", "triptych.cli.main", "search", "red", "-f", "-n", "1"]
+    command = [sys.executable, "-m", "triptych", "search", "red", "-f", "-n", "1"]
     piped = subprocess.run(command, capture_output=True, check=True).stdout
     assert Path(os.fsdecode(piped.removesuffix(b"\n"))).exists()
 

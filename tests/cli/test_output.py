@@ -21,7 +21,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 def piped(*arguments: str, encoding: str = "utf-8", to: str = "cat") -> tuple[int, bytes, bytes]:
     """Call the command as a shell does, its output into another program; not in this process."""
-    command = shlex.join([sys.executable, "-m", "triptych.cli.main", *arguments])
+    command = shlex.join([sys.executable, "-m", "triptych", *arguments])
     variables = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUNBUFFERED": ""}
     shell = ["bash", "-o", "pipefail", "-c", f"{command} {to if to[0] in '>2' else '| ' + to}"]
     done = subprocess.run(shell, capture_output=True, env=variables)

@@ -28,7 +28,7 @@ def started(
     """Yield address and process of a server; it must stop in peace, if it was not killed."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("TRIPTYCH_")}
     env |= variables
-    command = [sys.executable, "-m", "triptych.cli.main", "serve", "--port", "0", "--log", "off"]
+    command = [sys.executable, "-m", "triptych", "serve", "--port", "0", "--log", "off"]
     server = subprocess.Popen(
         [*command, "--data", str(data), "--model", "hashing:64", *options],
         cwd=ROOT,

@@ -66,7 +66,7 @@ class Piped:
 
     def __init__(self, *options: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "triptych.cli.main", "mcp", "--model", "hashing:64", *options],
+            [sys.executable, "-m", "triptych", "mcp", "--model", "hashing:64", *options],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

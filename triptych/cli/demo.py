@@ -99,7 +99,11 @@ def _searches(collection: Collection, photos: Path, *, own: bool) -> list[list[s
 
 def _program() -> str:
     """Return what the shell knows this program by: `make demo` starts it out of its .venv."""
-    return "triptych" if shutil.which("triptych") else shlex.quote(sys.argv[0])
+    if shutil.which("triptych"):
+        return "triptych"
+    if Path(sys.argv[0]).stem == "__main__":
+        return f"{shlex.quote(sys.executable)} -m triptych"
+    return shlex.quote(sys.argv[0])
 
 
 def _there(token: str) -> bool:

@@ -140,7 +140,3 @@ def _run(name: str, arguments: list[str]) -> int:
     except NotFound as error:
         raise NotFound(error.message, hint="See: triptych --help") from None
     return int(import_module("triptych.cli.command").run(command(), name, arguments))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
