@@ -171,6 +171,17 @@ def test_parquet_as_hugging_face_writes_it(tmp_path: Path) -> None:
     assert [item.image for item in items] == [b"jpeg", str(tmp_path / "b.jpg")]
 
 
+def test_pictures_in_parquet_without_ids_are_called_by_their_rows(tmp_path: Path) -> None:
+    rows = [
+        {"image": {"bytes": b"jpeg", "path": None}, "label": 3},
+        {"image": {"bytes": None, "path": "b.jpg"}, "label": 4},
+    ]
+    items, failed = read(write(tmp_path / "train.parquet", rows))
+    assert not failed
+    assert [item.id for item in items] == ["train.parquet/row 1", str(tmp_path / "b.jpg")]
+    assert items[0].metadata == {"label": 3} and items[0].uri is None
+
+
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [

@@ -42,7 +42,8 @@ class Wanted:
 class Columns:
     """The column of each part of an item; all others become metadata.
 
-    Without an `id` it is the picture's absolute path.
+    Without an `id` it is the picture's absolute path; of one that lies in the file, the file's name
+    and the row.
     """
 
     id: str | None
@@ -94,7 +95,9 @@ class Columns:
 
     def said(self, names: Sequence[str]) -> str:
         """Return a sentence on what is read from where."""
-        parts = [f"id from {self.id!r}" if self.id else "id is the picture's path"]
+        parts = [
+            f"id from {self.id!r}" if self.id else "id is the picture's path, of bytes the row"
+        ]
         for part, name in (("picture", self.image), ("text", self.text), ("uri", self.uri)):
             if name is not None:
                 parts.append(f"{part} from {name!r}")
@@ -102,11 +105,12 @@ class Columns:
         rest = [name for name in names if name not in used]
         return ", ".join(parts) + (f"; metadata from {_listed(rest)}" if rest else "")
 
-    def offer(self, row: Row, *, folder: str, is_text: bool) -> Offer:
+    def offer(self, row: Row, *, manifest: str, is_text: bool) -> Offer:
         """Return the item of a row; `is_text`: all its values were written as text, as in CSV.
 
-        A picture's path is relative to `folder`. Raises BadRow.
+        A picture's path is relative to the folder of `manifest`, an absolute path. Raises BadRow.
         """
+        folder, name = os.path.split(manifest)
         values = {name: value for name, value in row.values.items() if not _is_missing(value)}
         id = self._id(values.get(self.id)) if self.id else None
         try:
@@ -119,6 +123,8 @@ class Columns:
         if image is None and text is None:
             raise BadRow("row_empty", "It has neither a picture nor a text.", id=id)
         path = image if isinstance(image, str) and image[:5].lower() != "data:" else None
+        if id is None and isinstance(image, bytes):
+            id = f"{name}/{row.place}"
         if id is None and (id := path) is None:
             raise BadRow("row_id", "It has no id, and no path of a picture to take its place.")
         item = Item(id=id, image=image, text=text, uri=uri or path, metadata=metadata)

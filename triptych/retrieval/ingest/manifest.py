@@ -30,14 +30,14 @@ class Manifest:
 
     def offers(self) -> Iterator[Offer | Failure]:
         """Yield the rows; of an id that comes twice the first one."""
-        folder = os.path.dirname(os.path.abspath(self.path))
+        path = os.path.abspath(self.path)
         places, columns = Places(), self._columns
         for row in self._reader.rows():
             try:
                 if not isinstance(row, Row):
                     raise row[1]
                 columns = columns.widened(row.values, self._wanted)
-                offer = columns.offer(row, folder=folder, is_text=self._is_text)
+                offer = columns.offer(row, manifest=path, is_text=self._is_text)
                 places.take(offer.item.id, offer.place)
             except InvalidInput as error:
                 id = error.id if isinstance(error, BadRow) else None
