@@ -127,7 +127,7 @@ class Settings:
             known = None if str(path) == ":memory:" else Collection.peek(path)
             if known is None and must_exist:
                 check_not_gutted(Path(path))
-                raise self._missing(Path(path))
+                raise self.missing(Path(path))
             if known is None or model is not None:
                 embedder = self.open_model(model, threads=threads)
             else:
@@ -149,7 +149,8 @@ class Settings:
                 if model is not None or Collection.peek(path) == known:
                     raise
 
-    def _missing(self, path: Path) -> NotFound:
+    def missing(self, path: Path) -> NotFound:
+        """Return the error for a collection that is not there, with those that are."""
         library = self.library()
         example = "triptych index ~/Pictures"
         if path.parent != library.folder:

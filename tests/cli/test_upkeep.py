@@ -109,3 +109,12 @@ def test_dedup(run: Run, indexed: Path, photos: Path) -> None:
     assert f"  {photos}/red again.png\n" in out and f"  {photos}/red.png  (gone)\n" in out
     assert run("dedup", "--similar", "7")[0] == 2
     assert run("dedup", "-c", "nothing")[0] == 2
+
+
+@pytest.mark.parametrize("command", [["verify"], ["dedup"], ["export", "there.triptych"]])
+def test_of_a_collection_that_is_not_there_those_that_are_there_are_named(
+    command: list[str], run: Run, indexed: Path
+) -> None:
+    code, _, err = run(*command, "-c", "defualt")
+    assert code == 2
+    assert f"no collection 'defualt' in {indexed.parent}, known: default." in err

@@ -48,6 +48,14 @@ def collection_folder(args: argparse.Namespace, settings: Settings) -> Path:
     return Path(name).expanduser() if "/" in name else settings.library().path(name)
 
 
+def existing_folder(args: argparse.Namespace, settings: Settings) -> Path:
+    """Return the same folder; raises NotFound, which names the collections, where there is none."""
+    folder = collection_folder(args, settings)
+    if not folder.exists():
+        raise settings.missing(folder)
+    return folder
+
+
 def whole_number(text: str) -> int:
     """Return `text` as an int, for argparse, whose own message would name this function."""
     try:

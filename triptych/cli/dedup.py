@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from triptych.cli.command import add_collection_option, collection_folder
+from triptych.cli.command import add_collection_option, existing_folder
 from triptych.cli.search import printable
 from triptych.index.snapshot import Snapshots
 from triptych.retrieval.folder import INDEX, open_store
@@ -31,7 +31,7 @@ class Dedup:
         parser.add_argument("--json", action="store_true")
 
     def run(self, args: argparse.Namespace, settings: Settings) -> int:
-        folder = collection_folder(args, settings)
+        folder = existing_folder(args, settings)
         store = open_store(folder)
         try:
             exact = duplicates(store)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from triptych.cli.command import add_collection_option, collection_folder
+from triptych.cli.command import add_collection_option, existing_folder
 from triptych.retrieval.folder import open_store
 from triptych.retrieval.maintenance.portable import export_collection
 from triptych.settings import Settings
@@ -22,7 +22,7 @@ class Export:
         parser.add_argument("--force", action="store_true", help="replace FILE where it exists")
 
     def run(self, args: argparse.Namespace, settings: Settings) -> int:
-        store = open_store(collection_folder(args, settings))
+        store = open_store(existing_folder(args, settings))
         try:
             with tqdm(desc="exporting", unit=" items", disable=None) as bar:
 

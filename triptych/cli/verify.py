@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from triptych.cli.command import add_collection_option, collection_folder
+from triptych.cli.command import add_collection_option, existing_folder
 from triptych.cli.search import printable
 from triptych.encoders.onnx import OnnxModel
 from triptych.errors import CollectionDamaged, NotAvailable
@@ -36,7 +36,7 @@ class Verify:
         parser.add_argument("--json", action="store_true")
 
     def run(self, args: argparse.Namespace, settings: Settings) -> int:
-        folder = collection_folder(args, settings)
+        folder = existing_folder(args, settings)
         found = verify(folder)
         mended = repair(found, threads=settings.num_threads) if args.repair else None
         now = verify(folder) if mended is not None and mended.done else found
