@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from triptych.encoders.base import EmbeddingModel, unit_rows
 from triptych.encoders.fine import FineModel
 from triptych.encoders.onnx import OnnxModel
-from triptych.encoders.pictures.look import WHOLE, Look
+from triptych.encoders.pictures.look import Look
 from triptych.errors import ModelMismatch
 from triptych.settings import Settings
 from triptych.types import Item
@@ -73,7 +73,7 @@ def test_no_picture_is_no_vector(fine: OnnxModel) -> None:
 def test_a_look_at_the_whole_is_a_plain_squashing() -> None:
     (picture,) = pictures(1)
     squashed = picture.resize((224, 224), Image.Resampling.BILINEAR)
-    assert np.array_equal(WHOLE.square(picture, 224), np.asarray(squashed))
+    assert np.array_equal(Look().square(picture, 224), np.asarray(squashed))
     assert Look(middle=0.5, mirrored=True).square(Image.new("RGB", (1, 1)), 8).shape == (8, 8, 3)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from triptych.encoders.base import EmbeddingModel
 from triptych.encoders.onnx import DEFAULT_FOLDER, OnnxModel, fingerprint
-from triptych.encoders.pictures.look import WHOLE
+from triptych.encoders.pictures.look import Look
 from triptych.encoders.runtime import onnxruntime
 from triptych.errors import NotAvailable, NotFound
 from triptych.types import Item, Matrix
@@ -182,7 +182,7 @@ def test_words_alone_do_not_load_the_picture_tower() -> None:
 
 
 def test_all_places_together_are_the_picture(model: OnnxModel) -> None:
-    _, squares = next(model._squares(made_up_pictures(3), WHOLE))
+    _, squares = next(model._squares(made_up_pictures(3), Look()))
     outputs = model._outputs("image", ["read", "patches", "vectors"], pictures=squares)
     together_NM = model._run("places", read=outputs[0], patches=outputs[1])
     np.testing.assert_allclose(together_NM, outputs[2], atol=1e-6)
@@ -216,7 +216,7 @@ def test_a_model_of_an_earlier_form_tells_no_places(tmp_path: Path) -> None:
 
 
 def test_eight_bits_do_not_overflow(model: OnnxModel) -> None:
-    _, squares = next(model._squares(made_up_pictures(8), WHOLE))
+    _, squares = next(model._squares(made_up_pictures(8), Look()))
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     written = onnxruntime.InferenceSession(str(DEFAULT_FOLDER / "image.onnx"), options)
