@@ -7,7 +7,7 @@ PIP    := $(BIN)/pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --prefer-binary -c constraints.txt
 DATA   ?= ../shared/data
 
-.PHONY: install install-core install-gpu fix check test docs demo peers bench bench-stores model clean
+.PHONY: help install install-core install-gpu fix check test docs demo peers bench bench-stores model clean
 
 install: $(VENV)/.all           ## everything: torch, server, training, tests
 install-core: $(VENV)/.core     ## the light core: what `pip install triptych` gives
@@ -29,15 +29,18 @@ install-gpu: $(VENV)/.all       ## faiss-gpu in faiss-cpu's place; the two share
 	$(PIP) uninstall --yes --quiet faiss-cpu
 	$(PIP) install --quiet "faiss-gpu>=1.15"
 
-fix: install
+help:                           ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 16
+
+fix: install                    ## lint and format in place
 	$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format --quiet .
 
-check: install
+check: install                  ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: check
+test: check                     ## check, then every test
 	@scripts/find-redis-server
 	@scripts/find-chromium
 	$(BIN)/pytest --cov --cov-report= --numprocesses auto --maxprocesses 8 --dist loadfile -m "not alone"
@@ -46,7 +49,7 @@ test: check
 docs: install                   ## the documents as a site in .work/site
 	$(BIN)/mkdocs build --strict --quiet
 
-demo: install-core
+demo: install-core              ## sample pictures, or PHOTOS=folder: indexed, searched and drawn
 	$(BIN)/triptych demo $(if $(PHOTOS),"$(PHOTOS)")
 
 .work/peers/.all: benchmarks/peers/requirements.txt
@@ -57,7 +60,7 @@ demo: install-core
 
 peers: .work/peers/.all         ## the stores and libraries we are measured against, apart from ours
 
-bench: $(VENV)/.minilm peers
+bench: $(VENV)/.minilm peers    ## every figure of docs/benchmarks.md
 	@scripts/find-redis-server
 	$(BIN)/python -m benchmarks
 
@@ -72,5 +75,5 @@ $(VENV)/.minilm: $(VENV)/.all
 model: $(VENV)/.minilm          ## train and export the default model again (about an hour on 2 cores)
 	$(BIN)/python -m triptych.training default --data $(DATA) --out .work/default
 
-clean:
+clean:                          ## take away what was made here
 	rm -rf $(VENV) .demo .work build dist *.egg-info
