@@ -177,7 +177,7 @@ def test_a_report_replaces_a_report_and_no_other_file(
         other.write_text(line, encoding="latin-1")
         code, _, err = run("index", str(photos), "--report", str(other))
         assert (code, other.read_text(encoding="latin-1")) == (2, line)
-        assert f"{other} is there already, and no report of ours." in err
+        assert f"{other} is there already, and is not a report of ours." in err
 
 
 def test_the_report_as_jsonl(run: Run, rows: Path, tmp_path: Path) -> None:

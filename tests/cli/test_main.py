@@ -106,7 +106,10 @@ def test_a_sheet_replaces_a_sheet_and_no_other_file(
     before = photo.read_bytes()
     code, out, err = run("search", "red", "--sheet", str(photo))
     assert (code, out, photo.read_bytes()) == (2, "", before)
-    assert err == f"triptych: {photo} is there already, and no sheet of ours. Name another file.\n"
+    assert (
+        err
+        == f"triptych: {photo} is there already, and is not a sheet of ours. Name another file.\n"
+    )
     sheet.touch()  # as mktemp does
     for query in ("red", "blue"):
         assert run("search", query, "--sheet", str(sheet))[0] == 0

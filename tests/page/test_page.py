@@ -146,7 +146,7 @@ def test_an_error_is_a_sentence(page: Page) -> None:
 
 def test_what_is_no_picture_spoils_no_search(page: Page) -> None:
     drop(page, b"milk, bread", "list.txt", "text/plain")
-    expect(page.locator("#trouble")).to_contain_text("“list.txt” is no picture to search with.")
+    expect(page.locator("#trouble")).to_contain_text("“list.txt” is not a picture to search with.")
     expect(page.locator("#chips li")).to_have_count(0)
     page.fill("#words", "red circle")
     assert first(page).startswith("red circle")

@@ -60,7 +60,7 @@ def failure_log(
     try:
         if path.is_file() and not _is_report(path, kind):
             raise InvalidInput(
-                f"{path} is there already, and no report of ours.", hint="Name another file."
+                f"{path} is there already, and is not a report of ours.", hint="Name another file."
             )
         file = path.open("w", encoding="utf-8", buffering=1)
     except OSError as error:

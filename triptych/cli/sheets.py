@@ -45,7 +45,7 @@ def sheet_file(path: Path, *, limit: int) -> Path:
         raise InvalidInput(f"The sheet {path} is a folder.", hint="Name a file, such as hits.png.")
     if path.is_file() and not _is_sheet(path):
         raise InvalidInput(
-            f"{path} is there already, and no sheet of ours.", hint="Name another file."
+            f"{path} is there already, and is not a sheet of ours.", hint="Name another file."
         )
     return path
 

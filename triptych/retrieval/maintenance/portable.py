@@ -80,7 +80,7 @@ def archiving(path: Path, *, replace: bool = False) -> Iterator[tarfile.TarFile]
     """Yield a tar that is at `path` once it is whole; raises as `export_collection` does."""
     try:
         if path.exists() and not path.is_file():
-            what = "a folder" if path.is_dir() else "no regular file"
+            what = "a folder" if path.is_dir() else "not a regular file"
             raise InvalidInput(f"{path} is {what}, expected a file to write.", hint="Name another.")
         if path.exists() and not replace:
             raise InvalidInput(f"{path} exists already.", hint="Name another file, or say --force.")

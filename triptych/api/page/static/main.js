@@ -162,7 +162,7 @@ function add(term) {
 async function addPicture(blob, label) {
   const value = await toSend(blob);
   if (!value.startsWith("data:image/")) { // as a term it would spoil every search
-    warn({ message: `“${label}” is no picture to search with.`, hint: "JPEG, PNG, WebP, GIF, TIFF and AVIF are." });
+    warn({ message: `“${label}” is not a picture to search with.`, hint: "JPEG, PNG, WebP, GIF, TIFF and AVIF are." });
     return;
   }
   query.add({ kind: "image", value, label, preview: value });
