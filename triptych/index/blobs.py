@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from triptych.errors import CollectionDamaged, DiskFull, NotAvailable
-from triptych.index.disk import FULL, sync_folder
+from triptych.index.disk import FULL, locked, sync_folder
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +130,8 @@ class Blobs:
             return
         descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            fcntl.flock(descriptor, how)
-            yield
+            with locked(descriptor, how):
+                yield
         finally:
             os.close(descriptor)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 
@@ -23,3 +26,16 @@ def sync_file(path: Path) -> None:
     """Put the content of a file on the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+@contextmanager
+def locked(file: int, how: int) -> Iterator[None]:
+    """Hold a lock of `flock` on an open file, `how` as it takes it; raises OSError.
+
+    Unlocked at the end, not only closed: a child that was just forked has the file open as well.
+    """
+    fcntl.flock(file, how)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)

@@ -13,8 +13,10 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from fcntl import LOCK_EX, flock
+from fcntl import LOCK_EX
 from pathlib import Path
+
+from triptych.index.disk import locked
 
 NAME = "queries.json"
 
@@ -82,8 +84,8 @@ class QueryLog:
 
     def _change(self, change: Callable[[Counter[str]], Counter[str]]) -> None:
         """Put what is counted into the file, and what another process counted stays."""
-        with self._path.with_suffix(".lock").open("w") as guard:
-            flock(guard, LOCK_EX)
+        name = self._path.with_suffix(".lock")
+        with name.open("w") as guard, locked(guard.fileno(), LOCK_EX):
             with self._lock:
                 fresh = self._fresh.copy()
             counts = change(self._read() + fresh)
