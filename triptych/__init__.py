@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from triptych.client.collection import connect_async as connect_async
     from triptych.errors import TriptychError as TriptychError
     from triptych.retrieval.collection import Collection as Collection
+    from triptych.retrieval.display.hits import sheet as sheet
     from triptych.retrieval.rag.retriever import Retriever as Retriever
     from triptych.retrieval.rag.retriever import RetrieverConfig as RetrieverConfig
     from triptych.settings import collections as collections
@@ -45,6 +46,7 @@ _WHERE = {
     "create": "triptych.settings",
     "drop": "triptych.settings",
     "open": "triptych.settings",
+    "sheet": "triptych.retrieval.display.hits",
 }
 
 __all__ = list(_WHERE)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from triptych.cli.main import main
 from triptych.cli.sheets import save_sheet, sheet_file
+from triptych.retrieval.display.hits import MOST
 from triptych.retrieval.display.sheet import SheetRow, Tile, contact_sheet
 
 Run = Callable[..., tuple[int, str, str]]
@@ -122,7 +123,7 @@ def test_a_sheet_replaces_a_sheet_and_no_other_file(
         (["--sheet", "hits.txt"], "The sheet hits.txt ends in .txt, expected .png or .jpg."),
         (["--sheet", "hits"], "The sheet hits ends in nothing, expected .png or .jpg."),
         (["--sheet", "a.png"], "The sheet a.png is a folder."),
-        (["--sheet", "hits.jpg", "-n", "301"], "has room for 300 hits, got 301."),
+        (["--sheet", "hits.png", "-n", "1001"], "has room for 1,000 hits, got 1,001."),
     ],
 )
 def test_a_sheet_that_cannot_be_is_refused_before_anything_is_opened(
@@ -135,11 +136,13 @@ def test_a_sheet_that_cannot_be_is_refused_before_anything_is_opened(
     assert sentence in err
 
 
-def test_the_widest_jpeg_is_written(tmp_path: Path) -> None:
-    tiles = [Tile(None, 0.5, "")] * 300
-    save_sheet(contact_sheet([SheetRow("x", (), tiles)]), sheet_file(tmp_path / "a.jpg", limit=300))
+def test_the_largest_jpeg_is_written(tmp_path: Path) -> None:
+    tiles = [Tile(None, 0.5, "")] * MOST
+    save_sheet(
+        contact_sheet([SheetRow("x", (), tiles)]), sheet_file(tmp_path / "a.jpg", limit=MOST)
+    )
     with Image.open(tmp_path / "a.jpg") as sheet:
-        assert sheet.width > 60_000
+        assert sheet.height > 33_000
 
 
 @pytest.mark.parametrize(

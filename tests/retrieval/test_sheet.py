@@ -3,6 +3,9 @@ import pytest
 from hypothesis import given, settings
 from PIL import Image
 
+import triptych
+from triptych.errors import InvalidInput
+from triptych.retrieval.display.hits import MOST
 from triptych.retrieval.display.lettering import clipped, fitting, wrapped
 from triptych.retrieval.display.sheet import SheetRow, Tile, contact_sheet
 
@@ -18,6 +21,12 @@ def test_every_hit_is_shown() -> None:
     sheet = contact_sheet([SheetRow("red", (), tiles), SheetRow("more", (), tiles[:1])])
     assert sheet.mode == "RGB"
     assert colours(sheet)[(255, 0, 0)] > 4 * 200 * 130
+
+
+def test_many_hits_go_on_below() -> None:
+    few, many = (contact_sheet([SheetRow("red", (), [Tile(RED, 0.5, "")] * n)]) for n in (8, 20))
+    assert many.width == few.width < 2_100 and 2 * few.height < many.height < 3 * few.height
+    assert colours(many)[(255, 0, 0)] == 20 / 8 * colours(few)[(255, 0, 0)]
 
 
 def test_a_better_score_has_a_longer_bar() -> None:
@@ -53,6 +62,20 @@ def test_anything_can_be_drawn(row: SheetRow) -> None:
 
 def test_nothing_asked_is_a_sheet_as_well() -> None:
     assert contact_sheet([]).size[0] > 100
+
+
+def test_hits_are_a_picture_for_a_notebook() -> None:
+    with triptych.open(":memory:", model="hashing:64") as collection:
+        collection.add([{"id": "a", "image": RED}, {"id": "b", "text": "red"}])
+        hits = collection.search("red")
+        one = triptych.sheet(collection, hits)
+        two = triptych.sheet(collection, {"red": hits, "blue": hits[:1]})
+        nothing = triptych.sheet(collection, [])
+    assert one.mode == "RGB" and one._repr_png_()  # what a notebook asks for
+    assert colours(one)[(254, 0, 0)] > 200 * 130
+    assert nothing.height < one.height < two.height
+    with pytest.raises(InvalidInput, match="has room for 1,000 hits, got 1,001"):
+        triptych.sheet(collection, hits[:1] * (MOST + 1))
 
 
 @given(st.text(max_size=200), st.integers(30, 300))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
@@ -13,14 +12,14 @@ from triptych.encoders.pictures.picture import load_picture
 from triptych.errors import InvalidInput
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.display.atlas import atlas
-from triptych.retrieval.display.sheet import SheetRow, Tile
+from triptych.retrieval.display.hits import MOST, stored_picture, tiles
+from triptych.retrieval.display.sheet import SheetRow
 from triptych.types import Hit, Part, Query
 
 _ON_MAP = 1_000  # pictures; more would not be seen
 _KINDS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 _MARK = "triptych search --sheet"  # in the file: what has it may be replaced
 _HEAD = 1_000  # bytes that hold it
-_IN_JPEG = 300  # hits: none is wider than 65,535 pixels
 
 
 def sheet_file(path: Path, *, limit: int) -> Path:
@@ -31,10 +30,9 @@ def sheet_file(path: Path, *, limit: int) -> Path:
             f"The sheet {path} ends in {path.suffix or 'nothing'}, expected .png or .jpg.",
             hint="Its ending says how it is written.",
         )
-    if kind == "JPEG" and limit > _IN_JPEG:
+    if limit > MOST:
         raise InvalidInput(
-            f"A sheet in JPEG has room for {_IN_JPEG} hits, got {limit:,}.",
-            hint="Name it .png, or ask for fewer.",
+            f"A sheet has room for {MOST:,} hits, got {limit:,}.", hint="Ask for fewer."
         )
     path = path.expanduser()
     if not path.parent.is_dir():
@@ -69,20 +67,15 @@ def _is_sheet(path: Path) -> bool:
 def sheet_row(collection: Collection, query: Query, hits: Sequence[Hit]) -> SheetRow:
     """Return what was asked and what was found, ready to draw."""
     pictures = [picture for part in query.parts if (picture := _asked(collection, part))]
-    tiles = [Tile(_thumbnail(collection, hit.id), hit.score, _caption(hit)) for hit in hits]
-    return SheetRow(_title(query), pictures, tiles)
+    return SheetRow(_title(query), pictures, tiles(collection, hits))
 
 
 def atlas_of(collection: Collection) -> Image.Image:
     """Return the collection's pictures laid out by likeness; of a large one an even sample."""
     ids = sorted(collection.files())
     ids = ids[:: max(1, len(ids) // _ON_MAP)]
-    kept = [(id, picture) for id in ids if (picture := _thumbnail(collection, id))]
+    kept = [(id, picture) for id in ids if (picture := stored_picture(collection, id))]
     return atlas(collection.vectors([id for id, _ in kept]), [picture for _, picture in kept])
-
-
-def _caption(hit: Hit) -> str:
-    return hit.text or Path(hit.uri or hit.id).name
 
 
 def _title(query: Query) -> str:
@@ -98,9 +91,4 @@ def _title(query: Query) -> str:
 def _asked(collection: Collection, part: Part) -> Image.Image | None:
     if part.image is not None:
         return load_picture(part.image, size_hint=256)
-    return _thumbnail(collection, part.id) if part.id is not None else None
-
-
-def _thumbnail(collection: Collection, id: str) -> Image.Image | None:
-    jpeg = collection.thumbnail(id)
-    return Image.open(BytesIO(jpeg)).convert("RGB") if jpeg is not None else None
+    return stored_picture(collection, part.id) if part.id is not None else None

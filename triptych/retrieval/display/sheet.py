@@ -1,4 +1,4 @@
-"""A contact sheet: a row per query, what was asked at the left, what was found beside it."""
+"""A contact sheet: what was asked at the left, what was found beside it, query below query."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from PIL import Image, ImageDraw, ImageOps
 
 from triptych.retrieval.display.lettering import clipped, fitting, wrapped
 
+COLUMNS = 8
+"""Hits side by side; more go on below."""
+
 _CARD = 200  # side of a card, in pixels
 _GAP = 16
 _ASKED = 240  # width of the column at the left
 _BELOW = 52  # room for score and caption
+_LINE_HEIGHT = _CARD + _BELOW + _GAP
 _SMALL = 72  # side of a query's picture
 
 _PAPER, _TINT, _INK, _GREY = "#ffffff", "#f1f3f5", "#212529", "#868e96"
@@ -40,7 +44,7 @@ class SheetRow:
 def contact_sheet(rows: Sequence[SheetRow]) -> Image.Image:
     """Return the sheet, RGB; no rows give a sheet that says so."""
     rows = rows or [SheetRow(title="Nothing was asked.")]
-    num_columns = max(1, *(len(row.tiles) for row in rows))
+    num_columns = min(max(1, *(len(row.tiles) for row in rows)), COLUMNS)
     heights = [_height(row) for row in rows]
     width = _ASKED + num_columns * (_CARD + _GAP) + 2 * _GAP
     sheet = Image.new("RGB", (width, sum(heights)), _PAPER)
@@ -50,9 +54,10 @@ def contact_sheet(rows: Sequence[SheetRow]) -> Image.Image:
         if number:
             draw.line((_GAP, top, width - _GAP, top), fill=_LINE)
         _draw_query(sheet, row, top=top + _GAP, bottom=top + heights[number] - _GAP)
-        for column, tile in enumerate(row.tiles):
+        for at, tile in enumerate(row.tiles):
+            line, column = divmod(at, COLUMNS)
             left = _ASKED + 2 * _GAP + column * (_CARD + _GAP)
-            _draw_tile(sheet, tile, left=left, top=top + _GAP)
+            _draw_tile(sheet, tile, left=left, top=top + _GAP + line * _LINE_HEIGHT)
         if not row.tiles:
             text, font = fitting("Nothing found.", size=16)
             draw.text((_ASKED + 2 * _GAP, top + _GAP + 2), text, _GREY, font)
@@ -60,8 +65,9 @@ def contact_sheet(rows: Sequence[SheetRow]) -> Image.Image:
 
 
 def _height(row: SheetRow) -> int:
-    is_short = not row.tiles and not row.query_pictures
-    return (_CARD // 2 if is_short else _CARD + _BELOW) + 2 * _GAP
+    if not row.tiles and not row.query_pictures:
+        return _CARD // 2 + 2 * _GAP
+    return max(1, -(-len(row.tiles) // COLUMNS)) * _LINE_HEIGHT + _GAP
 
 
 def _draw_query(sheet: Image.Image, row: SheetRow, *, top: int, bottom: int) -> None:
