@@ -80,10 +80,17 @@ def test_the_shipped_model_fits_in_40_mb() -> None:
     assert sum(file.stat().st_size for file in files) <= 40 * 1000**2
 
 
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_another_system_is_told_at_once(system: str) -> None:
+    line = f"import sys; sys.platform = {system!r}; import triptych"
+    done = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, timeout=60)
+    assert f"ImportError: Triptych runs on Linux, this is {system}" in done.stderr
+
+
 def test_the_names_that_others_rely_on() -> None:
     assert set(triptych.__all__) == {
         "Collection", "Hit", "Item", "Part", "Query", "Retriever", "RetrieverConfig", "TriptychError",
-        "collections", "connect", "connect_async", "create", "drop", "open",
+        "collections", "connect", "connect_async", "create", "drop", "open", "sheet",
     }  # fmt: skip
     for name in triptych.__all__:
         assert getattr(triptych, name) is not None

@@ -11,6 +11,7 @@ Names are resolved on first use (PEP 562), so that `import triptych` costs nothi
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
     from triptych.types import Item as Item
     from triptych.types import Part as Part
     from triptych.types import Query as Query
+
+if sys.platform != "linux":
+    raise ImportError(
+        f"Triptych runs on Linux, this is {sys.platform}: its locks and its way to the disk are "
+        "Linux's. On Windows use WSL, elsewhere a container."
+    )
 
 _WHERE = {
     "Collection": "triptych.retrieval.collection",
