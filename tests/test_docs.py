@@ -12,7 +12,8 @@ from PIL import Image
 from triptych.cli.main import COMMANDS, USAGE, main
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+READMES = [ROOT / "README.md", ROOT / "README.zh.md"]
+DOCUMENTS = [*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -54,6 +55,17 @@ def test_the_python_of_the_documents_about_documents_runs_as_printed(
 def test_the_readme_shows_code_before_its_25th_line() -> None:
     lines = (ROOT / "README.md").read_text("utf-8").splitlines()
     assert any(line.startswith("```python") for line in lines[:24])
+
+
+def test_the_chinese_readme_shows_what_the_english_one_does() -> None:
+    english, chinese = READMES
+    code = {language: blocks(english, language) for language in ("python", "console")}
+    for language, theirs in code.items():
+        ours = blocks(chinese, language)
+        assert ours and set(ours) <= set(theirs)
+    queries = r"^\| (`.*`) \|"
+    found = [re.findall(queries, path.read_text("utf-8"), flags=re.MULTILINE) for path in READMES]
+    assert len(found[0]) == 6 and found[0] == found[1]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
