@@ -10,7 +10,8 @@ from triptych.training import recipes
 from triptych.training.batches import Schedule
 from triptych.training.build import prepare
 from triptych.training.checkpoint import load
-from triptych.training.evaluate import mixed, ranks, recall
+from triptych.training.data import Row
+from triptych.training.evaluate import captioned, mixed, ranks, recall
 from triptych.training.loop import Trainer
 from triptych.training.made_up import write_data
 from triptych.training.pipeline import run
@@ -221,3 +222,16 @@ def test_mixed_sees_a_gap_between_the_modalities() -> None:
     texts_TM = np.tile([0.0, 1.0], (40, 1)).astype(np.float32)
     figures = mixed(photos_NM, texts_TM=texts_TM, owners_T=np.arange(40) // 2)
     assert figures == {"mixed_both": 0.0, "mixed_photos": 0.0}
+
+
+@pytest.mark.parametrize("counts", [[5, 1], [5] * 10 + [1] * 3, [2] * 5, [1] * 4])
+def test_captions_are_measured_however_many_each_photo_has(counts: list[int]) -> None:
+    np = pytest.importorskip("numpy")
+    rows = [
+        Row(id=str(at), split="dev", image=b"", texts=(f"{at}",) * count, label="", attributes={})
+        for at, count in enumerate(counts)
+    ]
+    emb_NM = np.eye(len(rows), dtype=np.float32)
+    found = captioned(emb_NM, rows=rows, embed=lambda texts: emb_NM[[*map(int, texts)]])
+    assert found["t2i@1"] == found["i2t@1"] == 100.0
+    assert ("mixed_both" in found) == (counts.count(5) > 5)

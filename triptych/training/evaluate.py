@@ -51,8 +51,7 @@ def captioned(pictures_NM: Matrix, *, rows: Sequence[Row], embed: Embed) -> dict
     texts_TM = embed([text for row in rows for text in row.texts])
     right_TN = owners_T[:, None] == np.arange(len(rows))[None, :]
     figures = recall_both_ways(texts_TM @ pictures_NM.T, right_TN=right_TN)
-    if len(texts_TM) >= 2 * len(rows):
-        figures |= mixed(pictures_NM, texts_TM=texts_TM, owners_T=owners_T)
+    figures |= mixed(pictures_NM, texts_TM=texts_TM, owners_T=owners_T)
     return figures | prefixes(pictures_NM, texts_TM=texts_TM, right_TN=right_TN)
 
 
@@ -86,8 +85,15 @@ def product_search(
 def mixed(
     pictures_NM: Matrix, *, texts_TM: Matrix, owners_T: NDArray[np.int64]
 ) -> dict[str, float]:
-    """Half notes (the first caption), half photos, asked with the second caption."""
-    first_N = np.searchsorted(owners_T, np.arange(len(pictures_NM)))
+    """Half notes (the first caption), half photos, asked with the second caption.
+
+    Photos with a single caption are left out; empty where ten hits would be all that is left.
+    """
+    photo_N, first_N, count_N = np.unique(owners_T, return_index=True, return_counts=True)
+    asked = count_N > 1
+    pictures_NM, first_N = pictures_NM[photo_N[asked]], first_N[asked]
+    if 2 * len(first_N) <= 10:
+        return {}
     notes_NM, asked_NM = texts_TM[first_N], texts_TM[first_N + 1]
     scores = np.concatenate([asked_NM @ pictures_NM.T, asked_NM @ notes_NM.T], axis=1)
     top = np.argpartition(-scores, 10, axis=1)[:, :10]
