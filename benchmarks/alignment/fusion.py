@@ -21,10 +21,11 @@ from benchmarks.alignment.towers import (
 )
 from benchmarks.common import DATA
 from triptych.encoders.cross_modal.fusion import CrossModal, CrossModalConfig
+from triptych.encoders.pictures.picture import load_picture
 from triptych.encoders.towers.states import TokenStates
 from triptych.encoders.towers.transformer import mean_of_tokens
 from triptych.training.alignment import contrast
-from triptych.training.data import Row, open_picture, read_rows
+from triptych.training.data import Row, read_rows
 
 TRAIN, GALLERY, QUERIES, BATCH, STEPS, WIDTH = 800, 600, 400, 32, 120, 128
 FORMS: dict[str, dict[str, object]] = {
@@ -150,7 +151,7 @@ def _shop(split: str, count: int) -> Shop:
     return Shop(
         rows=rows,
         places_NPC=PictureTower()(
-            f"fashion-{split}", len(rows), lambda at: open_picture(rows[at].image or b"")
+            f"fashion-{split}", len(rows), lambda at: load_picture(rows[at].image or b"")
         ),
         texts=TextTower()([f"the same in {name}" for name in names]),
         kinds_N=torch.tensor([all_kinds.index(kind) for kind in kinds]),

@@ -16,12 +16,13 @@ from benchmarks.alignment.towers import (
     pictures_of,
 )
 from benchmarks.common import DATA
+from triptych.encoders.pictures.picture import load_picture
 from triptych.encoders.scorers.maxsim import maxsim
 from triptych.encoders.towers.states import TokenStates
 from triptych.encoders.towers.transformer import mean_of_tokens
 from triptych.metrics import first_ranks, modality_gap, recall_at
 from triptych.training.alignment import semantic_loss, token_loss
-from triptych.training.data import open_picture, read_rows
+from triptych.training.data import read_rows
 from triptych.training.losses import joint
 
 TRAIN, TEST, BATCH, STEPS, WIDTH = 1000, 400, 48, 150, 128
@@ -105,7 +106,7 @@ def _flickr() -> tuple[Texts, Tensor]:
     rows = read_rows(DATA / "flickr8k.parquet", splits=["train"])[:TRAIN]
     rows += read_rows(DATA / "flickr8k.parquet", splits=["dev"])[:TEST]
     places_NPC = PictureTower()(
-        "flickr8k", len(rows), lambda at: open_picture(rows[at].image or b"")
+        "flickr8k", len(rows), lambda at: load_picture(rows[at].image or b"")
     )
     return TextTower()([text for row in rows for text in row.texts[:2]]), places_NPC
 

@@ -10,14 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 pytest.importorskip("torch")
 
+from triptych.encoders.pictures.look import Look
 from triptych.encoders.pictures.picture import load_picture
+from triptych.encoders.towers.mobilenet import IMAGE_SIZE
 from triptych.errors import InvalidInput
 from triptych.training.build import prepare
-from triptych.training.data import checked, open_picture, picture_sets, read_rows
+from triptych.training.data import checked, picture_sets, read_rows
 from triptych.training.features import pixel_batches
 from triptych.training.made_up import write_data
 from triptych.training.recipes import base, more
@@ -113,11 +115,32 @@ def test_made_up_data_is_whole(tmp_path: Path) -> None:
         assert checked(read_rows(path, splits=["train"]), of=path)
 
 
-@pytest.mark.parametrize("colour", ["white", "ivory", "navy"])
-def test_a_transparent_picture_is_trained_with_as_it_is_encoded(colour: str) -> None:
+def transparent(colour: str) -> bytes:
     picture = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
     picture.paste(colour, (5, 5, 15, 15))
-    encoded = BytesIO()
-    picture.save(encoded, "PNG")
-    trained = open_picture(encoded.getvalue())
-    assert trained.tobytes() == load_picture(encoded.getvalue()).tobytes()
+    return encoded(picture, "PNG")
+
+
+def turned() -> bytes:
+    picture = Image.new("RGB", (20, 10), "navy")
+    picture.paste("ivory", (0, 0, 10, 10))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    return encoded(picture, "JPEG", exif=exif)
+
+
+def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    file = BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+PICTURES = {colour: transparent(colour) for colour in ("white", "ivory", "navy")}
+
+
+@pytest.mark.parametrize("image", [*PICTURES.values(), turned()], ids=[*PICTURES, "turned"])
+def test_a_picture_is_trained_with_as_it_is_encoded(tmp_path: Path, image: bytes) -> None:
+    rows = read_rows(write(tmp_path / "a.parquet", {"image": image}), splits=["train"])
+    (pixels_1CHW,) = pixel_batches(rows)
+    seen_HWC = ((pixels_1CHW[0] + 1) * 127.5).round().permute(1, 2, 0).numpy()
+    assert (seen_HWC == Look().square(load_picture(image), IMAGE_SIZE)).all()

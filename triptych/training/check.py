@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from triptych.encoders.onnx import OnnxModel
+from triptych.encoders.pictures.picture import load_picture
 from triptych.encoders.towers.states import TokenStates, unpadded
 from triptych.model import JointModel
 from triptych.training.batches import read_texts, text_ids
 from triptych.training.build import TrainingContext
-from triptych.training.data import Row, open_picture
+from triptych.training.data import Row
 from triptych.training.embed import embed_texts
 from triptych.training.evaluate import figures_of, product_search
 from triptych.training.features import pixel_batches
@@ -53,7 +54,7 @@ def parity(
         "image": worst_cosine(picture.numpy(), embed_rows(model, rows)),
     }
     if joint.fusion is not None:
-        opened = [open_picture(row.image) for row in rows if row.image]
+        opened = [load_picture(row.image) for row in rows if row.image]
         found["both"] = worst_cosine(both.emb_BM.numpy(), model.embed_both(texts, opened))
     if joint.scorer is not None:
         found["pair"] = _scores_apart(joint, rows=rows, model=model)
@@ -63,7 +64,7 @@ def parity(
 def _scores_apart(joint: JointModel, *, rows: Sequence[Row], model: OnnxModel) -> float:
     """Torch and the export on the same states, so that the scorer alone is compared."""
     assert joint.scorer is not None
-    opened = [open_picture(row.image) for row in rows if row.image]
+    opened = [load_picture(row.image) for row in rows if row.image]
     patches = model.picture_states(opened)
     words = model.text_states([rows[0].texts[0]])[0]
     with torch.inference_mode():
@@ -95,7 +96,7 @@ def embed_rows(model: OnnxModel, rows: Sequence[Row]) -> Matrix:
     out = []
     for start in range(0, len(rows), 32):
         encoded = [row.image for row in rows[start : start + 32]]
-        out.append(model.embed_pictures([open_picture(image) for image in encoded if image]))
+        out.append(model.embed_pictures([load_picture(image) for image in encoded if image]))
     return np.concatenate(out)
 
 
@@ -118,7 +119,7 @@ def products(model: OnnxModel, rows: Sequence[Row], *, photo_NM: Matrix) -> dict
     parts = [f"{row.attributes['baseColour']} {row.label}" for row in rows]
     both = []
     for start in range(0, len(rows), 32):
-        some = [open_picture(row.image) for row in rows[start : start + 32] if row.image]
+        some = [load_picture(row.image) for row in rows[start : start + 32] if row.image]
         both.append(model.embed_both(parts[start : start + 32], some))
     sides = {"photo": photo_NM, "part": model.embed_texts(parts), "both": np.concatenate(both)}
     return product_search(sides, titles=[row.texts[0] for row in rows], embed=model.embed_texts)
@@ -143,7 +144,7 @@ def reranked(
     candidates: int = 50,
 ) -> dict[float, float]:
     """Recall@1 in percent of each photo's first captions, their candidates ordered by pairs."""
-    patches = [model.picture_states([open_picture(row.image)])[0] for row in rows if row.image]
+    patches = [model.picture_states([load_picture(row.image)])[0] for row in rows if row.image]
     asked = [(at, text) for at, row in enumerate(rows) for text in row.texts[:captions]]
     hits = dict.fromkeys(weights, 0)
     for at, text in asked:

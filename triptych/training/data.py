@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as parquet
-from PIL import Image
 
-from triptych.encoders.pictures.colour import flattened
 from triptych.errors import InvalidInput
 
 PICTURE_SETS = (
@@ -102,12 +99,3 @@ def _row(record: Mapping[str, object]) -> Row:
         label=str(record.get("label") or ""),
         attributes=json.loads(str(record.get("attributes") or "{}")),
     )
-
-
-def open_picture(encoded: bytes) -> Image.Image:
-    """An RGB picture; what is transparent gets the ground that it gets when encoding."""
-    picture = Image.open(io.BytesIO(encoded))
-    if picture.mode in ("RGBA", "LA", "P"):
-        rgba = picture.convert("RGBA")
-        return flattened(rgba.convert("RGB"), rgba.getchannel("A"))
-    return picture.convert("RGB")

@@ -18,9 +18,10 @@ import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor
 
+from triptych.encoders.pictures.picture import load_picture
 from triptych.encoders.towers.mobilenet import IMAGE_SIZE, MobileNet
-from triptych.errors import InvalidInput
-from triptych.training.data import Row, open_picture
+from triptych.errors import InvalidInput, PictureError
+from triptych.training.data import Row
 
 LOG = logging.getLogger(__name__)
 
@@ -95,9 +96,11 @@ def pixel_batches(rows: Sequence[Row], *, view: int = 0, seed: int = 0) -> Itera
 def _opened(row: Row) -> Image.Image:
     assert row.image is not None
     try:
-        return open_picture(row.image)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise InvalidInput(f"The picture of the row {row.id!r} cannot be read: {error}.") from None
+        return load_picture(row.image)
+    except PictureError as error:
+        raise InvalidInput(
+            f"The picture of the row {row.id!r} cannot be read: {error.message}", hint=error.hint
+        ) from None
 
 
 def to_pixels(bytes_NHWC: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Tensor:
