@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from triptych.encoders.dual import DualEncoder
+from triptych.encoders.dual import DualStates
 from triptych.errors import InvalidInput, PictureError
 from triptych.types import Item, Matrix
 
 
-class Lengths(DualEncoder):
+class Lengths(DualStates):
     """Texts by their length, pictures by their width; remembers what it was given at once."""
 
     name, fingerprint, dim, languages, picture_size = "lengths", "0", 2, ("und",), 8
+    token_width = 2
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -25,14 +26,22 @@ class Lengths(DualEncoder):
         self.batches.append(len(pictures))
         return self.embed_texts(["x" * picture.width for picture in pictures])
 
+    def text_states(self, texts: Sequence[str]) -> list[Matrix]:
+        return [self.embed_texts([text]) for text in texts]
+
+    def picture_states(self, pictures: Sequence[Image.Image]) -> list[Matrix]:
+        return [row_M[None] for row_M in self.embed_pictures(pictures)]
+
 
 def wide(width: int) -> np.ndarray:
     return np.zeros((1, width), dtype=np.uint8)
 
 
-def test_many_pictures_keep_their_order_in_small_batches() -> None:
+@pytest.mark.parametrize("states", [False, True])
+def test_many_pictures_keep_their_order_in_small_batches(states: bool) -> None:
     model = Lengths()
-    emb_NM = model.embed([Item(id=str(at), image=wide(at)) for at in range(1, 101)])
+    items = [Item(id=str(at), image=wide(at)) for at in range(1, 101)]
+    emb_NM = np.concatenate(model.token_states(items)) if states else model.embed(items)
     np.testing.assert_allclose(np.arccos(emb_NM[:, 0]) * 100, np.arange(1, 101), atol=0.1)
     assert model.batches == [32, 32, 32, 4]
 
@@ -56,10 +65,12 @@ def test_sides_that_cancel_out_have_no_vector() -> None:
         Opposed().embed([Item(id="b", text="xx", image=wide(2))])
 
 
-def test_a_vector_is_refused_before_anything_is_decoded() -> None:
+@pytest.mark.parametrize("name", ["embed", "token_states"])
+def test_a_vector_is_refused_before_anything_is_decoded(name: str) -> None:
     model = Lengths()
+    embed = getattr(model, name)
     with pytest.raises(InvalidInput, match="'v' holds only a vector"):
-        model.embed([Item(id="p", image=wide(1)), Item(id="v", vector=[1.0])])
+        embed([Item(id="p", image=wide(1)), Item(id="v", vector=[1.0])])
     assert model.batches == []
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -44,46 +44,38 @@ class DualEncoder(ABC):
 
         Raises PictureError for a picture that cannot be read, InvalidInput for a bare vector.
         """
-        for item in items:
-            if item.text is None and item.image is None:
-                raise InvalidInput(
-                    f"Item {item.id!r} holds only a vector, expected a text or an image.",
-                    hint="A collection of your own vectors takes the model vectors:<name>:<dim>.",
-                )
+        texts, pictured = _sides(items)
         emb_NM = np.empty((len(items), self.dim), dtype=np.float32)
-        texts = {at: one.text for at, one in enumerate(items) if one.text is not None}
-        pictured = {at: one.image for at, one in enumerate(items) if one.image is not None}
         alone = [at for at in texts if at not in pictured]
         if alone:
             emb_NM[alone] = self.embed_texts([texts[at] for at in alone])
-        for chosen in ([at for at in pictured if at not in texts], texts.keys() & pictured.keys()):
-            rows, start = sorted(chosen), 0
-            for pictures in self._decoded([pictured[at] for at in rows]):
-                some = rows[start : start + len(pictures)]
-                emb_NM[some] = (
-                    self.embed_both([texts[at] for at in some], pictures)
-                    if some[0] in texts
-                    else self.embed_pictures(pictures)
-                )
-                start += len(pictures)
+        unsaid = {at: source for at, source in pictured.items() if at not in texts}
+        for rows, pictures in self._decoded(unsaid):
+            emb_NM[rows] = self.embed_pictures(pictures)
+        said = {at: source for at, source in pictured.items() if at in texts}
+        for rows, pictures in self._decoded(said):
+            emb_NM[rows] = self.embed_both([texts[at] for at in rows], pictures)
         return emb_NM
 
     def embed_both(self, texts: Sequence[str], pictures: Sequence[Image]) -> Matrix:
         """Return emb_NM of items that have a text and a picture: the sum of the two, unit again."""
         return unit_rows(self.embed_texts(texts) + self.embed_pictures(pictures))
 
-    def _decoded(self, sources: list[ImageSource]) -> Iterator[list[Image]]:
-        """Yield chunks of pictures; Pillow decodes without the GIL, so threads do help."""
+    def _decoded(
+        self, pictured: Mapping[int, ImageSource]
+    ) -> Iterator[tuple[list[int], list[Image]]]:
+        """Yield chunks: rows and their pictures. Pillow decodes without the GIL: threads help."""
         load = partial(load_picture, size_hint=self.picture_size)
-        if len(sources) < 2:
-            yield from ([load(source)] for source in sources)
+        rows, sources = list(pictured), list(pictured.values())
+        if len(rows) < 2:
+            yield from (([row], [load(source)]) for row, source in pictured.items())
             return
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             coming = pool.map(load, sources[:_CHUNK])
-            for start in range(0, len(sources), _CHUNK):
+            for start in range(0, len(rows), _CHUNK):
                 ready = list(coming)
                 coming = pool.map(load, sources[start + _CHUNK : start + 2 * _CHUNK])
-                yield ready
+                yield rows[start : start + _CHUNK], ready
 
 
 class DualStates(DualEncoder):
@@ -105,19 +97,26 @@ class DualStates(DualEncoder):
     def token_states(self, items: Sequence[Item]) -> list[Matrix]:
         """Return states_TW of each item; of one with text and picture, the text's come first.
 
-        Raises PictureError for a picture that cannot be read.
+        Raises PictureError for a picture that cannot be read, InvalidInput for a bare vector.
         """
+        texts, pictured = _sides(items)
         states: list[list[Matrix]] = [[] for _ in items]
-        texts = {at: item.text for at, item in enumerate(items) if item.text is not None}
-        pictures = {
-            at: load_picture(item.image, size_hint=self.picture_size)
-            for at, item in enumerate(items)
-            if item.image is not None
-        }
         for at, text_TW in zip(texts, self.text_states(list(texts.values())), strict=True):
             states[at].append(text_TW)
-        for at, picture_TW in zip(
-            pictures, self.picture_states(list(pictures.values())), strict=True
-        ):
-            states[at].append(picture_TW)
+        for rows, pictures in self._decoded(pictured):
+            for at, picture_TW in zip(rows, self.picture_states(pictures), strict=True):
+                states[at].append(picture_TW)
         return [np.concatenate(parts) for parts in states]
+
+
+def _sides(items: Sequence[Item]) -> tuple[dict[int, str], dict[int, ImageSource]]:
+    """Return the texts and the pictures by row; raises InvalidInput for an item without either."""
+    for item in items:
+        if item.text is None and item.image is None:
+            raise InvalidInput(
+                f"Item {item.id!r} holds only a vector, expected a text or an image.",
+                hint="A collection of your own vectors takes the model vectors:<name>:<dim>.",
+            )
+    texts = {at: item.text for at, item in enumerate(items) if item.text is not None}
+    pictured = {at: item.image for at, item in enumerate(items) if item.image is not None}
+    return texts, pictured
