@@ -53,7 +53,8 @@ def run(stages: Stages, *, data: Path, out: Path, name: str) -> dict[str, object
 def train(stages: Stages, context: TrainingContext, *, out: Path) -> JointModel:
     """Train stage by stage, each from where the one before ended; return the model on the CPU.
 
-    What follows, calibration to export, is for the CPU that it is served on.
+    There each begins, upon the towers of the one before; and what follows, calibration to export,
+    is for the CPU that it is served on.
     """
     state = None
     for stage in stages:
@@ -72,9 +73,9 @@ def train(stages: Stages, context: TrainingContext, *, out: Path) -> JointModel:
         measured = measure_pairs if stage.scorer_only else measure
         trainer.train(measure=partial(measured, model, context))
         state = {key: value.cpu() for key, value in trainer.result().items()}
-        model.load_state_dict(state)
+        model.cpu().load_state_dict(state)
         draw_curves(out / stage.name, out / f"{stage.name}.png")
-    return model.cpu().eval()
+    return model.eval()
 
 
 def measure(model: JointModel, context: TrainingContext) -> dict[str, float]:
