@@ -11,10 +11,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -73,8 +71,9 @@ def read_log(path: Path) -> list[dict[str, object]]:
 def draw_curves(folder: Path, picture: Path) -> None:
     """Draw the loss of every set, the four terms, the experts and the figures on dev as one PNG."""
     lines, figures = read_log(folder / LINES), read_log(folder / FIGURES)
-    canvas, axes = pyplot.subplots(2, 2, figsize=(13, 8), layout="constrained")
-    axes[0, 0].set_prop_cycle(color=pyplot.get_cmap("tab20").colors)  # there are eleven sets
+    canvas = Figure(figsize=(13, 8), layout="constrained")
+    axes = canvas.subplots(2, 2)
+    axes[0, 0].set_prop_cycle(color=colormaps["tab20"](range(20)))  # there are eleven sets
     for name in sorted({str(line["set"]) for line in lines}):
         some = [line for line in lines if line["set"] == name]
         axes[0, 0].plot(*_series(some, "loss"), ".-", label=name, linewidth=0.8)
@@ -93,7 +92,6 @@ def draw_curves(folder: Path, picture: Path) -> None:
         if each.has_data():
             each.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))  # beside the lines
     canvas.savefig(picture, dpi=110)
-    pyplot.close(canvas)
 
 
 def _series(records: list[dict[str, object]], name: str) -> tuple[list[int], list[float]]:
