@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from triptych.errors import InvalidInput
-from triptych.training.importance import importance
+from triptych.training.importance import Score, importance
 from triptych.training.sparsity import (
     SparsityConfig,
     SparsityScheduler,
@@ -249,6 +249,15 @@ def test_taylor_scores_are_first_order_changes_of_the_loss() -> None:
 def test_cutting_by_taylor_keeps_what_the_loss_feels() -> None:
     run = Run(config=SparsityConfig(score="taylor"))
     while run.step < 20:
+        run.one()
+    assert abs(run.sparsity.density() - 0.30) < 0.001
+
+
+@pytest.mark.parametrize("score", ["magnitude", "taylor"])
+def test_weights_that_nothing_reached_are_cut_at_a_later_event(score: Score) -> None:
+    run = Run(config=SparsityConfig(score=score))
+    while run.step < 20:
+        run.model[0].requires_grad_(run.step % 4 != 3)  # at every other event
         run.one()
     assert abs(run.sparsity.density() - 0.30) < 0.001
 

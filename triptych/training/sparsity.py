@@ -182,7 +182,7 @@ class SparsityScheduler:
         for name, parameter in self.parameters.items():
             if parameter.grad is None:
                 continue
-            if event is not None and (event.kind == "move" or self.config.score == "taylor"):
+            if event is not None and self._asks_gradients(event):
                 self._scores[name] = parameter.grad.clone()
             parameter.grad.masked_fill_(~self.masks[name], 0.0)
 
@@ -199,10 +199,13 @@ class SparsityScheduler:
             self._mask_moments(optimizer)
         return event
 
+    def _asks_gradients(self, event: Event) -> bool:
+        return event.kind == "move" or self.config.score == "taylor"
+
     def _change(self, name: str, *, count: int, event: Event) -> None:
         parameter, mask, gradient = self.parameters[name], self.masks[name], self._scores.get(name)
-        if event.kind == "move" and gradient is None:
-            return  # nothing reached this weight, so nothing says where to grow
+        if gradient is None and self._asks_gradients(event):
+            return  # nothing reached this weight, so nothing says where to grow or what matters
         score = importance(parameter, gradient, score=self.config.score)
         # everything active goes before everything that is not, a zero among them too
         kept = score.masked_fill(~mask, -1.0)
