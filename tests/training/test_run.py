@@ -1,5 +1,6 @@
 """The smoke recipe: a whole run on made-up data, and one that was interrupted."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,15 +8,17 @@ import pytest
 
 from triptych.errors import InvalidInput
 from triptych.training import recipes
-from triptych.training.batches import Schedule
-from triptych.training.build import prepare
+from triptych.training.batches import Schedule, Source
+from triptych.training.build import TrainingContext, prepare
 from triptych.training.checkpoint import load
 from triptych.training.data import Row
 from triptych.training.evaluate import captioned, mixed, ranks, recall
 from triptych.training.loop import Trainer
 from triptych.training.made_up import write_data
+from triptych.training.objective import Terms
 from triptych.training.pipeline import run
 from triptych.training.sparsity import SparsityConfig
+from triptych.training.terms import BatchTerms
 
 torch = pytest.importorskip("torch")
 
@@ -87,15 +90,25 @@ def _train(recipe: recipes.Recipe, *, data: Path, folder: Path, stops: tuple[int
     torch.set_num_threads(1)
     ground = prepare(recipe, data=data, work=folder)
     for stop in stops:
-        trainer = Trainer(
-            recipe,
-            model=ground.model(recipe.model, seed=recipe.seed),
-            tokenizer=ground.tokenizer,
-            sources=ground.sources,
-            folder=folder,
-        )
+        trainer = _trainer(recipe, ground, folder=folder)
         trainer.train(measure=lambda: {"right": 1.0}, until=stop)
     return trainer
+
+
+def _trainer(
+    recipe: recipes.Recipe,
+    ground: TrainingContext,
+    *,
+    folder: Path,
+    sources: Mapping[str, Source] | None = None,
+) -> Trainer:
+    return Trainer(
+        recipe,
+        model=ground.model(recipe.model, seed=recipe.seed),
+        tokenizer=ground.tokenizer,
+        sources=sources or ground.sources,
+        folder=folder,
+    )
 
 
 @pytest.mark.slow
@@ -107,13 +120,7 @@ def test_it_stops_when_nothing_gets_better_and_ends_with_the_best(
     figures = iter([1.0, 3.0, 2.0, float("nan")])
     measured: list[dict[str, torch.Tensor]] = []
 
-    def trainer() -> Trainer:
-        model = ground.model(recipe.model, seed=recipe.seed)
-        return Trainer(
-            recipe, model=model, tokenizer=ground.tokenizer, sources=ground.sources, folder=tmp_path
-        )
-
-    first = trainer()
+    first = _trainer(recipe, ground, folder=tmp_path)
 
     def measure() -> dict[str, float]:
         measured.append({name: value.clone() for name, value in first.averaged().items()})
@@ -121,7 +128,7 @@ def test_it_stops_when_nothing_gets_better_and_ends_with_the_best(
 
     first.train(measure=measure)
     assert first.step == 4 and first.best == 3.0
-    for ended in (first, trainer()):  # the second from the checkpoint
+    for ended in (first, _trainer(recipe, ground, folder=tmp_path)):  # from the checkpoint
         result = ended.result()
         assert result.keys() == measured[1].keys()
         assert all(torch.equal(result[name], measured[1][name]) for name in result)
@@ -136,13 +143,8 @@ def test_a_run_does_not_go_on_with_other_classes(data: Path, tmp_path: Path) -> 
 
     def trainer(num_classes: int) -> Trainer:
         rows = [replace(row, label=f"{at % num_classes}") for at, row in enumerate(source.rows)]
-        return Trainer(
-            recipe,
-            model=ground.model(recipe.model, seed=recipe.seed),
-            tokenizer=ground.tokenizer,
-            sources={**ground.sources, "flickr8k": replace(source, rows=rows)},
-            folder=tmp_path,
-        )
+        sources = {**ground.sources, "flickr8k": replace(source, rows=rows)}
+        return _trainer(recipe, ground, folder=tmp_path, sources=sources)
 
     trainer(3).save()
     assert trainer(3).step == 0
@@ -153,16 +155,28 @@ def test_a_run_does_not_go_on_with_other_classes(data: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_the_result_keeps_a_share_of_what_it_began_with(data: Path, tmp_path: Path) -> None:
     recipe = replace(recipes.smoke()[0], kept=0.4)
-    ground = prepare(recipe, data=data, work=tmp_path)
-    model = ground.model(recipe.model, seed=recipe.seed)
-    trainer = Trainer(
-        recipe, model=model, tokenizer=ground.tokenizer, sources=ground.sources, folder=tmp_path
-    )
-    trainer.train(measure=lambda: {"right": 1.0})
+    trainer = _train(recipe, data=data, folder=tmp_path, stops=(4,))
     name = "head.mean.weight"
     moved, began = trainer.average[name], trainer.began[name]
     assert not torch.equal(moved, began)
     torch.testing.assert_close(trainer.averaged()[name], 0.6 * moved + 0.4 * began)
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = recipes.smoke()[0]
+    trainer = _trainer(recipe, prepare(recipe, data=data, work=tmp_path), folder=tmp_path)
+    weight = trainer.model.head.mean.weight
+    before = weight.detach().clone()
+
+    def flat(*_: object, **__: object) -> BatchTerms:  # a loss of 0, its slope is 0 x infinity
+        return BatchTerms(Terms(contrastive=(0 * weight).sum().sqrt()), None, 0.0)
+
+    monkeypatch.setattr("triptych.training.loop.terms_of", flat)
+    with pytest.raises(InvalidInput, match=r"Step 1, on \w+, has a gradient"):
+        trainer.train(measure=dict)
+    assert torch.equal(weight, before) and load(tmp_path) is None
 
 
 def test_an_epoch_sees_every_row_once() -> None:
@@ -187,14 +201,7 @@ def test_no_stage_sees_the_batches_of_another(data: Path, tmp_path: Path) -> Non
     ground = prepare(heads, data=data, work=tmp_path)
     orders = []
     for stage in (heads, towers):
-        model = ground.model(stage.model, seed=stage.seed)
-        trainer = Trainer(
-            stage,
-            model=model,
-            tokenizer=ground.tokenizer,
-            sources=ground.sources,
-            folder=tmp_path / stage.name,
-        )
+        trainer = _trainer(stage, ground, folder=tmp_path / stage.name)
         orders.append([trainer.schedule.draw(step) for step in range(stage.steps)])
     names, rows = ([[one[part] for one in order] for order in orders] for part in (0, 1))
     assert names[0] == names[1] and rows[0] != rows[1]

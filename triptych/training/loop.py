@@ -126,7 +126,12 @@ class Trainer:
         objective.total.backward()  # type: ignore[no-untyped-call]
         if self.sparsity is not None:
             self.sparsity.before_step(self.step + 1)
-        nn.utils.clip_grad_norm_(trained(self.parts).values(), 1.0)
+        if not nn.utils.clip_grad_norm_(trained(self.parts).values(), 1.0).isfinite():
+            # one step by it, and no weight is left: not in the next checkpoint either
+            raise InvalidInput(
+                f"Step {self.step + 1}, on {name}, has a gradient that is not finite.",
+                hint="Lower the learning rate; the last checkpoint is from before this step.",
+            )
         self.optimizer.step()
         if self.sparsity is not None:
             self.sparsity.after_step(self.step + 1, self.optimizer)
