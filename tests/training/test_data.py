@@ -17,8 +17,8 @@ pytest.importorskip("torch")
 from triptych.encoders.pictures.look import Look
 from triptych.encoders.pictures.picture import load_picture
 from triptych.encoders.towers.mobilenet import IMAGE_SIZE
-from triptych.errors import InvalidInput
-from triptych.training.build import prepare
+from triptych.errors import InvalidInput, NotAvailable
+from triptych.training.build import minilm_folder, prepare
 from triptych.training.data import checked, picture_sets, read_rows
 from triptych.training.features import pixel_batches
 from triptych.training.made_up import write_data
@@ -107,6 +107,12 @@ def test_from_nothing_a_start_is_needed(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", {})
     with pytest.raises(InvalidInput, match=r"there is none in .*a\.parquet.*The recipe more"):
         prepare(base()[0], data=path, work=tmp_path)
+
+
+def test_from_nothing_minilm_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triptych.training.build.find_spec", lambda name: None)
+    with pytest.raises(NotAvailable, match=r"no folder minilm in .*pip install"):
+        minilm_folder(tmp_path)
 
 
 def test_made_up_data_is_whole(tmp_path: Path) -> None:

