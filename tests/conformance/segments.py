@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from triptych.index import ANNS
-from triptych.index.base import checked_vectors, halved, unit_rows
+from triptych.index.base import checked_vectors, halved, widened
 from triptych.index.rowfile import RowFile
 from triptych.index.segments import Base, Knobs, SegmentedIndex
 from triptych.types import Precision
@@ -62,7 +62,7 @@ class Composed(SegmentedIndex):
 
     def kept(self, vector: Any) -> Any:
         unit = checked_vectors(np.asarray(vector)[None], self.dim)
-        return (unit if self.precision == "fp32" else unit_rows(halved(unit)))[0]
+        return (unit if self.precision == "fp32" else widened(halved(unit)))[0]
 
     def add(self, rows_N: Any, vectors_NM: Any) -> None:
         vectors_NM = checked_vectors(vectors_NM, self.dim)

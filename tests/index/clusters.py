@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from triptych.index.base import unit_rows
+from triptych.index.base import checked_vectors
 
 DIM = 48
 NUM = 4000
@@ -17,7 +17,7 @@ def clustered(num: int = NUM, *, seed: int = 0, dim: int = DIM) -> np.ndarray[An
     centres, axes = world.standard_normal((60, 16)), world.standard_normal((16, dim))
     rng = np.random.default_rng(seed)
     latent = centres[rng.integers(0, 60, num)] + 0.7 * rng.standard_normal((num, 16))
-    return unit_rows(latent @ axes + 0.3 * rng.standard_normal((num, dim)))
+    return checked_vectors(latent @ axes + 0.3 * rng.standard_normal((num, dim)), dim)
 
 
 def truth(matrix: Any, query: Any, k: int) -> np.ndarray[Any, Any]:

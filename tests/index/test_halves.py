@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conformance.segments import based
-from triptych.index.base import unit_rows
+from triptych.index.base import checked_vectors
 from triptych.index.flat import FlatIndex
 from triptych.index.halves import Halves
 from triptych.index.segments import Knobs, SegmentedIndex
@@ -20,7 +20,7 @@ def crowded(num: int, seed: int, spread: float) -> np.ndarray:
     """Return unit rows so near to one another that halves cannot tell many of them apart."""
     chance = np.random.default_rng(seed)
     middle = chance.standard_normal(DIM)
-    return unit_rows(middle + spread * chance.standard_normal((num, DIM)))
+    return checked_vectors(middle + spread * chance.standard_normal((num, DIM)), DIM)
 
 
 @settings(max_examples=40)

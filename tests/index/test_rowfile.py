@@ -13,7 +13,7 @@ from hypothesis import given, settings
 
 from tests.conformance.index_suite import oracle, unit, vectors
 from triptych.errors import CollectionDamaged, InvalidInput
-from triptych.index.base import halved, unit_rows
+from triptych.index.base import checked_vectors, halved, widened
 from triptych.index.rowfile import RowFile
 from triptych.types import Precision
 
@@ -28,7 +28,7 @@ def pieces(rows: Any, matrix: Any, step: int = 700) -> Iterator[Any]:
 
 def written(path: Path, *, num: int = NUM, dim: int = DIM, precision: Precision = "fp32") -> Any:
     rows = np.arange(num) * 3 + 5
-    matrix = unit_rows(vectors(num, dim=dim))
+    matrix = checked_vectors(vectors(num, dim=dim), dim)
     assert RowFile.write(path, pieces(rows, matrix), dim=dim, precision=precision) == num
     return rows, matrix
 
@@ -36,7 +36,7 @@ def written(path: Path, *, num: int = NUM, dim: int = DIM, precision: Precision 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_what_goes_in_comes_out(tmp_path: Path, precision: Precision) -> None:
     rows, matrix = written(tmp_path / "rows", precision=precision)
-    expected = matrix if precision == "fp32" else unit_rows(halved(matrix))
+    expected = matrix if precision == "fp32" else widened(halved(matrix))
     file = RowFile.open(tmp_path / "rows")
     assert (len(file), file.dim, file.precision) == (NUM, DIM, precision)
     assert file.rows_N.tolist() == rows.tolist()
@@ -51,8 +51,8 @@ def test_what_goes_in_comes_out(tmp_path: Path, precision: Precision) -> None:
 def test_halves_stay_as_they_are_through_another_file(tmp_path: Path) -> None:
     """A store that keeps halves and a row file of halves agree to the bit."""
     for dim in (2, 3, 8, 24, 512):
-        once = unit_rows(halved(unit_rows(vectors(400, dim=dim))))
-        assert (unit_rows(halved(once)) == once).all(), dim
+        once = widened(halved(checked_vectors(vectors(400, dim=dim), dim)))
+        assert (widened(halved(once)) == once).all(), dim
 
 
 def test_knows_where_rows_are(tmp_path: Path) -> None:
@@ -61,7 +61,9 @@ def test_knows_where_rows_are(tmp_path: Path) -> None:
     wanted = np.array([0, 5, 6, 8, int(rows[-1]), 10**9])
     assert file.positions_of(wanted).tolist() == [0, 1, NUM - 1]
     rows = np.arange(100, 400)
-    RowFile.write(tmp_path / "gapless", [(rows, unit_rows(vectors(300)))], dim=8, precision="fp32")
+    RowFile.write(
+        tmp_path / "gapless", [(rows, checked_vectors(vectors(300), 8))], dim=8, precision="fp32"
+    )
     gapless = RowFile.open(tmp_path / "gapless")
     assert gapless.positions_of(np.array([99, 100, 399, 400])).tolist() == [0, 299]
 
@@ -83,7 +85,7 @@ def test_the_scan_agrees_with_brute_force(
     pool: int,
 ) -> None:
     rng = np.random.default_rng(seed)
-    matrix = unit_rows(vectors(pool, seed=seed))[rng.integers(0, pool, num)]  # ties abound
+    matrix = checked_vectors(vectors(pool, seed=seed), 8)[rng.integers(0, pool, num)]  # ties abound
     rows = np.sort(rng.choice(1000, num, replace=False))
     path = tmp_path_factory.mktemp("r") / "rows"
     RowFile.write(path, pieces(rows, matrix, 17), dim=8, precision=precision)
@@ -116,7 +118,7 @@ def test_a_row_wider_than_a_block(tmp_path: Path) -> None:
 
 def test_refuses_rows_that_do_not_ascend(tmp_path: Path) -> None:
     for at, rows in enumerate(([2, 1], [1, 1], [-1, 1])):
-        chunk = (np.array(rows), unit_rows(vectors(2)))
+        chunk = (np.array(rows), checked_vectors(vectors(2), 8))
         with pytest.raises(InvalidInput, match="ascend"):
             RowFile.write(tmp_path / f"{at}", [chunk], dim=8, precision="fp32")
     with pytest.raises(InvalidInput, match="expected"):

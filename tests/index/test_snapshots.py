@@ -17,7 +17,7 @@ import pytest
 from tests.index.clusters import DIM, clustered
 from triptych.errors import CollectionDamaged, NotAvailable
 from triptych.index import ANNS, INDEXES
-from triptych.index.base import halved, unit_rows
+from triptych.index.base import halved, widened
 from triptych.index.segments import Base, Knobs, SegmentedIndex
 from triptych.index.snapshot import Identity, Manifest, Snapshots, Staged, State, _checksum
 
@@ -118,7 +118,7 @@ def test_halves(folder: Path) -> None:
     identity = replace(IDENTITY, precision="fp16")
     snapshots = published(folder, "hnsw_sq8", identity=identity)
     base, _ = opened(snapshots, identity)
-    assert (base.rows.gather(np.arange(NUM)) == unit_rows(halved(MATRIX))).all()
+    assert (base.rows.gather(np.arange(NUM)) == widened(halved(MATRIX))).all()
 
 
 def test_nothing_published_is_no_fault(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -158,14 +158,10 @@ def checked_vectors(vectors_NM: NDArray[Any], dim: int) -> Matrix:
         raise InvalidInput("A vector holds NaN or infinity, expected finite numbers.")
     if (np.linalg.norm(wide_NM, axis=1) < 1e-30).any():
         raise InvalidInput("A vector is zero: it points nowhere, so it has no cosine.")
-    return unit_rows(wide_NM)
+    return _rescaled(wide_NM)
 
 
-def unit_rows(vectors_NM: NDArray[Any]) -> Matrix:
-    """Return float32 unit rows of finite vectors, none of them zero."""
-    if vectors_NM.dtype == np.float16:
-        vectors_NM = vectors_NM.astype(np.float32)  # straight to float64 takes four times as long
-    wide_NM = np.asarray(vectors_NM, dtype=np.float64)
+def _rescaled(wide_NM: NDArray[np.float64]) -> Matrix:
     norm_N1 = np.sqrt(np.einsum("nm,nm->n", wide_NM, wide_NM))[:, None]
     # a row that is a unit already keeps its bits: rebuilt and loaded indexes agree exactly
     wide_NM = wide_NM / np.where(np.abs(norm_N1 - 1) > _UNIT_TOLERANCE, norm_N1, 1.0)
@@ -173,17 +169,23 @@ def unit_rows(vectors_NM: NDArray[Any]) -> Matrix:
 
 
 def halved(vectors_NM: Matrix) -> NDArray[np.float16]:
-    """Return unit rows as float16, such that `unit_rows` of it halves to itself again.
+    """Return unit rows as float16, such that what `widened` makes of it halves to itself again.
 
     So a vector that went through one file of halves goes through the next one unchanged.
     """
     halves_NM = vectors_NM.astype(np.float16)
     for _ in range(_HALVINGS):
-        again_NM = unit_rows(halves_NM).astype(np.float16)
+        again_NM = widened(halves_NM).astype(np.float16)
         if (again_NM == halves_NM).all():
             break
         halves_NM = again_NM
     return halves_NM
+
+
+def widened(halves_NM: NDArray[np.float16]) -> Matrix:
+    """Return what was halved as float32 unit rows."""
+    # straight to float64 takes four times as long
+    return _rescaled(halves_NM.astype(np.float32).astype(np.float64))
 
 
 def _are_units(vectors_NM: Matrix) -> bool:

@@ -37,7 +37,7 @@ from triptych.index.base import (
     near_the_cut,
     ranked,
     rough_scores,
-    unit_rows,
+    widened,
 )
 from triptych.types import Matrix, Precision, Rows, Vector
 
@@ -209,7 +209,7 @@ class RowFile:
     def gather(self, positions_K: Positions) -> Matrix:
         """Return float32 unit rows; raises CollectionDamaged where a block is damaged."""
         found_KM = self._taken(positions_K)
-        return found_KM if self._header.width == 4 else unit_rows(found_KM)
+        return found_KM if self._header.width == 4 else widened(found_KM)
 
     def chunks(self) -> Iterator[tuple[Rows, Matrix]]:
         """Yield rows and float32 unit vectors, all of them in order, a few megabytes at a time."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.errors import InvalidInput
-from triptych.index.base import halved, unit_rows
+from triptych.index.base import halved, widened
 from triptych.index.sqlite.meta import Space
 from triptych.index.sqlite.records import bound_checksum, shown
 from triptych.index.sqlite.tokens import table_of
@@ -43,7 +43,7 @@ def rounded(space: Space, vectors_NM: Matrix) -> NDArray[Any]:
 def read_back(stored_NM: NDArray[Any]) -> Matrix:
     """Return stored numbers as float32 unit rows."""
     if stored_NM.dtype.itemsize == 2:
-        return unit_rows(stored_NM)
+        return widened(stored_NM)
     return np.ascontiguousarray(stored_NM, dtype=np.float32)
 
 

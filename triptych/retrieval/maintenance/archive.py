@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from triptych.errors import CollectionDamaged, InvalidInput, NotAvailable, TriptychError
-from triptych.index.base import halved, unit_rows
+from triptych.index.base import halved, widened
 from triptych.index.sqlite.meta import PRECISIONS
 from triptych.index.sqlite.records import Entry, FileState, Picture, Tokens, metadata_json
 from triptych.types import Precision
@@ -283,7 +283,7 @@ def _entries(batch: pa.RecordBatch, token_width: int) -> list[Entry]:
     lengths_N = np.linalg.norm(numbers_NM.astype(np.float64), axis=1)
     if not (np.abs(lengths_N - 1) <= _LONGER[numbers_NM.dtype.itemsize]).all():  # nor NaN
         raise ValueError("a vector has not the length 1")
-    vectors_NM = unit_rows(numbers_NM) if numbers_NM.dtype == np.float16 else numbers_NM
+    vectors_NM = widened(numbers_NM) if numbers_NM.dtype == np.float16 else numbers_NM
     rows = batch.drop_columns(["vector"]).to_pylist()
     pairs = zip(rows, vectors_NM, strict=True)
     return [_entry(row, vector_M, token_width) for row, vector_M in pairs]
