@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import numpy as np
 
 from benchmarks.common import WORK
 from benchmarks.processes import free_port, our_server, running
+from benchmarks.wrk import Load, load
 
 INFINITY = WORK.parent / "infinity" / "bin"
 TURNS, SECONDS, CONNECTIONS = 3, 5, 32
@@ -78,22 +78,6 @@ def infinity(folder: Path, threads: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/embeddings"
 
 
-def load(url: str, bodies: Path, first: int) -> tuple[float, float]:
-    """Return requests a second and the median in ms, over sentences that were not sent before."""
-    script = bodies.with_suffix(".lua")
-    script.write_text(
-        "wrk.method='POST'\nwrk.headers['Content-Type']='application/json'\nlocal b={}\n"
-        f"for line in io.lines('{bodies}') do b[#b+1]=line end\nlocal at={first}\n"
-        "request=function() at=at+1; return wrk.format(nil,nil,nil,b[(at-1)%#b+1]) end\n"
-    )
-    options = ["-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "--latency", "-s", str(script)]
-    said = subprocess.run(["wrk", *options, url], capture_output=True, text=True, check=True).stdout
-    assert "Non-2xx" not in said, said
-    number, unit = re.search(r"50%\s+([\d.]+)(us|ms|s)", said).groups()  # type: ignore[union-attr]
-    rate = float(said.split("Requests/sec:")[1].split()[0])
-    return rate, float(number) * {"us": 1e-3, "ms": 1, "s": 1e3}[unit]
-
-
 def main() -> None:
     """Print the table."""
     if not (INFINITY / "infinity_emb").exists():
@@ -102,19 +86,19 @@ def main() -> None:
     chance = np.random.default_rng()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        bodies = folder / "bodies"
         sentences = (" ".join(chance.choice(_TEXT.split(), 13)) for _ in range(30_000))
-        bodies.write_text("\n".join(json.dumps({"input": one}) for one in sentences))
+        bodies = [json.dumps({"input": one}) for one in sentences]
         asked = {
             "triptych": stack.enter_context(ours(folder, 1)),
             "triptych, 2 workers": stack.enter_context(ours(folder, 2)),
             "Infinity, as it starts": stack.enter_context(infinity(folder, "")),
             "Infinity, one thread": stack.enter_context(infinity(folder, "1")),
         }
-        found: dict[str, list[tuple[float, float]]] = {who: [] for who in asked}
+        found: dict[str, list[Load]] = {who: [] for who in asked}
         for turn in range(TURNS):
+            unsent = bodies[turn * 10_000 :] + bodies[: turn * 10_000]
             for who, url in asked.items():
-                found[who].append(load(url, bodies, turn * 10_000))
+                found[who].append(load(url, unsent, connections=CONNECTIONS, seconds=SECONDS))
     print(f"| server | requests a second, {CONNECTIONS} connections | p50, ms |")
     print("|---|---|---|")
     for who, turns in found.items():

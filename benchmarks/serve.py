@@ -12,9 +12,7 @@ import re
 import shutil
 import socket
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -27,6 +25,7 @@ import httpx2
 from benchmarks.common import WORK, median_ratio, memory
 from benchmarks.processes import Process, free_port, our_server, running
 from benchmarks.random_model import RandomModel
+from benchmarks.wrk import load, require
 from tests.redis_server import RedisServer
 from triptych.keys import new_key, write_keys
 from triptych.retrieval.collection import Collection
@@ -78,24 +77,10 @@ def filled(folder: Path) -> Settings:
     return settings
 
 
-def wrk(url: str, bodies: Sequence[str], key: str, *, seconds: float = SECONDS) -> float:
-    """Return requests a second over 16 connections, the bodies in turn; all must be answered."""
-    script = Path(tempfile.gettempdir()) / "triptych-wrk.lua"
-    lines = script.with_suffix(".bodies")
-    lines.write_text("\n".join(bodies))
-    script.write_text(
-        "wrk.method='POST'\nwrk.headers['Content-Type']='application/json'\n"
-        f"wrk.headers['Authorization']='Bearer {key}'\nlocal made,at={{}},0\n"
-        f"init=function() for line in io.lines('{lines}') do "
-        "made[#made+1]=wrk.format(nil,nil,nil,line) end end\n"
-        "request=function() at=at+1; return made[(at-1)%#made+1] end\n"
-    )
-    options = ["-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", str(script)]
-    said = subprocess.run(["wrk", *options, url], capture_output=True, text=True, check=True).stdout
-    assert "Non-2xx" not in said, said
-    found = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    assert found is not None, said
-    return float(found[1])
+def asked(url: str, bodies: Sequence[str], key: str, *, seconds: float = SECONDS) -> float:
+    """Return requests a second over 16 connections, the bodies in turn."""
+    headers = {"Authorization": f"Bearer {key}"}
+    return load(url, bodies, connections=CONNECTIONS, seconds=seconds, headers=headers).rate
 
 
 @contextmanager
@@ -122,14 +107,14 @@ def known(stack: ExitStack, url: str, key: str, process: Process) -> None:
     rates: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(ROUNDS):
         for name, where in contestants.items():
-            rates[name].append(wrk(where, [body], key))
+            rates[name].append(asked(where, [body], key))
     print(f"answers of {len(reply.content):,} bytes, {CONNECTIONS} connections, wrk:")
     for name, found in rates.items():
         rate, ratio = statistics.median(found), median_ratio(rates["triptych, known"], found)
         print(f"  {name:22} {rate:8,.0f} requests/s   ours is {ratio:.2f} x")
     before, done = memory(of=process.pid), 0.0
     while done < 100_000:
-        done += wrk(url, [body], key, seconds=5) * 5
+        done += asked(url, [body], key, seconds=5) * 5
     grown = (memory(of=process.pid) - before) / 2**20 * 100_000 / done
     print(f"memory: {grown:+.2f} MB per 100,000 requests ({before / 2**20:.0f} MB before)")
 
@@ -147,21 +132,21 @@ def shared(settings: Settings, key: str) -> None:
         missing = SHARED
         while missing:  # wrk leaves the last ones unanswered, and a busy Redis does not take all
             with serving(settings, redis.url) as (url, _):
-                asked = 0.0
-                while asked < SHARED:
-                    asked += wrk(url, questions[int(asked) :], key, seconds=5) * 5
+                put = 0.0
+                while put < SHARED:
+                    put += asked(url, questions[int(put) :], key, seconds=5) * 5
                 missing = _tiers(url, key)["index"]
         rates: dict[str, list[float]] = {"redis": [], "process": [], "fastapi": []}
         for _ in range(SHARED_ROUNDS):
             with serving(settings, redis.url) as (url, _):
-                wrk(url, ['{"query":"another"}'], key, seconds=1)  # the collection is open
-                rates["redis"].append(wrk(url, questions, key, seconds=1))
+                asked(url, ['{"query":"another"}'], key, seconds=1)  # the collection is open
+                rates["redis"].append(asked(url, questions, key, seconds=1))
                 answered = _tiers(url, key)["redis"]
                 assert 0.98 * rates["redis"][-1] < answered < SHARED, answered
-                rates["process"].append(wrk(url, questions[:1], key, seconds=1))
+                rates["process"].append(asked(url, questions[:1], key, seconds=1))
             with plain("fastapi", WORK / "answer.json") as url:
-                wrk(url, questions[:1], key, seconds=1)
-                rates["fastapi"].append(wrk(url, questions[:1], key, seconds=1))
+                asked(url, questions[:1], key, seconds=1)
+                rates["fastapi"].append(asked(url, questions[:1], key, seconds=1))
     finally:
         redis.remove()
     for name, found in rates.items():
@@ -248,8 +233,7 @@ def serving(settings: Settings, redis: str | None = None) -> Iterator[tuple[str,
 
 
 def main() -> None:
-    if shutil.which("wrk") is None:
-        sys.exit("There is no wrk here: apt-get install wrk")
+    require()
     settings = filled(WORK / f"serve-{ITEMS}")
     secret, key = new_key("bench", role="read", rate=1e9)
     write_keys(WORK / "keys.json", [key])

@@ -7,9 +7,7 @@ can answer. Both are asked for ten ids and scores. The recall of each is against
 from __future__ import annotations
 
 import json
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,8 +21,9 @@ import httpx2
 import numpy as np
 
 from benchmarks.common import seconds
-from benchmarks.peers.process import PEERS
+from benchmarks.peers.process import PEERS, installed
 from benchmarks.processes import free_port, our_server, running
+from benchmarks.wrk import load, require
 from triptych.index.flat import FlatIndex
 from triptych.keys import new_key, write_keys
 from triptych.retrieval.collection import Collection
@@ -79,22 +78,14 @@ class Asked:
                 spent.append(time.perf_counter() - start)
         return statistics.median(spent) * 1000
 
-    def load(self, queries_QM: Any, folder: Path) -> float:
+    def load(self, queries_QM: Any) -> float:
         """Return requests a second over questions that were not asked before."""
-        lines, script = folder / "bodies", folder / "ask.lua"
-        lines.write_text("\n".join(map(self.body, queries_QM)))
-        heads = "".join(f"wrk.headers['{k}']='{v}'\n" for k, v in self.headers().items())
-        script.write_text(
-            f"wrk.method='POST'\n{heads}local b={{}}\n"
-            f"for line in io.lines('{lines}') do b[#b+1]=line end\n"
-            "local at=0\nrequest=function() at=at+1; return wrk.format(nil,nil,nil,b[at]) end\n"
-        )
-        options = ["-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "-s", str(script)]
-        command = ["wrk", *options, self.url]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        # a question that is not there would be asked without a body, and refused
-        assert "Non-2xx" not in said, said
-        return float(said.split("Requests/sec:")[1].split()[0])
+        bodies, headers = [*map(self.body, queries_QM)], self.headers()
+        rate = load(
+            self.url, bodies, connections=CONNECTIONS, seconds=SECONDS, headers=headers
+        ).rate
+        assert rate * SECONDS < len(bodies), "some were asked twice"
+        return rate
 
 
 @contextmanager
@@ -149,8 +140,9 @@ def chroma(folder: Path, vectors_NM: Any) -> Iterator[Asked]:
 
 def main() -> None:
     """Print the table."""
-    if shutil.which("wrk") is None or not PEERS.exists():
-        sys.exit("This needs wrk (apt-get install wrk) and: make peers")
+    require()
+    if not installed():
+        sys.exit("The peers are not installed. Run: make peers")
     vectors_NM, questions_QM = made_up(ITEMS, 1), made_up(600, 2)
     truth_QK = np.argsort(-(questions_QM[-300:] @ vectors_NM.T), axis=1)[:, :K]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -162,7 +154,7 @@ def main() -> None:
         for turn in range(TURNS):
             unseen_QM = made_up(QUESTIONS, 3 + turn)
             for one in asked:
-                one.rates.append(one.load(unseen_QM, Path(folder)))
+                one.rates.append(one.load(unseen_QM))
         print("| server | requests a second, 16 connections | p50, one client, ms | recall@10 |")
         print("|---|---|---|---|")
         for one in asked:

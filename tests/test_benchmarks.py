@@ -1,5 +1,10 @@
 """The benchmarks' own arithmetic: a wrong truth would make every figure wrong."""
 
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +17,7 @@ from benchmarks.experts.served import numpy_loop
 from benchmarks.experts.training import DOMAINS, Task
 from benchmarks.peers.corpus import CHUNK, DIM, GROUPS, Corpus, Mixture, recall
 from benchmarks.rounding import _bytes
+from benchmarks.wrk import load
 from triptych.moe.layer import MoE, MoEConfig
 from triptych.training.features import to_pixels
 
@@ -101,3 +107,46 @@ def test_the_million_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_pixels_go_into_the_graph_as_the_bytes_they_were() -> None:
     bytes_BHWC = np.arange(2 * 6 * 7 * 3, dtype=np.uint8).reshape(2, 6, 7, 3)
     assert (_bytes(to_pixels(bytes_BHWC)) == bytes_BHWC).all()
+
+
+@contextmanager
+def answering(status: int, seen: list[tuple[bytes, str | None]]) -> Iterator[str]:
+    """Yield the address of a server that answers all alike, and notes what it was sent."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            seen.append((body, self.headers["Authorization"]))
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+def test_wrk_sends_the_bodies_in_turn_and_all_must_be_answered() -> None:
+    seen: list[tuple[bytes, str | None]] = []
+    bodies = [f'{{"at":{at}}}' for at in range(3)]
+    with answering(200, seen) as url:
+        found = load(url, bodies, connections=1, seconds=1, headers={"Authorization": "me"})
+    sent = [body.decode() for body, _ in seen[:9]]  # wrk keeps the first to look at
+    assert sent == (bodies * 4)[1:10]
+    assert {said for _, said in seen} == {"me"}
+    assert found.rate == pytest.approx(len(seen), rel=0.3) and 0 < found.p50_ms < 1000
+    with answering(503, seen) as url, pytest.raises(AssertionError, match="Non-2xx"):
+        load(url, bodies, connections=1, seconds=1)
