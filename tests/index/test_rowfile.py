@@ -50,9 +50,12 @@ def test_what_goes_in_comes_out(tmp_path: Path, precision: Precision) -> None:
 
 def test_halves_stay_as_they_are_through_another_file(tmp_path: Path) -> None:
     """A store that keeps halves and a row file of halves agree to the bit."""
-    for dim in (2, 3, 8, 24, 512):
-        once = widened(halved(checked_vectors(vectors(400, dim=dim), dim)))
+    for dim, num in ((2, 400), (3, 20_000), (8, 20_000), (24, 20_000), (512, 400)):
+        uneven = vectors(num, dim=dim) * np.exp(2 * vectors(num, dim=dim, seed=1))
+        given = checked_vectors(np.concatenate([vectors(num, dim=dim), uneven]), dim)
+        once = widened(halved(given))
         assert (widened(halved(once)) == once).all(), dim
+        np.testing.assert_allclose(np.einsum("nm,nm->n", once, given), 1, atol=1e-5)
 
 
 def test_knows_where_rows_are(tmp_path: Path) -> None:
