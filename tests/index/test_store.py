@@ -13,6 +13,7 @@ import apsw
 import numpy as np
 import pytest
 
+from tests.index.small_store import DIM, entry, open_store
 from triptych.errors import (
     CollectionBusy,
     CollectionDamaged,
@@ -22,25 +23,8 @@ from triptych.errors import (
 from triptych.filters import parse_filter
 from triptych.index.sqlite.meta import peek
 from triptych.index.sqlite.pages import CHECKED
-from triptych.index.sqlite.records import Entry, FileState
+from triptych.index.sqlite.records import FileState
 from triptych.index.sqlite.store import Store
-
-DIM = 4
-
-
-def entry(id: str, *, seed: int = 0, **fields: Any) -> Entry:
-    vector = np.random.default_rng(seed).standard_normal(DIM)
-    vector /= np.linalg.norm(vector)
-    return Entry(id=id, modality="text", vector=vector.astype(np.float32), text="t", **fields)
-
-
-def open_store(path: Path | None) -> Store:
-    return Store.open(path, model="m", fingerprint="f" * 64, dim=DIM)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "store.sqlite"
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -268,7 +252,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from triptych.index.sqlite.store import Store
-store = Store.open(Path(sys.argv[1]), model="m", fingerprint="f" * 64, dim=4)
+store = Store.open(Path(sys.argv[1]), model="m", fingerprint="f" * 64, dim=8)
 store.lock()
 print("held", flush=True)
 time.sleep(60)

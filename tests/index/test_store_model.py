@@ -15,13 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from tests.index.small_store import DIM, entry, open_store
 from triptych.errors import InvalidInput
 from triptych.index.sqlite.reader import Change
 from triptych.index.sqlite.records import DEEPEST, LONGEST_ID, Entry
 from triptych.index.sqlite.store import Store
 from triptych.types import Precision
 
-DIM = 3
 IDS = st.sampled_from(["a", "b", "c", "é", "\udce9", "x\0y", " "])
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -36,16 +36,6 @@ METADATA = st.dictionaries(
     ),
     max_size=3,
 )
-
-
-def entry(id: str, seed: int = 0, **fields: Any) -> Entry:
-    vector = np.random.default_rng(seed).standard_normal(DIM)
-    vector /= np.linalg.norm(vector)
-    return Entry(id=id, modality="text", vector=vector.astype(np.float32), **fields)
-
-
-def open_store(path: Path | None, precision: Precision = "fp32") -> Store:
-    return Store.open(path, model="m", fingerprint="f" * 64, dim=DIM, precision=precision)
 
 
 class Follower:
@@ -94,7 +84,7 @@ class StoreMachine(RuleBasedStateMachine):
     )
     def write(self, given: list[Any], replace: bool, seed: int) -> None:
         entries = [
-            entry(id, seed + at, metadata=metadata, text=text, thumbnail=b"j" * seed or None)
+            entry(id, seed=seed + at, metadata=metadata, text=text, thumbnail=b"j" * seed or None)
             for at, (id, metadata, text) in enumerate(given)
         ]
         names = [one.id for one in entries]
@@ -227,7 +217,7 @@ def test_a_vector_of_another_shape_is_refused_by_name(shape: tuple[int, ...]) ->
 
 def test_what_half_precision_stores_is_the_same_everywhere(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store.sqlite", "fp16")
-    given = [entry(str(at), at) for at in range(200)]
+    given = [entry(str(at), seed=at) for at in range(200)]
     change = store.write(given, replace=False)
     assert store.meta.precision == "fp16" and change.vectors_NM.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(change.vectors_NM, axis=1), 1, atol=1e-6)
@@ -249,7 +239,7 @@ def test_what_half_precision_stores_is_the_same_everywhere(tmp_path: Path) -> No
 def test_changes_that_cannot_be_replayed_are_none() -> None:
     store = open_store(None)
     for seed in range(4):
-        store.write([entry("a", seed)], replace=True)
+        store.write([entry("a", seed=seed)], replace=True)
     assert store.changes(5, 4) is None and store.changes(4, 9) is None
     replayed = store.changes(2, 2)
     assert replayed is not None
@@ -263,7 +253,7 @@ READ = """
 import sys
 from pathlib import Path
 from triptych.index.sqlite.store import Store
-store = Store.open(Path(sys.argv[1]), model="m", fingerprint="f" * 64, dim=3)
+store = Store.open(Path(sys.argv[1]), model="m", fingerprint="f" * 64, dim=8)
 print(len(store), flush=True)
 for line in sys.stdin:
     print(len(store), store.sequence, len(store.records_of(line.split())), flush=True)
@@ -285,7 +275,7 @@ def test_another_process_reads_what_was_written_at_once(tmp_path: Path) -> None:
     for reader in readers:
         assert reader.stdout is not None and reader.stdout.readline() == "0\n"
     for at in range(50):
-        store.write([entry(f"i{at}", at)], replace=False)
+        store.write([entry(f"i{at}", seed=at)], replace=False)
         if at % 10 == 5:
             store.delete([f"i{at}"])
             store.compact()
