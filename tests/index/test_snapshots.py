@@ -18,8 +18,9 @@ from tests.index.clusters import DIM, clustered
 from triptych.errors import CollectionDamaged, NotAvailable
 from triptych.index import ANNS, INDEXES
 from triptych.index.base import halved, widened
+from triptych.index.manifest import Identity, Manifest, State, checksum
 from triptych.index.segments import Base, Knobs, SegmentedIndex
-from triptych.index.snapshot import Identity, Manifest, Snapshots, Staged, State, _checksum
+from triptych.index.snapshot import Snapshots, Staged
 
 NUM = 600
 MATRIX = clustered(NUM)
@@ -288,7 +289,7 @@ def forge(where: Path, **changes: Any) -> None:
     edit(where, **changes)
     body = json.loads((where / "manifest.json").read_text())
     del body["checksum"]
-    edit(where, checksum=_checksum(body))
+    edit(where, checksum=checksum(body))
 
 
 def test_refuses_a_kind_that_is_not_installed(

@@ -14,7 +14,8 @@ import pytest
 
 from tests.retrieval.fakes import DIM, unit_vectors
 from triptych.encoders.vectors import CallerVectors
-from triptych.index.snapshot import Manifest, Snapshots
+from triptych.index.manifest import Manifest
+from triptych.index.snapshot import Snapshots
 from triptych.retrieval.collection import Collection
 
 NUM = 300

@@ -15,8 +15,9 @@ import pytest
 from tests.retrieval.fakes import DIM, RED, CountingModel, encoded, unit_vectors
 from triptych.encoders.vectors import CallerVectors
 from triptych.errors import CollectionBusy, CollectionDamaged, NotAvailable, NotFound
+from triptych.index.manifest import State
 from triptych.index.segments import Base, Knobs
-from triptych.index.snapshot import Snapshots, State
+from triptych.index.snapshot import Snapshots
 from triptych.index.sqlite.generation import NAME as GENERATION
 from triptych.index.sqlite.generation import Seen, read_generation, write_generation
 from triptych.index.sqlite.pages import CHECKED, PAGE

@@ -1,4 +1,4 @@
-"""The folder `index/` of a collection: a saved base, and the manifest that ties it to one state.
+"""The folder `index/` of a collection: a saved base, and its manifest.
 
 A copy (law 5): whatever is wrong with it, it is not used, and the store has everything.
 """
@@ -7,29 +7,35 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from triptych.errors import CollectionDamaged, NotAvailable, NotFound
 from triptych.index import ANNS, INDEXES
 from triptych.index.base import Ann, Cancelled
 from triptych.index.disk import FULL, sync_folder
+from triptych.index.manifest import (
+    MANIFEST,
+    Identity,
+    Manifest,
+    State,
+    check_identity,
+    encoded,
+    read,
+)
 from triptych.index.rowfile import RowFile
 from triptych.index.segments import Base, Knobs
-from triptych.types import Matrix, Precision, Rows
+from triptych.types import Matrix, Rows
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
-MANIFEST = "manifest.json"
 _ROWS = "rows"
 _ANN = "ann"
 _FEWEST = 256  # vectors that training needs
@@ -39,52 +45,6 @@ Tune: TypeAlias = "Callable[[Base], tuple[Knobs, float] | None]"
 
 The Ann is not whole yet.
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """The collection that an index must belong to.
-
-    `history` holds, for each epoch of the store, the first and the last sequence it saw.
-    """
-
-    collection: str
-    fingerprint: str
-    dim: int
-    precision: Precision
-    history: Mapping[str, tuple[int, int]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """What the store held when it was read."""
-
-    epoch: str
-    sequence: int
-    last_row: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """What the files must be, and the state of the store that they show."""
-
-    format: int = FORMAT
-    collection: str
-    fingerprint: str
-    dim: int
-    precision: str
-    epoch: str
-    sequence: int
-    last_row: int
-    count: int
-    kind: str
-    effort: int
-    refine: int
-    recall: float
-    folder: str
-    num_bytes: int
-    rows_seal: str
-    ann_sha256: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +64,7 @@ class Snapshots:
 
     def manifest(self) -> Manifest | None:
         """Return the manifest, None where there is none; raises CollectionDamaged."""
-        try:
-            body = json.loads((self.folder / MANIFEST).read_bytes())
-            version = body["format"]
-            if version != FORMAT:
-                raise CollectionDamaged(f"it has format {version}, this program reads {FORMAT}")
-            if body.pop("checksum") != _checksum(body):
-                raise CollectionDamaged("the manifest is damaged")
-            return _typed(Manifest(**body))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError, KeyError, RecursionError, AttributeError):
-            raise CollectionDamaged("the manifest cannot be read") from None
+        return read(self.folder)
 
     def open(self, identity: Callable[[], Identity]) -> tuple[Base, Manifest] | None:
         """Return what is published; None, with a line in the log, where it cannot be used.
@@ -196,10 +145,9 @@ class Snapshots:
         try:
             staged.folder.rename(self.folder / staged.manifest.folder)
             sync_folder(self.folder)
-            body = asdict(staged.manifest)
             scratch = self.folder / f"{MANIFEST}.tmp"
             with scratch.open("wb") as file:
-                file.write(json.dumps(body | {"checksum": _checksum(body)}, indent=1).encode())
+                file.write(encoded(staged.manifest))
                 file.flush()
                 os.fsync(file.fileno())
             scratch.rename(self.folder / MANIFEST)
@@ -243,7 +191,7 @@ class Snapshots:
         shutil.rmtree(staged.folder, ignore_errors=True)
 
     def _base(self, manifest: Manifest, identity: Identity) -> Base:
-        _check_identity(manifest, identity)
+        check_identity(manifest, identity)
         folder = self.folder / Path(manifest.folder).name
         rows = RowFile.open(folder / _ROWS)
         got = (rows.seal, len(rows), rows.dim, rows.precision)
@@ -340,29 +288,6 @@ def _described(
         rows_seal=base.rows.seal,
         ann_sha256=_sha256(path) if base.ann is not None else None,
     )
-
-
-def _typed(manifest: Manifest) -> Manifest:
-    """Return the manifest; raises TypeError where a field has another type than it declares."""
-    for field in fields(manifest):
-        got = type(getattr(manifest, field.name)).__name__
-        if got not in str(field.type).replace("None", "NoneType").split(" | "):
-            raise TypeError(field.name)
-    return manifest
-
-
-def _check_identity(manifest: Manifest, identity: Identity) -> None:
-    got = (manifest.collection, manifest.fingerprint, manifest.dim, manifest.precision)
-    wanted = (identity.collection, identity.fingerprint, identity.dim, identity.precision)
-    if got != wanted:
-        raise CollectionDamaged("it belongs to another collection, model or precision")
-    first, end = identity.history.get(manifest.epoch, (0, -1))
-    if not first <= manifest.sequence <= end:
-        raise CollectionDamaged("it shows a state that this store never had")
-
-
-def _checksum(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

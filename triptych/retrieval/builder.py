@@ -18,8 +18,9 @@ from functools import partial
 from typing import TypeVar
 
 from triptych.errors import TriptychError
+from triptych.index.manifest import Manifest, State
 from triptych.index.plan import Budget, kinds
-from triptych.index.snapshot import Manifest, Snapshots, Staged, State
+from triptych.index.snapshot import Snapshots, Staged
 from triptych.index.sqlite.store import Store
 from triptych.index.tuning import fit
 from triptych.retrieval.live import LiveIndex, identity_of

@@ -16,8 +16,8 @@ from triptych.errors import (
     TriptychError,
 )
 from triptych.index.disk import sync_folder
+from triptych.index.manifest import MANIFEST
 from triptych.index.remote.channel import SOCKET
-from triptych.index.snapshot import MANIFEST
 from triptych.index.sqlite.generation import NAME as GENERATION
 from triptych.index.sqlite.generation import read_generation
 from triptych.index.sqlite.meta import Meta, peek

@@ -14,9 +14,10 @@ import numpy as np
 
 from triptych.errors import CollectionDamaged
 from triptych.index.base import NOTHING, exact_scores
+from triptych.index.manifest import Identity, Manifest
 from triptych.index.rowfile import RowFile
 from triptych.index.segments import Base, SegmentedIndex
-from triptych.index.snapshot import Identity, Manifest, Snapshots
+from triptych.index.snapshot import Snapshots
 from triptych.index.sqlite.meta import Meta
 from triptych.index.sqlite.reader import Change
 from triptych.index.sqlite.store import Store

@@ -18,7 +18,8 @@ import numpy as np
 from triptych.errors import CollectionDamaged, NotAvailable
 from triptych.index import ANNS
 from triptych.index.disk import sync_folder
-from triptych.index.snapshot import Identity, Snapshots
+from triptych.index.manifest import Identity
+from triptych.index.snapshot import Snapshots
 from triptych.index.sqlite.generation import NAME as GENERATION
 from triptych.index.sqlite.lock import WriterLock
 from triptych.index.sqlite.meta import Space

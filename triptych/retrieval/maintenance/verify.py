@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from triptych.errors import CollectionDamaged, NotFound
+from triptych.index.manifest import Manifest
 from triptych.index.segments import Base
-from triptych.index.snapshot import Manifest, Snapshots
+from triptych.index.snapshot import Snapshots
 from triptych.index.sqlite.check import Finding
 from triptych.index.sqlite.database import Database
 from triptych.index.sqlite.generation import NAME as GENERATION
