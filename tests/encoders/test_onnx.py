@@ -84,7 +84,7 @@ def test_a_text_is_the_same_in_any_company_and_padding_says_nothing(model: OnnxM
     for at, text in enumerate(texts):
         # not the same bits: an expert multiplies the tokens of all that chose it in one product
         assert np.abs(model.embed_texts([text])[0] - rows[at]).max() < 1e-6
-        ids = np.asarray([model._tokenizer.encode(text).ids], dtype=np.int64)
+        ids = np.asarray([model._reader.tokenizer.encode(text).ids], dtype=np.int64)
         assert np.abs(model._run("text", ids=ids)[0] - rows[at]).max() < 1e-6
 
 
@@ -155,7 +155,7 @@ def test_states_and_pairs_alone_are_as_in_a_batch(model: OnnxModel) -> None:
     assert [one.shape for one in states] == [(model.num_patches, model.token_width)] * 5
     words = model.text_states(texts)
     for text, whole in zip(texts, words, strict=True):
-        assert len(whole) == len(model._tokenizer.encode(text).ids)
+        assert len(whole) == len(model._reader.tokenizer.encode(text).ids)
         np.testing.assert_allclose(model.text_states([text])[0], whole, atol=1e-5)
         np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-5)
     scores = model.score_pairs(words[0], states)

@@ -13,6 +13,7 @@ from PIL import Image  # noqa: E402
 
 from triptych.encoders.base import unit_rows  # noqa: E402
 from triptych.encoders.onnx import DEFAULT_FOLDER, OnnxModel  # noqa: E402
+from triptych.encoders.text_reader import read_tokenizer  # noqa: E402
 from triptych.encoders.towers.states import TokenStates  # noqa: E402
 from triptych.errors import InvalidInput  # noqa: E402
 from triptych.model import JointModel  # noqa: E402
@@ -54,7 +55,7 @@ def pixels() -> "torch.Tensor":
 
 
 def states(model: JointModel) -> tuple[TokenStates, TokenStates]:
-    ids = text_ids(shipped.tokenizer_of(DEFAULT_FOLDER), TEXTS)
+    ids = text_ids(read_tokenizer(DEFAULT_FOLDER), TEXTS)
     return read_texts(model, ids), model.look(pixels())
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from triptych.encoders.onnx import OnnxModel
+from triptych.encoders.onnx import DEFAULT_FOLDER
+from triptych.encoders.text_reader import read_tokenizer
 from triptych.training.tokenizer import borrow_rows, build
 
 SCRIPTS = {
@@ -24,7 +25,7 @@ SCRIPTS = {
 
 @pytest.fixture(scope="module")
 def shipped() -> Tokenizer:
-    return OnnxModel.load()._tokenizer
+    return read_tokenizer(DEFAULT_FOLDER)
 
 
 @pytest.mark.parametrize("text", SCRIPTS.values(), ids=SCRIPTS.keys())

@@ -7,10 +7,8 @@ M embedding width, K candidates.
 
 from __future__ import annotations
 
-import gzip
 import json
 import shutil
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -22,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tokenizers import Tokenizer
 
 from triptych.encoders.base import unit_rows
 from triptych.encoders.dual import DualStates
@@ -31,13 +28,13 @@ from triptych.encoders.pictures.look import Look
 from triptych.encoders.places import left_over
 from triptych.encoders.runtime import open_session
 from triptych.encoders.segments import Segment, mean_of_segments
+from triptych.encoders.text_reader import PACKED, TextReader, read_tokenizer
 from triptych.errors import NotAvailable, NotFound
 from triptych.types import Cube, Matrix, Vector
 
 DEFAULT_FOLDER = Path(__file__).parent / "default"
-_BATCH = 32
+_PAIRS = 32  # scored at once
 _PICTURES = 16  # the maps of more leave the processor's caches: 15 % slower
-_STEP = 4  # tokens; alone a text takes 3 % longer, in company 8 to 19 % less
 _DECIMALS = 4  # of a score, which is some units large
 
 
@@ -124,11 +121,11 @@ class OnnxModel(DualStates):
 
     def embed_texts(self, texts: Sequence[str]) -> Matrix:
         """Return emb_NM; a text of more than one segment is the mean of its segments."""
-        segments, owners = self._segments(texts)
+        segments, owners = self._reader.segments(texts)
         if not segments:
             return np.zeros((0, self.dim), dtype=np.float32)
         vectors_SM = np.empty((len(segments), self.dim), dtype=np.float32)
-        for chosen, ids_BT in self._alike(segments):
+        for chosen, ids_BT in self._reader.batches(segments):
             num_tokens = int(np.count_nonzero(ids_BT))
             vectors_SM[chosen] = self._vectors("text", ids=ids_BT, num_tokens=num_tokens)
         return mean_of_segments(vectors_SM, owners, len(texts))
@@ -156,11 +153,11 @@ class OnnxModel(DualStates):
             return super().embed_both(texts, pictures)
         if not texts:
             return np.zeros((0, self.dim), dtype=np.float32)
-        segments, owners = self._segments(texts)
+        segments, owners = self._reader.segments(texts)
         looks_LNPC = [self._read_pictures(pictures, look) for look in self._looks]
         vectors_SM = np.zeros((len(segments), self.dim), dtype=np.float32)
         # words and patches look at all that is there, so nothing is padded
-        for chosen, ids_BT in self._alike(segments, step=1):
+        for chosen, ids_BT in self._reader.batches(segments, step=1):
             read_BTD = self._run("text", "read", ids=ids_BT)
             num_tokens = len(chosen) * (read_BTD.shape[1] + self._patches)
             for seen_NPC in looks_LNPC:
@@ -172,7 +169,7 @@ class OnnxModel(DualStates):
 
     def num_tokens(self, texts: Sequence[str], num_pictures: int) -> int:
         """Return the tokens of all segments, and the patches of so many pictures."""
-        segments, _ = self._segments(texts) if texts else ([], [])
+        segments, _ = self._reader.segments(texts) if texts else ([], [])
         return sum(map(len, segments)) + num_pictures * self._patches * len(self._looks)
 
     @property
@@ -198,9 +195,9 @@ class OnnxModel(DualStates):
 
     def text_states(self, texts: Sequence[str]) -> list[Matrix]:
         """Return states_TW of each text, float32 unit rows, of all its segments."""
-        segments, owners = self._segments(texts)
+        segments, owners = self._reader.segments(texts)
         states: list[Matrix] = [np.empty((0, self.token_width), dtype=np.float32)] * len(segments)
-        for chosen, ids_BT in self._alike(segments):
+        for chosen, ids_BT in self._reader.batches(segments):
             for at, tokens_TW in zip(chosen, self._run("text", "states", ids=ids_BT), strict=True):
                 states[at] = unit_rows(tokens_TW[: len(segments[at])])
         parts: list[list[Matrix]] = [[] for _ in texts]
@@ -239,8 +236,8 @@ class OnnxModel(DualStates):
         if not self.has_scorer:
             raise NotAvailable(f"The model {self.name!r} has no scorer of pairs.")
         scores = [np.empty(0, dtype=np.float32)]
-        for start in range(0, len(pictures), _BATCH):
-            picture_BPW = np.stack(pictures[start : start + _BATCH])
+        for start in range(0, len(pictures), _PAIRS):
+            picture_BPW = np.stack(pictures[start : start + _PAIRS])
             scores.append(self._run("pair", "scores", text=text_TW[None], picture=picture_BPW))
         # the last bits depend on what else is scored, and would break ties
         return np.concatenate(scores).round(_DECIMALS)
@@ -284,37 +281,22 @@ class OnnxModel(DualStates):
             some = pictures[start : start + _PICTURES]
             yield start, np.stack([look.square(picture, self.picture_size) for picture in some])
 
-    def _alike(
-        self, segments: Sequence[Sequence[int]], *, step: int = _STEP
-    ) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
-        return _alike(segments, step=step, most=int(self._description["text"]["max_tokens"]))
-
     def segmented(self, text: str) -> list[Segment]:
         """Return the parts of a text that are read one by one; `embed` takes each as a text."""
-        return [Segment.of(ids) for ids in self._segments([text])[0]]
-
-    def _segments(self, texts: Sequence[str]) -> tuple[list[list[int]], list[int]]:
-        limits = self._description["text"]
-        room = int(limits["max_tokens"]) - 2
-        segments, owners = [], []
-        whole = [_whole_characters(text) for text in texts]
-        pairs = zip(texts, self._tokenizer.encode_batch(whole), strict=True)
-        for owner, (text, encoded) in enumerate(pairs):
-            first, *inner, last = text.ids if isinstance(text, Segment) else encoded.ids
-            starts = range(0, max(len(inner), 1), room)[: int(limits["max_segments"])]
-            segments += [[first, *inner[start : start + room], last] for start in starts]
-            owners += [owner] * len(starts)
-        return segments, owners
+        return [Segment.of(ids) for ids in self._reader.segments([text])[0]]
 
     @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        packed = self.folder / "tokenizer.json.gz"
+    def _reader(self) -> TextReader:
+        limits = self._description["text"]
         try:
-            if packed.exists():
-                return Tokenizer.from_str(gzip.decompress(packed.read_bytes()).decode())
-            return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+            tokenizer = read_tokenizer(self.folder)
         except Exception as error:  # gzip, zlib and tokenizers each have their own
-            raise _damaged(packed) from error
+            raise _damaged(self.folder / PACKED) from error
+        return TextReader(
+            tokenizer,
+            max_tokens=int(limits["max_tokens"]),
+            max_segments=int(limits["max_segments"]),
+        )
 
     def _vectors(self, graph: str, *, num_tokens: int, **inputs: NDArray[Any]) -> Matrix:
         """Run a graph with experts in it, and count what they were asked."""
@@ -353,36 +335,9 @@ def _mend(folder: Path) -> str:
     )
 
 
-def _alike(
-    segments: Sequence[Sequence[int]], *, step: int, most: int
-) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
-    """Yield batches: indices, and ids_BT of one length, 0 where there is padding.
-
-    The length depends on a segment alone, never on its company: the last bit of a sum depends on
-    it. It is a multiple of `step`.
-    """
-    by_length: defaultdict[int, list[int]] = defaultdict(list)
-    for index, segment in enumerate(segments):
-        by_length[min(-(-len(segment) // step) * step, most)].append(index)
-    for length, indices in by_length.items():
-        for start in range(0, len(indices), _BATCH):
-            chosen = indices[start : start + _BATCH]
-            ids_BT = np.zeros((len(chosen), length), dtype=np.int64)
-            for row, index in enumerate(chosen):
-                ids_BT[row, : len(segments[index])] = segments[index]
-            yield chosen, ids_BT
-
-
 def _files(description: Mapping[str, Any]) -> dict[str, Any]:
     """Return sizes and sums of all files, those aside too: what no vector or score depends on."""
     return {**description["files"], **description.get("aside", {})}
-
-
-def _whole_characters(text: str) -> str:
-    """Return `text` with U+FFFD for half a surrogate pair, which names that are no UTF-8 hold."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def fingerprint(description: Mapping[str, Any]) -> str:

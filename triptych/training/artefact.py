@@ -8,6 +8,7 @@ import math
 from hashlib import sha256
 from pathlib import Path
 
+from triptych.encoders.text_reader import PACKED
 from triptych.encoders.towers.mobilenet import IMAGE_SIZE, MobileNet
 from triptych.model import JointModel
 from triptych.training.build import TrainingContext
@@ -51,7 +52,7 @@ def write(
         graphs["pair"] = pair_model(model)
     shared.save(graphs, folder)
     packed = gzip.compress(context.tokenizer.to_str(pretty=False).encode(), mtime=0)
-    (folder / "tokenizer.json.gz").write_bytes(packed)
+    (folder / PACKED).write_bytes(packed)
     description = describe(folder, model=model, name=name, quantised=quantised)
     (folder / "model.json").write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 

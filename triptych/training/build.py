@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from triptych.encoders.onnx import DEFAULT_FOLDER
+from triptych.encoders.text_reader import read_tokenizer
 from triptych.encoders.towers.mobilenet import LAST_MAP, MobileNet
 from triptych.encoders.towers.transformer import Transformer, from_bert
 from triptych.errors import InvalidInput, NotAvailable
@@ -133,7 +134,7 @@ def _text_tower(
 ) -> tuple[Tokenizer, Transformer]:
     torch.manual_seed(recipe.seed)
     if recipe.shipped:
-        return shipped.tokenizer_of(DEFAULT_FOLDER), shipped.text_tower(DEFAULT_FOLDER)
+        return read_tokenizer(DEFAULT_FOLDER), shipped.text_tower(DEFAULT_FOLDER)
     folder = minilm_folder(data)
     bert = load_file(folder / "model.safetensors")
     wordpieces = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()

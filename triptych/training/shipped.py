@@ -8,7 +8,6 @@ E experts, D model width, H hidden width, N outputs, K inputs.
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -19,7 +18,6 @@ import numpy as np
 import onnx
 import torch
 from onnx import helper, numpy_helper
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from triptych.encoders.cross_modal.block import FusionBlock
@@ -197,12 +195,6 @@ def text_tower(folder: Path) -> Transformer:
     """Return a tower of the shipped one's shape, which `fill` gives its weights."""
     words_VD = _Graph(folder / "text.onnx").table()
     return Transformer(TransformerConfig(vocabulary=len(words_VD)))
-
-
-def tokenizer_of(folder: Path) -> Tokenizer:
-    """Return the shipped model's tokenizer."""
-    packed = (folder / "tokenizer.json.gz").read_bytes()
-    return Tokenizer.from_str(gzip.decompress(packed).decode())
 
 
 def fill(model: JointModel, folder: Path) -> None:
