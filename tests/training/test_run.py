@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from triptych.errors import InvalidInput
@@ -30,6 +32,10 @@ SPARSITY = SparsityConfig(dense_until=0.25, every=0.25, cut=0.5, move_until=1.0,
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made_up")
     write_data(folder)
+    rows = pq.read_table(folder / "flickr8k.parquet").to_pylist()
+    first = next(row for row in rows if row["split"] == "dev")
+    first["texts"][0] = "a blue square " * 40  # more than training reads of a text
+    pq.write_table(pa.Table.from_pylist(rows), folder / "flickr8k.parquet")
     return folder
 
 

@@ -15,9 +15,10 @@ import torch
 
 from triptych.encoders.onnx import OnnxModel
 from triptych.encoders.pictures.picture import load_picture
+from triptych.encoders.segments import Segment
 from triptych.encoders.towers.states import TokenStates, unpadded
 from triptych.model import JointModel
-from triptych.training.batches import read_texts, text_ids
+from triptych.training.batches import TRAIN_TOKENS, read_texts, text_ids
 from triptych.training.build import TrainingContext
 from triptych.training.data import Row
 from triptych.training.embed import embed_texts
@@ -49,16 +50,23 @@ def parity(
         read = TokenStates(*(torch.cat(parts) for parts in zip(*looked, strict=True)))
         picture = joint(None, read).emb_BM
         both = joint(read_texts(joint, text_ids(context.tokenizer, texts)), read)
+    said = _as_read(context, texts)
     found = {
-        "text": worst_cosine(text.numpy(), model.embed_texts(texts)),
+        "text": worst_cosine(text.numpy(), model.embed_texts(said)),
         "image": worst_cosine(picture.numpy(), embed_rows(model, rows)),
     }
     if joint.fusion is not None:
         opened = [load_picture(row.image) for row in rows if row.image]
-        found["both"] = worst_cosine(both.emb_BM.numpy(), model.embed_both(texts, opened))
+        found["both"] = worst_cosine(both.emb_BM.numpy(), model.embed_both(said, opened))
     if joint.scorer is not None:
         found["pair"] = _scores_apart(joint, rows=rows, model=model)
     return found
+
+
+def _as_read(context: TrainingContext, texts: Sequence[str]) -> list[str]:
+    """The texts; of one that training cuts the tokens that it keeps, as the export reads more."""
+    read = zip(texts, text_ids(context.tokenizer, texts), strict=True)
+    return [text if len(ids) < TRAIN_TOKENS else Segment.of(ids) for text, ids in read]
 
 
 def _scores_apart(joint: JointModel, *, rows: Sequence[Row], model: OnnxModel) -> float:
