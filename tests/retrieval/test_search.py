@@ -266,6 +266,22 @@ def test_what_fits_the_words_equally_comes_by_id_whenever_it_was_written(share: 
         assert [id for page in pages for id in ids(page)] == names
 
 
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_of_what_fits_the_words_equally_the_nearest_comes_first_however_much_it_is(
+    share: float,
+) -> None:
+    shades = {f"{at:02}": encoded((0, 0, 100 + at)) for at in range(60)}
+    items = [{"id": id, "text": "red shoe", "image": shade} for id, shade in shades.items()]
+    asked = [Part(text="shoe"), Part(image=shades["57"], weight=9)]
+    with Collection.open(":memory:", embedder=CountingModel()) as collection:
+        collection.add(items)
+        nearest = ids(collection.search(asked, limit=2))
+        assert set(nearest) < set(list(shades)[20:]), "not among the first ten times two"
+        assert ids(collection.search(asked, hybrid=share, limit=2)) == nearest
+        collection.upsert(items[57:])
+        assert ids(collection.search(asked, hybrid=share, limit=2)) == nearest
+
+
 def test_hybrid_where_nothing_is_left(texts: Collection) -> None:
     assert texts.search("bicycle", hybrid=True, filter='shop = "none"') == []
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +25,7 @@ from triptych.retrieval.late import Candidates, Reranker
 from triptych.retrieval.live import LiveIndex
 from triptych.retrieval.prepare import batches
 from triptych.retrieval.ranking import (
+    Order,
     Scores,
     first_of_each,
     maximal_marginal_relevance,
@@ -150,18 +150,27 @@ class Pipeline:
             rows_K, scores_K = self._live.nearest(
                 self._vector_M, wanted + len(self._named), allowed=self._allowed
             )
-        found = self._in_order(rows_K, scores_K)
+        order_K = self._in_order(rows_K, scores_K)
+        found = zip(rows_K[order_K].tolist(), scores_K[order_K].tolist(), strict=True)
         return [Match(row, score) for row, score in found if row not in self._named][:wanted]
 
-    def _in_order(self, rows_K: Rows, scores_K: Scores | Vector) -> list[tuple[int, float]]:
-        """Return rows and scores that are best first, equal scores by id instead of by row."""
-        found = list(zip(rows_K.tolist(), scores_K.tolist(), strict=True))
-        tied = {a for (_, a), (_, b) in pairwise(found) if a == b}
-        if not tied:
-            return found
-        rows = [row for row, score in found if score in tied and row not in self._ids]
-        self._ids |= self._store.ids_of(rows)
-        return sorted(found, key=lambda pair: (-pair[1], self._ids.get(pair[0], "")))
+    def _in_order(self, rows_K: Rows, *scores: Scores | Vector) -> Order:
+        """Return positions in descending order of the first scores_K, of the next where those are
+        equal, and where all are by id: the order of the rows changes with each writing."""
+        order_K = np.lexsort([-scores_K for scores_K in reversed(scores)])
+        columns = [scores_K[order_K] for scores_K in scores]
+        ties = np.logical_and.reduce([column[1:] == column[:-1] for column in columns])
+        tied_K = np.append(ties, False) | np.append(False, ties)
+        if not len(order_K) or not tied_K.any():
+            return order_K
+        number_K = np.cumsum(np.append(True, ~ties))  # of those that are equal, one
+        tied = order_K[tied_K]
+        rows = rows_K[tied].tolist()
+        self._ids |= self._store.ids_of([row for row in rows if row not in self._ids])
+        names = [self._ids.get(row, "") for row in rows]
+        keys = zip(number_K[tied_K].tolist(), names, tied.tolist(), strict=True)
+        order_K[tied_K] = [at for _, _, at in sorted(keys)]
+        return order_K
 
     def _with_words(self, found: list[Match], wanted: int) -> list[Match]:
         """Return both lists fused; who is in one list only has no rank in the other.
@@ -170,24 +179,43 @@ class Pipeline:
         words, which says nothing against it: it keeps its place by cosine.
         """
         rows_K, bm25_K = self._store.words(self._asked.words, wanted, allowed=self._allowed)
-        bm25 = dict(self._in_order(rows_K, bm25_K))
-        unusable = self._named | self._live.damaged.keys()
-        least = _WORTH_A_RANK * max(bm25.values(), default=0.0)
-        by_words = [row for row, bm in bm25.items() if bm >= least and row not in unusable]
         cosines = {match.row: match.score for match in found}
-        fresh_N = as_rows(row for row in by_words if row not in cosines)
-        scores_N = self._live.scores(fresh_N, self._vector_M)
-        cosines |= dict(zip(fresh_N.tolist(), scores_N.tolist(), strict=True))
+        by_words = self._by_words(rows_K, bm25_K, wanted, cosines)
         share = self._asked.hybrid
         by_cosine = as_rows(match.row for match in found)
-        by_words_K = as_rows(by_words)
-        silent = np.setdiff1d(self._store.textless(by_cosine), by_words_K)
+        silent = np.setdiff1d(self._store.textless(by_cosine), by_words)
         is_silent = np.isin(by_cosine, silent)
-        lists = [by_cosine[~is_silent], by_words_K]
-        fused = self._in_order(*reciprocal_rank_fusion(lists, [1 - share, share]))
-        judged = as_rows(row for row, _ in fused)
+        lists = [by_cosine[~is_silent], by_words]
+        judged, sums = reciprocal_rank_fusion(lists, [1 - share, share])
+        judged = judged[self._in_order(judged, sums, _each(cosines, judged))]
         order = woven(judged, by_cosine[is_silent], by_cosine, share, due=len(by_words))
+        of_those_K = np.isin(rows_K, order)
+        bm25 = dict(zip(rows_K[of_those_K].tolist(), bm25_K[of_those_K].tolist(), strict=True))
         return [Match(row, cosines[row], bm25.get(row)) for row in order.tolist()]
+
+    def _by_words(
+        self, rows_K: Rows, bm25_K: Vector, wanted: int, cosines: dict[int, float]
+    ) -> Rows:
+        """Return the rows that BM25 gives a rank, the best first, equal ones by cosine.
+
+        `rows_K` are best first, `wanted` and all that share the last place. `cosines` takes in
+        those of the rows that are returned.
+        """
+        unusable = as_rows([*self._named, *self._live.damaged])
+        least = _WORTH_A_RANK * bm25_K.max(initial=0.0)
+        is_worth = (bm25_K >= least) & ~np.isin(rows_K, unusable)
+        rows_K, bm25_K = rows_K[is_worth], bm25_K[is_worth]
+        if len(rows_K) > wanted:
+            last = bm25_K[-1]
+            better = int(np.count_nonzero(bm25_K > last))
+            tied = np.sort(rows_K[better:])
+            near, _ = self._live.nearest(self._vector_M, wanted - better, allowed=tied)
+            rows_K = np.concatenate([rows_K[:better], near])
+            bm25_K = np.append(bm25_K[:better], np.full(len(near), last))
+        fresh = as_rows(row for row in rows_K.tolist() if row not in cosines)
+        scores = self._live.scores(fresh, self._vector_M)
+        cosines |= dict(zip(fresh.tolist(), scores.tolist(), strict=True))
+        return rows_K[self._in_order(rows_K, bm25_K, _each(cosines, rows_K))][:wanted]
 
     def _reranked(self, found: list[Match], reranker: Reranker) -> list[Match]:
         """Return the first as the reranker has them; then those without tokens, then the rest."""
@@ -247,6 +275,10 @@ class Pipeline:
             yield "words"
         if match.tokens is not None:
             yield "rerank"
+
+
+def _each(cosines: Mapping[int, float], rows_K: Rows) -> Scores:
+    return np.array([cosines[row] for row in rows_K.tolist()], dtype=np.float64)
 
 
 def _group(record: Record, field: str) -> Hashable:

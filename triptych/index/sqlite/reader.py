@@ -243,9 +243,10 @@ class Reader:
             return {name: facts.facets(connection, name, rows_N, limit) for name in fields}
 
     def words(self, query: str, k: int, *, allowed: Rows | None = None) -> tuple[Rows, Vector]:
-        """Return the k items whose words fit best, rows_K and BM25 scores_K, best first.
+        """Return the k items whose words fit best and all that fit as well as the last of them.
 
-        `allowed` restricts the answer to these rows.
+        rows_K and BM25 scores_K, best first, equal ones in the order of their rows. `allowed`
+        restricts the answer to these rows.
         """
         with self._database.reading() as connection:
             return words.search(connection, query, k, allowed=allowed)

@@ -45,6 +45,8 @@ _LONGEST = 2_000
 _MOST_TERMS = 256
 """What is read of a query; a page of text as a query is cut, not an error."""
 
+_SCORED = [("row", np.int64), ("score", np.float32)]
+
 _BETWEEN = " \ue000 "
 """A word of the private use area, so that no phrase runs from one value into the next."""
 
@@ -107,27 +109,32 @@ def problem(connection: apsw.Connection, rows_N: Rows) -> str | None:
 def search(
     connection: apsw.Connection, query: str, k: int, *, allowed: Rows | None = None
 ) -> tuple[Rows, Vector]:
-    """Return rows_K and scores_K, the best first, equal ones in the order of their rows.
+    """Return rows_K and scores_K: the k best and all that share the last place, the best first.
 
-    The query is words, of which one is enough; no character of it is an operator. What is
-    written together ("e-mail", a run of Chinese) counts as a whole and by its parts. `allowed`
-    restricts the answer to these rows; the scores stay those within all items.
+    Equal ones come in the order of their rows. The query is words, of which one is enough; no
+    character of it is an operator. What is written together ("e-mail", a run of Chinese) counts as
+    a whole and by its parts. `allowed` restricts the answer to these rows; the scores stay those
+    within all items.
     """
-    k = checked_k(k, sys.maxsize)
+    k = checked_k(k, sys.maxsize - 1)
     terms = _terms(query)
     if not terms or (allowed is not None and not len(allowed)):
         return np.empty(0, np.int64), np.empty(0, np.float32)
-    match = " OR ".join(f'"{term}"' for term in terms)
     # bm25 returns better as lower; the plus keeps FTS5 from running the query once for each row
     sql = "SELECT rowid, -bm25(words) AS score FROM words WHERE words MATCH ?"
-    bound: list[Any] = [match]
+    bound: list[Any] = [" OR ".join(f'"{term}"' for term in terms)]
     if allowed is not None:
         sql += " AND +rowid IN carray(?)"
         bound.append(apsw.carray(np.ascontiguousarray(allowed, dtype=np.int64)))
-    found = connection.execute(f"{sql} ORDER BY score DESC, rowid LIMIT ?", (*bound, k)).fetchall()
-    rows_K = np.array([row for row, _ in found], dtype=np.int64)
-    scores_K = np.array([score for _, score in found], dtype=np.float32)
-    return ranked(rows_K, scores_K, k)  # in float32 more scores are equal
+    rows_K, scores_K = _scored(connection, f"{sql} ORDER BY score DESC LIMIT ?", (*bound, k + 1))
+    if len(rows_K) > k and scores_K[k] == scores_K[k - 1]:
+        # equal in float32, as what SQLite has is not: it is asked for more, and cut again
+        below = np.nextafter(scores_K[k], np.float32(-np.inf))
+        rows_K, scores_K = _scored(connection, f"{sql} AND score > ?", (*bound, float(below)))
+        is_best = scores_K > below
+        rows_K, scores_K = rows_K[is_best], scores_K[is_best]
+        k = len(rows_K)
+    return ranked(rows_K, scores_K, k)
 
 
 def textless(connection: apsw.Connection, rows_N: Rows) -> Rows:
@@ -138,6 +145,11 @@ def textless(connection: apsw.Connection, rows_N: Rows) -> Rows:
     query = "SELECT id FROM words_docsize WHERE id IN carray(?) AND substr(sz, 1, 1) = x'00' "
     bound = apsw.carray(np.ascontiguousarray(rows_N, dtype=np.int64))
     return _column(connection.execute(f"{query} ORDER BY id", (bound,)))
+
+
+def _scored(connection: apsw.Connection, sql: str, bound: tuple[Any, ...]) -> tuple[Rows, Vector]:
+    found = np.fromiter(connection.execute(sql, bound), dtype=_SCORED)
+    return found["row"], found["score"]
 
 
 def _terms(query: str) -> list[str]:
