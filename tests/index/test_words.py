@@ -149,6 +149,14 @@ def test_a_run_counts_by_its_pieces_but_the_whole_comes_first() -> None:
         ("creme", "crème"),
         ("cafe\u0301", "CAFÉ"),
         ("Straße", "STRASSE"),
+        ("ışık", "IŞIK"),
+        ("IŞIK", "ışık"),
+        ("ışık", "isik"),
+        ("Đà Nẵng", "da nang"),
+        ("Łódź", "lodz"),
+        ("Øresund", "oresund"),
+        ("l'œuvre", "OEUVRE"),
+        ("ærø", "aero"),
         ("ex\u00adample", "example"),
         ("می‌خواهم", "میخواهم"),
         ("an e-mail address", "e-mail"),
@@ -159,6 +167,12 @@ def test_a_run_counts_by_its_pieces_but_the_whole_comes_first() -> None:
 )
 def test_words_of_many_languages(text: str, query: str) -> None:
     assert found(words_of("something else 上 ก", text), query) == [2]
+
+
+def test_a_letter_is_found_as_earlier_versions_wrote_it() -> None:
+    connection = words_of("ISIK")
+    connection.execute("INSERT INTO words(rowid, text, metadata) VALUES (2, 'ısık', '')")
+    assert found(connection, "ışık") == [1, 2]
 
 
 @pytest.mark.parametrize("text", ["हिन्दी", "தமிழ்", "कि"])

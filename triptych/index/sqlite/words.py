@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -51,11 +51,15 @@ _BETWEEN = " \ue000 "
 """A word of the private use area, so that no phrase runs from one value into the next."""
 
 _JOINERS = (0xAD, 0x200C, 0x200D, *range(0xFE00, 0xFE10))
-_MARKS = dict.fromkeys(
+_MARKS: dict[int, str | None] = dict.fromkeys(
     code
     for code in (*_JOINERS, *range(0x300, 0x3000), *range(0xFE20, 0xFE30))
     # the classes of Hebrew and Arabic vowel points, and of accents; those between shape letters
     if code in _JOINERS or 10 <= (place := unicodedata.combining(chr(code))) <= 36 or place > 200
+)
+# for Unicode letters of their own; whose keyboard lacks them writes these instead
+_LETTERS = _MARKS | str.maketrans(
+    {"ı": "i", "ø": "o", "đ": "d", "ł": "l", "ħ": "h", "ŧ": "t", "æ": "ae", "œ": "oe"}
 )
 
 
@@ -155,7 +159,10 @@ def _scored(connection: apsw.Connection, sql: str, bound: tuple[Any, ...]) -> tu
 def _terms(query: str) -> list[str]:
     """Return the phrases to look for, the first of many; the tokenizer has the last word."""
     terms: dict[str, None] = {}
-    for written in _folded(query[:_LONGEST]).lower().split():
+    query = query[:_LONGEST]
+    # the second is how earlier versions wrote these letters into the table
+    spellings = dict.fromkeys((_folded(query), _folded(query, _MARKS)))
+    for written in " ".join(spellings).lower().split():
         plain = "".join(c if _is_of_words(c) else " " for c in written)
         parts = [part for run in _RUN.finditer(plain) for part in _parts(run)]
         if len(parts) > 1:
@@ -202,12 +209,12 @@ def _strings(metadata: Metadata) -> str:
     return joined if joined.isascii() else _BETWEEN.join(found)
 
 
-def _folded(text: str) -> str:
+def _folded(text: str, table: Mapping[int, str | None] = _LETTERS) -> str:
     """Return text whose case, width, accents, vowel points and joiners make no difference."""
     if text.isascii():  # the tokenizer folds its case
         return text
     text = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates
-    bare = unicodedata.normalize("NFKD", text.casefold()).translate(_MARKS)
+    bare = unicodedata.normalize("NFKD", text.casefold()).translate(table)
     return unicodedata.normalize("NFC", bare)
 
 
