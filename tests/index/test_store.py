@@ -166,14 +166,6 @@ def test_no_database_is_a_sentence(path: Path, content: bytes) -> None:
         open_store(path)
 
 
-def test_another_database_is_damage(path: Path) -> None:
-    connection = apsw.Connection(str(path))
-    connection.execute("CREATE TABLE x (y)")
-    connection.close()
-    with pytest.raises(CollectionDamaged):
-        open_store(path)
-
-
 def test_a_newer_format_is_refused(path: Path) -> None:
     open_store(path).close()
     edit(path, "UPDATE meta SET value = 4 WHERE key = 'format'")
@@ -205,6 +197,21 @@ def test_a_lost_meta_is_damage(path: Path, key: str) -> None:
     edit(path, "DELETE FROM meta WHERE key = ?", key)
     with pytest.raises(CollectionDamaged):
         open_store(path)
+
+
+@pytest.mark.parametrize("table", ["notes (text)", "meta (key, value)", "meta (name)"])
+def test_a_database_of_another_program_is_not_damaged_and_left_alone(
+    path: Path, table: str
+) -> None:
+    connection = apsw.Connection(str(path))
+    connection.execute(f"CREATE TABLE {table}")
+    connection.close()
+    before = path.read_bytes()
+    for look in (open_store, peek):
+        with pytest.raises(NotAvailable, match="no collection made") as caught:
+            look(path)
+        assert "repair" not in str(caught.value)
+    assert path.read_bytes() == before
 
 
 def test_peek_reads_without_the_lock(path: Path) -> None:

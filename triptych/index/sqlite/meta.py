@@ -14,7 +14,7 @@ from triptych.errors import CollectionDamaged, NotAvailable
 from triptych.index.sqlite import facts, tokens, words
 from triptych.index.sqlite.database import Database, transaction
 from triptych.index.sqlite.errors import translated
-from triptych.index.sqlite.pages import mark_of
+from triptych.index.sqlite.pages import has_sums, mark_of
 from triptych.types import Precision
 
 FORMAT = 3  # 2 is without fresh facts: the first write brings it up to this
@@ -143,9 +143,12 @@ def is_blank(connection: apsw.Connection) -> bool:
 
 
 def read_meta(connection: apsw.Connection, path: Path | None) -> Meta:
-    """Return the meta; raises NotAvailable for another format, CollectionDamaged for none."""
+    """Return the meta; raises NotAvailable for another format, or a database that is no store.
+
+    CollectionDamaged where a store does not say what it is.
+    """
     with translated(path):
-        found: dict[str, object] = dict(connection.execute("SELECT key, value FROM meta"))
+        found = _said(connection, path)
         written, created = found.get("format"), found.get("created")
         if isinstance(written, int) and written > FORMAT:
             raise NotAvailable(
@@ -156,6 +159,11 @@ def read_meta(connection: apsw.Connection, path: Path | None) -> Meta:
             raise NotAvailable(
                 f"{path} has format {written}, this Triptych reads from {_READ[0]} to {FORMAT}.",
                 hint="Index again, into a new collection.",
+            )
+        if written is None and path is not None and not has_sums(path):
+            raise NotAvailable(
+                f"{path} is a database that no collection made.",
+                hint="Name another folder, or put the collection's own file back.",
             )
         if written not in _READ or not isinstance(created, float):
             raise CollectionDamaged(f"{path} does not say which model it belongs to.")
@@ -174,6 +182,15 @@ def read_meta(connection: apsw.Connection, path: Path | None) -> Meta:
         space=space.space,
         token_width=space.token_width,
     )
+
+
+def _said(connection: apsw.Connection, path: Path | None) -> dict[str, object]:
+    try:
+        return dict(connection.execute("SELECT key, value FROM meta"))
+    except apsw.SQLError:  # there is no such table
+        if path is None or has_sums(path):
+            raise
+        return {}
 
 
 def current_space(connection: apsw.Connection) -> Space:

@@ -56,8 +56,8 @@ class Verification:
 def verify(folder: Path) -> Verification:
     """Read every byte of the collection in `folder`; others may use it meanwhile.
 
-    Raises NotFound where there is none, NotAvailable for a newer format or where it cannot be
-    read.
+    Raises NotFound where there is none, NotAvailable for a newer format, a database that is no
+    store, or where it cannot be read.
     """
     found = Verification(folder=folder)
     path = folder / STORE
