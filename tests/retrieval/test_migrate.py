@@ -271,6 +271,21 @@ def test_old_vectors_can_be_dropped_and_their_bytes_are_free(tmp_path: Path) -> 
         same_as_fresh(collection, CountingModel(dim=64))
 
 
+def test_vectors_that_another_process_switched_to_or_dropped_meanwhile_are_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_here(tmp_path / "c") as collection:
+        collection.add(words(20))
+        migrate(collection, CountingModel(dim=64))
+        migrate(collection, Turned())
+        wide, first = sorted(collection.spaces.others(), key=lambda space: -space.dim)
+        collection.spaces.drop(wide)
+        migrate(collection, CountingModel())
+        monkeypatch.setattr(collection.spaces, "others", lambda: [wide, first])
+        assert drop_old(collection) == 0
+        same_as_fresh(collection, CountingModel())
+
+
 def test_the_saved_index_is_the_new_models(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -110,12 +111,14 @@ def drop_old(collection: Collection) -> int:
 
     Raises NotAvailable where the disk has not the room to compact.
     """
-    others = collection.spaces.others()
-    for space in others:
-        collection.spaces.drop(space)
-    if others:
+    dropped = 0
+    for space in collection.spaces.others():
+        with suppress(InvalidInput, NotFound):  # another has just switched to it, or dropped it
+            collection.spaces.drop(space)
+            dropped += 1
+    if dropped:
         collection.compact()
-    return len(others)
+    return dropped
 
 
 class _Migration:
