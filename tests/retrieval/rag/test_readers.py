@@ -1,5 +1,7 @@
 """Markdown, HTML and PDF into pages: text, headings, links, pictures, each at its place."""
 
+import time
+
 import pytest
 from PIL import Image
 
@@ -305,3 +307,21 @@ def test_what_is_hidden_is_in_no_heading_and_no_name_of_a_column() -> None:
     assert [heading.text for heading in page.headings] == ["Prices of parts", "of parts"]
     assert [table.columns for table in page.tables] == ["part | price"]
     assert "obey" not in page.text
+@pytest.mark.parametrize(
+    "source",
+    [
+        "<h1><div>" * 2_000 + "word " * 100_000,
+        "<figure>"
+        + "<img src=a>" * 15_000
+        + f"<figcaption>{'word ' * 15_000}</figcaption></figure>",
+    ],
+    ids=["headings in headings", "pictures of one caption"],
+)
+def test_a_text_is_not_read_again_for_each_that_it_names(source: str) -> None:
+    started = time.process_time()
+    page = the_page(read_html, source.encode())
+    assert time.process_time() - started < 10
+    named = [*(one.text for one in page.headings), *(one.caption for one in page.figures)]
+    assert len(named) >= 2_000 and all(name.startswith("word word") for name in named)
+
+

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
@@ -37,7 +39,7 @@ _BLOCKS = frozenset(
     }
 )  # fmt: skip
 _CELLS = frozenset({"td", "th"})
-_HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
+HEADINGS = frozenset({"h1", "h2", "h3", "h4", "h5", "h6"})
 _HIDDEN = re.compile(r"(?:display\s*:\s*none|visibility\s*:\s*hidden)", re.IGNORECASE)
 _CHARSET = re.compile(
     rb"<(?:meta|\?xml)[^>]{0,200}(?:charset|encoding)\s*=\s*[\"']?\s*([\w-]{1,40})", re.IGNORECASE
@@ -45,6 +47,8 @@ _CHARSET = re.compile(
 _BLANKS = re.compile(r"[ \t\n\f\u00a0]+")
 _UNSEEN = dict.fromkeys((0xAD, 0x200B, 0x2060, 0xFEFF))  # where a word may break, or may not
 _LONGEST_CAPTION = 500
+_LONGEST_NAME = 1_000  # characters of a heading or of the names of columns: pages nest them, to
+_MOST_NODES = 1_000  # make a reader copy all of the text for each
 
 
 def read_html(
@@ -72,6 +76,7 @@ def elements(source: str) -> Iterator[tuple[str, Mapping[str, str | None]]]:
 class _Html:
     def __init__(self) -> None:
         self._parts: list[str] = []
+        self._starts: list[int] = []  # of the parts
         self._length = 0
         self._breaks: list[int] = []
         self._headings: list[Heading] = []
@@ -81,6 +86,7 @@ class _Html:
         self._anchors: list[Anchor] = []
         self._links: list[Link] = []
         self._figures: list[Figure] = []
+        self._captions: dict[int, str] = {}  # of figures, each of which may hold many pictures
         self._in_pre = 0
         self._row = 0  # where the row of a table begins
         self._cell = 0  # where the text of a cell that is not its row's first begins
@@ -124,7 +130,7 @@ class _Html:
             self._anchors.append(Anchor(start=self._length, name=str(name)))
         if tag == "pre":
             self._in_pre += 1
-        elif tag in _HEADINGS:
+        elif tag in HEADINGS:
             self._titles.append(len(self._headings))
             self._headings.append(Heading(start=self._length, level=int(tag[1]), text=""))
         elif tag == "a" and (target := attributes.get("href")):
@@ -135,7 +141,7 @@ class _Html:
     def _leave(self, node: LexborNode) -> None:
         if node.tag == "pre":
             self._in_pre -= 1
-        if node.tag in _HEADINGS:
+        if node.tag in HEADINGS:
             at = self._titles.pop()
             words = " ".join(self._since(self._headings[at].start).split())
             self._headings[at] = replace(self._headings[at], text=words)
@@ -163,23 +169,36 @@ class _Html:
         self._begun[-1] = (self._begun[-1][0], columns)
 
     def _since(self, start: int) -> str:
-        """Return what was written from there on: what is hidden is not in it."""
-        written: list[str] = []
-        length = self._length
-        for part in reversed(self._parts):
-            if length <= start:
+        """Return the first that was written from there on: what is hidden is not in it."""
+        written, length = [], 0
+        for at in range(bisect_left(self._starts, start), len(self._parts)):
+            written.append(self._parts[at][:_LONGEST_NAME])
+            length += len(written[-1])
+            if length > _LONGEST_NAME:
                 break
-            written.append(part)
-            length -= len(part)
-        return "".join(reversed(written))
+        return "".join(written)[:_LONGEST_NAME]
 
     def _figure(self, node: LexborNode, target: str, alt: str) -> None:
-        below = _figcaption(node)
+        below = self._caption(node)
         words = below if alt in below else " ".join(filter(None, (alt, below)))
         at = self._length
         self._figures.append(
             Figure(start=at, end=at, caption=words[:_LONGEST_CAPTION], target=target)
         )
+
+    def _caption(self, node: LexborNode) -> str:
+        """Return the caption of the figure that the picture stands in."""
+        above = node.parent
+        for _ in range(4):
+            if above is None or above.tag == "figure":
+                break
+            above = above.parent
+        if above is None or above.tag != "figure":
+            return ""
+        if above.mem_id not in self._captions:
+            found = above.css_first("figcaption")
+            self._captions[above.mem_id] = "" if found is None else _words(found, between=" ")
+        return self._captions[above.mem_id]
 
     def _write(self, text: str) -> None:
         if not self._in_pre:
@@ -187,8 +206,12 @@ class _Html:
             if not self._length or self._parts[-1].endswith(("\n", "\t", " ")):
                 text = text.removeprefix(" ")
         if text:
-            self._parts.append(text)
-            self._length += len(text)
+            self._append(text)
+
+    def _append(self, text: str) -> None:
+        self._parts.append(text)
+        self._starts.append(self._length)
+        self._length += len(text)
 
     def _begin_cell(self) -> None:
         """Part it from the cell before by a tab, as a browser copies it: a row stays one line."""
@@ -205,8 +228,7 @@ class _Html:
     def _end_line(self) -> None:
         # the first block of a cell stands in its row
         if self._length != self._cell and not self._parts[-1].endswith("\n"):
-            self._parts.append("\n")
-            self._length += 1
+            self._append("\n")
 
 
 def _children(node: LexborNode) -> list[LexborNode]:
@@ -226,14 +248,8 @@ def _is_hidden(node: LexborNode) -> bool:
     return "hidden" in attributes or _HIDDEN.search(attributes.get("style") or "") is not None
 
 
-def _figcaption(node: LexborNode) -> str:
-    """Return the caption of the figure that the picture stands in."""
-    above = node.parent
-    for _ in range(4):
-        if above is None or above.tag == "figure":
-            break
-        above = above.parent
-    if above is None or above.tag != "figure":
-        return ""
-    found = above.css_first("figcaption")
-    return "" if found is None else " ".join(found.text(deep=True, separator=" ").split())
+def _words(node: LexborNode, between: str = "") -> str:
+    """Return the first words that stand in an element."""
+    inside = islice(node.traverse(include_text=True), _MOST_NODES)
+    written = (one.text_content or "" for one in inside if one.is_text_node)
+    return " ".join(between.join(written)[:_LONGEST_NAME].split())
