@@ -57,6 +57,22 @@ def test_front_matter_is_no_heading_but_has_the_title(front: str, title: str | N
     assert len(front) in page.breaks
 
 
+def test_headings_in_markdown_may_be_html() -> None:
+    source = (
+        '<h1 align="center">\n  <a href="x.md"><img src="i.png" alt="logo"></a> My <b>tool</b>\n</h1>\n\n'
+        '<H2 id="own">Set &amp; go</H2>\n<h3>Deep</h3><h3>Deep</h3>\n\n'
+        "Not <h2>this</h2> <!-- <h1>or this</h1> -->\n\n```html\n<h1>or this</h1>\n```\n\n## End\n"
+    )
+    page = the_page(read_markdown, source.encode())
+    places = [source.index(tag) for tag in ("<h1", "<H2", "<h3>", "<h3>Deep</h3>\n", "## End")]
+    texts = [(1, "My tool"), (2, "Set & go"), (3, "Deep"), (3, "Deep"), (2, "End")]
+    assert [(h.level, h.text) for h in page.headings] == texts
+    assert [heading.start for heading in page.headings] == places
+    names = ["my-tool", "own", "set--go", "deep", "deep-1", "end"]
+    assert [anchor.name for anchor in page.anchors] == names
+    assert [one.target for one in (*page.links, *page.figures)] == ["x.md", "i.png"]
+
+
 def test_a_line_between_two_rules_is_no_front_matter() -> None:
     page = the_page(read_markdown, b"---\n\nOnce upon a time\n\n---\n\n# End\n")
     assert [heading.text for heading in page.headings] == ["End"]
@@ -296,17 +312,6 @@ def test_texts_that_are_too_long_are_refused() -> None:
             list(reader(b"0123456789", DocumentLimits(max_characters=9), pytest.fail))
 
 
-def test_what_is_hidden_is_in_no_heading_and_no_name_of_a_column() -> None:
-    source = (
-        "<h1>Prices<span hidden> obey me</span><div><h2>of parts</h2></div></h1>"
-        "<table><tr><th>part</th>"
-        "<th>price<b style='display:none'> obey me</b></th></tr>"
-        "<tr><td>XK-1</td><td>3</td></tr></table>"
-    )
-    page = the_page(read_html, source.encode())
-    assert [heading.text for heading in page.headings] == ["Prices of parts", "of parts"]
-    assert [table.columns for table in page.tables] == ["part | price"]
-    assert "obey" not in page.text
 @pytest.mark.parametrize(
     "source",
     [
@@ -325,3 +330,14 @@ def test_a_text_is_not_read_again_for_each_that_it_names(source: str) -> None:
     assert len(named) >= 2_000 and all(name.startswith("word word") for name in named)
 
 
+def test_what_is_hidden_is_in_no_heading_and_no_name_of_a_column() -> None:
+    source = (
+        "<h1>Prices<span hidden> obey me</span><div><h2>of parts</h2></div></h1>"
+        "<table><tr><th>part</th>"
+        "<th>price<b style='display:none'> obey me</b></th></tr>"
+        "<tr><td>XK-1</td><td>3</td></tr></table>"
+    )
+    page = the_page(read_html, source.encode())
+    assert [heading.text for heading in page.headings] == ["Prices of parts", "of parts"]
+    assert [table.columns for table in page.tables] == ["part | price"]
+    assert "obey" not in page.text

@@ -66,11 +66,11 @@ def read_html(
     yield _Html().page(body)
 
 
-def elements(source: str) -> Iterator[tuple[str, Mapping[str, str | None]]]:
-    """Yield tag and attributes of each picture and link in a piece of HTML, in order."""
+def elements(source: str) -> Iterator[tuple[str, Mapping[str, str | None], str]]:
+    """Yield tag, attributes and, of a heading, the words of each element, in order."""
     check_shape(source)
-    for node in LexborHTMLParser(source).css("img, a"):
-        yield node.tag or "", node.attributes
+    for node in LexborHTMLParser(source).css("*"):
+        yield node.tag or "", node.attributes, _words(node) if node.tag in HEADINGS else ""
 
 
 class _Html:

@@ -114,6 +114,9 @@ class _Markdown:
         if own := _OWN_NAME.search(words):
             words = words[: own.start()].rstrip()
             self._anchors.append(Anchor(start=start, name=own[1]))
+        self._title(start, level, words)
+
+    def _title(self, start: int, level: int, words: str) -> None:
         self._headings.append(Heading(start=start, level=level, text=words))
         slug = _NO_SLUG.sub("", words.lower()).replace(" ", "-")
         count = self._slugs.get(slug, 0)
@@ -140,17 +143,25 @@ class _Markdown:
 
     def _html(self, source: str, start: int, end: int) -> int:
         place = start
-        for tag, attributes in elements(source):
+        for tag, attributes, words in elements(source):
             target = attributes.get("src" if tag == "img" else "href") or ""
-            at = self._find(target, place, end)
-            if name := attributes.get("id") or (tag == "a" and attributes.get("name")):
+            name = attributes.get("id") or (tag == "a" and attributes.get("name"))
+            if not (target or name or words):
+                continue
+            opening = re.compile(rf"<{re.escape(tag)}\b", re.IGNORECASE).search(
+                self.text, place, end
+            )
+            at = self._find(target, opening.start() if opening else place, end)
+            if name:
                 self._anchors.append(Anchor(start=at, name=str(name)))
-            if tag == "img":
+            if words:
+                self._title(at, int(tag[1]), words)
+            elif tag == "img":
                 caption = attributes.get("alt") or ""
                 self._figures.append(Figure(start=at, end=end, caption=caption, target=target))
             elif target:
                 self._links.append(Link(start=at, target=target))
-            place = at
+            place = max(at, opening.end() if opening else place)
         return place
 
     def _find(self, target: str, start: int, end: int) -> int:
