@@ -29,7 +29,12 @@ def collection(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
         with triptych.open(tmp_path / "collection", model="hashing:64") as here:
             yield here
         return
-    live = request.getfixturevalue("live")
+    yield request.getfixturevalue("served")
+
+
+@pytest.fixture
+def served(live: Live) -> Iterator[Any]:
+    """An empty collection of a server."""
     with triptych.connect(live.url, collection="framework") as remote:
         remote.create(model="hashing:64")
         yield remote

@@ -12,18 +12,44 @@ from haystack.dataclasses import ByteStream, ImageContent
 from haystack.document_stores.errors import DuplicateDocumentError
 from haystack.document_stores.types import DuplicatePolicy
 from haystack.errors import FilterError
-from haystack.testing.document_store import DocumentStoreBaseTests
+from haystack.testing.document_store import (
+    CountDocumentsByFilterTest,
+    DeleteAllTest,
+    DeleteByFilterTest,
+    DocumentStoreBaseTests,
+)
+from haystack.testing.document_store_async import (
+    CountDocumentsAsyncTest,
+    CountDocumentsByFilterAsyncTest,
+    DeleteAllAsyncTest,
+    DeleteByFilterAsyncTest,
+    DeleteDocumentsAsyncTest,
+    FilterDocumentsAsyncTest,
+    WriteDocumentsAsyncTest,
+)
 
 from triptych.errors import InvalidInput, TriptychError
 from triptych.integrations.haystack import TriptychDocumentStore, TriptychRetriever
 from triptych.integrations.haystack_filters import to_filter
 
 
-@pytest.mark.parametrize("collection", ["server"], indirect=True)  # the narrower way of the two
-class TestStandard(DocumentStoreBaseTests):
+@pytest.mark.anyio
+class TestStandard(
+    DocumentStoreBaseTests,
+    DeleteAllTest,
+    DeleteByFilterTest,
+    CountDocumentsByFilterTest,
+    CountDocumentsAsyncTest,
+    CountDocumentsByFilterAsyncTest,
+    DeleteAllAsyncTest,
+    DeleteByFilterAsyncTest,
+    DeleteDocumentsAsyncTest,
+    FilterDocumentsAsyncTest,
+    WriteDocumentsAsyncTest,
+):
     @pytest.fixture
-    def document_store(self, collection: Any) -> TriptychDocumentStore:
-        return TriptychDocumentStore(collection=collection)
+    def document_store(self, served: Any) -> TriptychDocumentStore:
+        return TriptychDocumentStore(collection=served)  # the narrower way of the two
 
     @staticmethod
     def assert_documents_are_equal(received: list[Document], expected: list[Document]) -> None:
@@ -39,6 +65,12 @@ class TestStandard(DocumentStoreBaseTests):
         assert document_store.write_documents([one]) == 1
         with pytest.raises(DuplicateDocumentError):
             document_store.write_documents([one])
+
+    async def test_write_documents_async(self, document_store: Any) -> None:
+        one = Document(content="test doc")
+        assert await document_store.write_documents_async([one]) == 1
+        with pytest.raises(DuplicateDocumentError):
+            await document_store.write_documents_async([one])
 
 
 @pytest.fixture
@@ -116,6 +148,22 @@ def test_a_pipeline_is_saved_and_loaded(tmp_path: Path) -> None:
 def test_malformed_filters_are_refused(wrong: Any) -> None:
     with pytest.raises(FilterError):
         to_filter(wrong)
+
+
+@pytest.mark.parametrize("nothing", [{}, None])
+def test_without_a_filter_nothing_is_deleted(store: TriptychDocumentStore, nothing: Any) -> None:
+    with pytest.raises(FilterError, match="delete_all_documents"):
+        store.delete_by_filter(nothing)
+    assert store.count_documents() == 3
+
+
+def test_more_are_deleted_than_are_listed_at_once(
+    store: TriptychDocumentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("triptych.integrations.sources._LISTED", 2)
+    store.write_documents([Document(id=f"{at}", content=f"pear {at}") for at in range(5)])
+    store.delete_all_documents()
+    assert store.count_documents() == 0
 
 
 def test_one_way_to_the_collection_is_given(collection: Any) -> None:

@@ -6,6 +6,7 @@ collection embeds what is written; a document's own `embedding` is not stored.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +14,18 @@ from haystack import Document, component, default_from_dict, default_to_dict
 from haystack.dataclasses import ByteStream, ImageContent
 from haystack.document_stores.errors import DuplicateDocumentError
 from haystack.document_stores.types import DuplicatePolicy
+from haystack.errors import FilterError
 
 from triptych.errors import InvalidInput
 from triptych.integrations.haystack_filters import to_filter
-from triptych.integrations.sources import IMAGE, Awaited, Source, listed, split_picture
+from triptych.integrations.sources import (
+    IMAGE,
+    Awaited,
+    Source,
+    delete_matching,
+    listed,
+    split_picture,
+)
 from triptych.registry import Registry
 from triptych.types import Hit, Item, Part
 
@@ -80,9 +89,21 @@ class TriptychDocumentStore:
         """Return how many documents there are."""
         return int(await self.awaited.call("count"))
 
+    def count_documents_by_filter(self, filters: dict[str, Any]) -> int:
+        """Return how many match; raises FilterError."""
+        return self.collection.count(to_filter(filters))
+
+    async def count_documents_by_filter_async(self, filters: dict[str, Any]) -> int:
+        """Return how many match, as `count_documents_by_filter` does."""
+        return int(await self.awaited.call("count", to_filter(filters)))
+
     def filter_documents(self, filters: dict[str, Any] | None = None) -> list[Document]:
         """Return all that match, at most 10,000; raises FilterError."""
         return [document(hit) for hit in listed(self.collection, to_filter(filters))]
+
+    async def filter_documents_async(self, filters: dict[str, Any] | None = None) -> list[Document]:
+        """Return what `filter_documents` does, from a thread: it takes several calls."""
+        return await asyncio.to_thread(self.filter_documents, filters)
 
     def write_documents(
         self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE
@@ -112,6 +133,24 @@ class TriptychDocumentStore:
     async def delete_documents_async(self, document_ids: list[str]) -> None:
         """Delete the ids; unknown ones are passed over."""
         await self.awaited.call("delete", document_ids)
+
+    def delete_by_filter(self, filters: dict[str, Any]) -> int:
+        """Delete all that match and return how many they were; raises FilterError, for {} too."""
+        if not filters:
+            raise FilterError("Got no filter, expected one: delete_all_documents deletes all.")
+        return delete_matching(self.collection, to_filter(filters))
+
+    async def delete_by_filter_async(self, filters: dict[str, Any]) -> int:
+        """Delete as `delete_by_filter` does, in a thread: it takes several calls."""
+        return await asyncio.to_thread(self.delete_by_filter, filters)
+
+    def delete_all_documents(self) -> None:
+        """Delete all documents; the collection stays."""
+        delete_matching(self.collection)
+
+    async def delete_all_documents_async(self) -> None:
+        """Delete as `delete_all_documents` does, in a thread."""
+        await asyncio.to_thread(self.delete_all_documents)
 
     def close(self) -> None:
         """Close the collection."""

@@ -34,7 +34,7 @@ from llama_index.core.vector_stores.types import (
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 
 from triptych.errors import InvalidInput, NotAvailable
-from triptych.integrations.sources import IMAGE, Awaited, Source, listed
+from triptych.integrations.sources import IMAGE, Awaited, Source, delete_matching, listed
 from triptych.types import Item, Part
 
 _NODE, _TYPE, _DOCUMENT = "_node_content", "_node_type", "ref_doc_id"
@@ -150,8 +150,11 @@ class TriptychVectorStore(BasePydanticVectorStore):
         self.close()
 
     def _delete_where(self, wanted: Any, ids: list[str] | None = None) -> None:
-        found = [hit.id for hit in listed(self._collection, wanted)]
-        self._collection.delete([id for id in found if ids is None or id in set(ids)])
+        if ids is None:
+            delete_matching(self._collection, wanted)
+            return
+        found = {hit.id for hit in listed(self._collection, wanted)}
+        self._collection.delete([id for id in ids if id in found])
 
 
 class TriptychRetriever(BaseRetriever):

@@ -77,12 +77,27 @@ def listed(source: Source, filter: Any = None) -> list[Hit]:
         )
     if not total:
         return []
-    # nothing but the filter decides: any direction is as good as another
-    direction = [1.0] + [0.0] * (source.info()["dim"] - 1)
-    hits = source.search(vector=direction, filter=filter, limit=total)
+    hits = _some(source, filter, total)
     if len(hits) < total == source.count(filter):
         raise NotAvailable(f"{total:,} items match, but {len(hits):,} were found.")
     return sorted(hits, key=lambda hit: hit.id)
+
+
+def delete_matching(source: Source, filter: Any = None) -> int:
+    """Delete all items that match, however many; return how many they were."""
+    deleted = 0
+    while left := source.count(filter):
+        gone = source.delete([hit.id for hit in _some(source, filter, min(left, _LISTED))])
+        if not gone:
+            raise NotAvailable(f"{left:,} items match, but none of them could be deleted.")
+        deleted += gone
+    return deleted
+
+
+def _some(source: Source, filter: Any, number: int) -> list[Hit]:
+    # nothing but the filter decides: any direction is as good as another
+    direction = [1.0] + [0.0] * (source.info()["dim"] - 1)
+    return source.search(vector=direction, filter=filter, limit=number)
 
 
 def in_batches(values: Iterable[Any], size: int) -> Iterator[list[Any]]:
