@@ -113,13 +113,25 @@ c</pre><figure><img src="i.png" alt="A cat"><figcaption>A cat, asleep</figcaptio
     <a href="other.html#x">there</a><iframe src="http://x">in</iframe><!-- not this --></body></html>"""
     page = the_page(read_html, source.encode())
     assert page.text == "Head line\nOne bold word.\na  b\nc\nA cat, asleep\nthere\n"
-    assert [(h.level, h.text, h.start) for h in page.headings] == [(1, "Head line", 0)]
+    titles = [(h.level, h.text, h.start) for h in page.headings]
+    assert titles == [(1, "t", 0), (1, "Head line", 0)]
     assert [(a.name, a.start) for a in page.anchors] == [("top", 0)]
     assert [(f.target, f.caption) for f in page.figures] == [("i.png", "A cat, asleep")]
     assert page.text[page.figures[0].start :].startswith("A cat")
     assert [(one.target, page.text[one.start :]) for one in page.links] == [
         ("other.html#x", "there\n")
     ]
+
+
+@pytest.mark.parametrize(
+    ("body", "headings"),
+    [("<p>sea", ["Whales & co"]), ("<h2>Sea</h2>a", ["Whales & co", "Sea"])],
+)
+def test_the_title_of_a_page_is_a_heading(body: str, headings: list[str]) -> None:
+    head = "<title>\n Whales &amp; co\n</title><svg><title>no</title></svg>"
+    page = the_page(read_html, f"<html><head>{head}</head><body>{body}".encode())
+    assert [heading.text for heading in page.headings] == headings
+    assert page.headings[0].start == 0 and page.headings[0].level == 1 and "Whales" not in page.text
 
 
 def test_html_joins_no_words_and_parts_none() -> None:

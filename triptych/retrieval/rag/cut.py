@@ -74,11 +74,12 @@ class Cut:
         names += [f"{self.path}#{a.name}" for a in page.anchors if span.start <= a.start < span.end]
         targets = [link.target for link in page.links if span.start <= link.start < span.end]
         links = [linked_name(target, beside=self.path, root=self.root) for target in targets]
+        heading = _heading(page, span)
         metadata = {
             **self._place(page, span, content),
-            **self._warning(text, page),
+            **self._warning(f"{heading}\n{text}", page),  # both are shown to a model
             "kind": "passage",
-            "heading": _heading(page, span),
+            "heading": heading,
             "names": [id, *names][:_NAMES],
             "links": list(dict.fromkeys(name for name in links if name))[:_NAMES],
         }

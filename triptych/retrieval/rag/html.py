@@ -62,8 +62,8 @@ def read_html(
     declared = _CHARSET.search(data[:4096])
     source = decoded(data, limits, declared=declared[1].decode("ascii") if declared else None)
     check_shape(source)
-    body = LexborHTMLParser(source).body
-    yield _Html().page(body)
+    parsed = LexborHTMLParser(source)
+    yield _Html(title=_title(parsed)).page(parsed.body)
 
 
 def elements(source: str) -> Iterator[tuple[str, Mapping[str, str | None], str]]:
@@ -74,12 +74,13 @@ def elements(source: str) -> Iterator[tuple[str, Mapping[str, str | None], str]]
 
 
 class _Html:
-    def __init__(self) -> None:
+    def __init__(self, *, title: str) -> None:
         self._parts: list[str] = []
         self._starts: list[int] = []  # of the parts
         self._length = 0
         self._breaks: list[int] = []
-        self._headings: list[Heading] = []
+        # the first <h1> takes its place
+        self._headings = [Heading(start=0, level=1, text=title)] if title else []
         self._titles: list[int] = []  # which of them have not ended
         self._tables: list[Table] = []
         self._begun: list[tuple[int, str | None]] = []  # tables that have not ended, and columns
@@ -246,6 +247,12 @@ def _is_hidden(node: LexborNode) -> bool:
     attributes = node.attributes
     # what no person sees is the usual way to speak to a machine behind their back
     return "hidden" in attributes or _HIDDEN.search(attributes.get("style") or "") is not None
+
+
+def _title(parsed: LexborHTMLParser) -> str:
+    """Return what stands in the tab of a browser."""
+    found = None if parsed.head is None else parsed.head.css_first("title")
+    return "" if found is None else _words(found)
 
 
 def _words(node: LexborNode, between: str = "") -> str:
