@@ -161,6 +161,7 @@ def test_a_picture_is_linked_to_the_passages_around_it(
     hits = retriever.collection.search("x", filter='kind = "picture"')
     near = {Path(hit.uri or "").name: hit for hit in hits}
     assert set(near) == {"red.png", "blue.png", "ship.pdf#page=1"}
+    assert str(Citation.of(near["blue.png"].metadata)) == "limits.html"  # no text is its own
     for name, said, beside in [
         ("red.png", "a red square", "A filter says"),
         ("blue.png", "a blue square", "Thirty-two"),

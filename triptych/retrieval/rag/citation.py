@@ -89,7 +89,9 @@ class Citation:
     def __str__(self) -> str:
         page = "" if self.page is None else f", page {self.page}"
         name = Path(self.document).name.encode("utf-8", "backslashreplace").decode()
-        return f"{name}{page}, characters {self.start}-{self.end}"
+        # a picture without a caption stands between two characters
+        place = f", characters {self.start}-{self.end}" if self.start < self.end else ""
+        return f"{name}{page}{place}"
 
 
 def pages_of(
