@@ -36,10 +36,10 @@ def test_documents_come_in_and_answer(run: Run, handbook: Path) -> None:
 
 
 def test_files_of_other_kinds_are_counted(run: Run, handbook: Path, photos: Path) -> None:
-    for name in ("a.txt", "b.TXT", "c.docx", "LICENSE", ".hidden.txt", "d.png"):
+    for name in ("a.rst", "b.RST", "c.docx", "LICENSE", ".hidden.rst", "d.png"):
         (handbook / name).touch()
     _, _, err = run("index", "--documents", str(handbook))
-    assert "  passed over, by their ending: 2 .txt, 1 without, 1 .docx\n" in err
+    assert "  passed over, by their ending: 2 .rst, 1 without, 1 .docx\n" in err
     assert "passed over" not in run("index", "--documents", str(handbook / "a.md"))[2]
     (photos / "film.mp4").touch()
     assert run("index", str(photos), "-c", "photos")[2] == ""  # where there are pictures

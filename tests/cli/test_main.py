@@ -270,7 +270,7 @@ def test_paths_in_a_pipe_are_those_on_the_disk_byte_for_byte(photos: Path, data:
 def test_a_folder_without_documents_is_said_to_have_none(run: Run, photos: Path) -> None:
     (photos / "link").symlink_to("/etc")
     _, out, _ = run("index", "--documents", str(photos))
-    assert "no documents (.md .html .pdf), 1 left out" in out
+    assert "no documents (.md .html .pdf .txt), 1 left out" in out
 
 
 def test_collections_by_name(run: Run, photos: Path) -> None:

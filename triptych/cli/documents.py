@@ -45,6 +45,6 @@ def _summary(report: DocumentReport) -> str:
         f": {report.passages:,} passages, {report.pictures:,} pictures" if report.passages else ""
     )
     found = report.added + report.updated + report.unchanged
-    nothing = "" if found or report.removed else "no documents (.md .html .pdf)"
+    nothing = "" if found or report.removed else "no documents (.md .html .pdf .txt)"
     said = ", ".join(filter(None, (nothing, counted(report))))
     return f"{said} in {report.seconds:.1f} s{made}"

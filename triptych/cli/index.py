@@ -38,7 +38,7 @@ a SOURCE is
                           manifest, or a data URI; in Parquet bytes too), text, uri, metadata;
                           all other columns are metadata
   shard-000.tar           a WebDataset: key.jpg .png .webp, key.txt .json .cls
-with --documents, a SOURCE is a folder or file of .md .html .pdf, see: triptych context --help
+with --documents, a SOURCE is a folder or file of .md .html .pdf .txt, see: triptych context --help
 """
 
 
@@ -58,7 +58,7 @@ class Index:
             )  # fmt: skip
         parser.add_argument(
             "--documents", action="store_true",
-            help="take Markdown, HTML and PDF, cut into passages, with their pictures",
+            help="take Markdown, HTML, PDF and plain text, cut into passages, with their pictures",
         )  # fmt: skip
         parser.add_argument(
             "--prune", action="store_true", help="drop what vanished from a folder, however much"

@@ -10,6 +10,7 @@ from triptych.retrieval.rag.document import DocumentError, DocumentLimits, Note,
 from triptych.retrieval.rag.html import read_html
 from triptych.retrieval.rag.markdown import read_markdown
 from triptych.retrieval.rag.pdf import read_pdf
+from triptych.retrieval.rag.plain import read_plain
 
 LIMITS = DocumentLimits()
 
@@ -104,6 +105,13 @@ def test_addresses_in_markdown_come_as_they_are_written() -> None:
     assert [one.target for one in page.links] == ["ref.md"]
 
 
+def test_plain_text_is_its_own_text_with_paragraphs() -> None:
+    source = "# One\r\nline\r\n \r\n\r\nTwo <b>\n"
+    page = the_page(read_plain, source.encode())
+    assert page.text == source.replace("\r", "")
+    assert page.breaks == (page.text.index("Two"),) and page.headings == ()
+
+
 def test_html_is_what_a_person_sees() -> None:
     source = """<html><head><title>t</title><script>steal()</script><style>p{}</style></head><body>
     <h1 id=top>Head  line</h1><p>One <b>bold</b>
@@ -176,7 +184,7 @@ def test_a_charset_means_what_browsers_mean(declared: str, text: str, encoding: 
         assert the_page(read_html, data).text == f"{text}\n"
 
 
-@pytest.mark.parametrize("read", [read_markdown, read_html])
+@pytest.mark.parametrize("read", [read_markdown, read_html, read_plain])
 def test_a_damaged_byte_costs_a_letter_and_not_all_of_them(read: Reader) -> None:
     damaged = "Größe, schön und bündig, 中文 \0".encode().replace(b"\0", b"\xc3")
     assert the_page(read, damaged).text.strip() == "Größe, schön und bündig, 中文 \ufffd"
@@ -254,7 +262,7 @@ def test_a_word_that_a_line_of_a_pdf_breaks_is_whole() -> None:
     )
 
 
-@pytest.mark.parametrize("read", [read_markdown, read_html])
+@pytest.mark.parametrize("read", [read_markdown, read_html, read_plain])
 def test_what_is_no_text_is_refused_whatever_its_name(read: Reader) -> None:
     binary = bytes(range(256)) * 40
     for data in (

@@ -26,6 +26,7 @@ READERS = Registry(
         "markdown": "triptych.retrieval.rag.markdown:read_markdown",
         "html": "triptych.retrieval.rag.html:read_html",
         "pdf": "triptych.retrieval.rag.pdf:read_pdf",
+        "text": "triptych.retrieval.rag.plain:read_plain",
     },
     extras={"markdown": "documents", "html": "documents", "pdf": "documents"},
 )
@@ -36,6 +37,7 @@ SUFFIXES = {
     ".htm": "html",
     ".xhtml": "html",
     ".pdf": "pdf",
+    ".txt": "text",
 }
 
 
@@ -111,6 +113,7 @@ def pages_of(
         raise DocumentError(
             "document_unknown",
             f"Got a file {path.suffix or 'without a suffix'}, expected {', '.join(SUFFIXES)}.",
+            hint="Save it as one of these, or convert it: pandoc FILE -o FILE.md",
         )
     reader: Reader = READERS.resolve(kind)
     length = 0

@@ -141,7 +141,7 @@ class Cut:
 
     @property
     def format(self) -> str:
-        """markdown, html or pdf."""
+        """markdown, html, pdf or text."""
         return SUFFIXES[self.path.suffix.lower()]
 
     def _uri(self, page: Page) -> str:

@@ -74,7 +74,7 @@ class DocumentReport:
 def index_documents(
     collection: Searchable, source: str | Path, options: IntakeOptions | None = None
 ) -> DocumentReport:
-    """Take in a folder's .md, .html and .pdf files, or one file; return what came of it.
+    """Take in a folder's .md, .html, .pdf and .txt files, or one file; return what came of it.
 
     Each file is cut into passages and pictures. What vanished from a folder is dropped. Links are
     not followed, nothing outside of the folder (of a single file: its own) is read, nothing is
