@@ -74,7 +74,7 @@ async def test_deleting_and_getting_leave_the_loop_free(
     store: TriptychVectorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = []
-    for name in ("delete_nodes", "get_nodes", "delete"):
+    for name in ("delete_nodes", "get_nodes", "delete", "clear"):
         done = getattr(TriptychVectorStore, name)
 
         def noted(self: Any, *args: Any, done: Any = done) -> Any:
@@ -87,7 +87,8 @@ async def test_deleting_and_getting_leave_the_loop_free(
     await store.adelete_nodes(["red"])
     await store.adelete("book")
     assert [one.node_id for one in await store.aget_nodes()] == ["blue"]
-    assert len(threads) == 4 and threading.main_thread() not in threads
+    await store.aclear()
+    assert len(threads) == 5 and threading.main_thread() not in threads
 
 
 def test_queries_modes_and_filters(store: TriptychVectorStore) -> None:
@@ -116,7 +117,10 @@ def test_documents_and_nodes_are_deleted(store: TriptychVectorStore) -> None:
     assert {one.node_id for one in store.get_nodes()} == {"red", "blue"}
     store.delete_nodes(filters=MetadataFilters(filters=[MetadataFilter(key="year", value=2024)]))
     store.delete_nodes(["gone"])
+    store.delete_nodes(filters=MetadataFilters(filters=[]))
     assert [one.node_id for one in store.get_nodes()] == ["blue"]
+    store.clear()
+    assert store.get_nodes() == []
 
 
 @pytest.mark.parametrize(

@@ -99,9 +99,13 @@ class TriptychVectorStore(BasePydanticVectorStore):
         filters: MetadataFilters | None = None,
         **delete_kwargs: Any,
     ) -> None:
-        """Delete the ids, or where filters are given those of them, or all, that match."""
-        if filters is not None:
-            self._delete_where(to_filter(filters), node_ids)
+        """Delete the ids, or where filters are given those of them, or all, that match.
+
+        Filters that hold none do not mean all: `clear` does.
+        """
+        wanted = to_filter(filters)
+        if wanted is not None:
+            self._delete_where(wanted, node_ids)
         else:
             self._collection.delete(node_ids or [])
 
@@ -113,6 +117,14 @@ class TriptychVectorStore(BasePydanticVectorStore):
     ) -> None:
         """Delete as `delete_nodes` does, in a thread."""
         await asyncio.to_thread(self.delete_nodes, node_ids, filters)
+
+    def clear(self) -> None:
+        """Delete all nodes; the collection stays."""
+        delete_matching(self._collection)
+
+    async def aclear(self) -> None:
+        """Delete as `clear` does, in a thread."""
+        await asyncio.to_thread(self.clear)
 
     def get_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
