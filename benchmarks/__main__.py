@@ -1,6 +1,6 @@
 """`make bench`: every benchmark, each in a process of its own; name some to run only those.
 
-What follows `scenarios` are the names of scenarios.
+What follows `scenarios` are the names of scenarios, what follows `headings` folders.
 """
 
 from __future__ import annotations
@@ -29,12 +29,21 @@ BENCHMARKS = [
     "page",
     "scenarios",
 ]
-ON_DEMAND = ["servers", "infinity", "rerank", "alignment", "million", "rescoring", "ladder"]
+ON_DEMAND = [
+    "servers",
+    "infinity",
+    "rerank",
+    "alignment",
+    "million",
+    "rescoring",
+    "ladder",
+    "headings",
+]
 
 
 def main() -> int:
     chosen, options = sys.argv[1:] or BENCHMARKS, []
-    if chosen[0] in ("scenarios", "serve"):  # these two take more: serve 100000
+    if chosen[0] in ("scenarios", "serve", "headings"):  # these take more: serve 100000
         chosen, options = chosen[:1], chosen[1:]
     known = BENCHMARKS + ON_DEMAND
     unknown = set(chosen) - set(known)

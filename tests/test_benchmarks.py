@@ -15,6 +15,7 @@ from benchmarks import million
 from benchmarks.experts.layer_time import Machine
 from benchmarks.experts.served import numpy_loop
 from benchmarks.experts.training import DOMAINS, Task
+from benchmarks.headings import Place, Question, _pages, _questions
 from benchmarks.peers.corpus import CHUNK, DIM, GROUPS, Corpus, Mixture, recall
 from benchmarks.rounding import _bytes
 from benchmarks.wrk import load
@@ -150,3 +151,18 @@ def test_wrk_sends_the_bodies_in_turn_and_all_must_be_answered() -> None:
     assert found.rate == pytest.approx(len(seen), rel=0.3) and 0 < found.p50_ms < 1000
     with answering(503, seen) as url, pytest.raises(AssertionError, match="Non-2xx"):
         load(url, bodies, connections=1, seconds=1)
+
+
+def test_a_sentence_with_a_link_asks_for_the_section_that_it_leads_to(tmp_path: Path) -> None:
+    one, other = tmp_path / "a.md", tmp_path / "b.md"
+    sentence = "The ship burns [a lot of coal](b.md#coal) every day."
+    one.write_text(
+        f"# Ship\n\nFirst. {sentence} Then [on](#ship) and [out](https://x.y) of the port.\n"
+    )
+    other.write_text("# Fuel\n\n## Coal\n\nIt is black.\n\n## Wood\n\nIt floats.\n")
+    pages = {path: page for path in (one, other) for page in _pages(path)}
+    at, text = one.read_text().index("b.md"), other.read_text()
+    asker = Place(str(one), at, at + 1)
+    answer = Place(str(other), text.index("## Coal"), text.index("## Wood"))
+    words = "The ship burns a lot of coal every day."
+    assert list(_questions(pages, tmp_path)) == [Question(words, asker, answer)]

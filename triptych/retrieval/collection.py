@@ -38,7 +38,7 @@ from triptych.retrieval.maintenance.originals import fill_the_rest
 from triptych.retrieval.maintenance.spaces import Spaces
 from triptych.retrieval.models import Models, embed_asked, embed_items, holds_own_vectors
 from triptych.retrieval.pipeline import Pipeline, Request
-from triptych.retrieval.prepare import AnyItems, Prepared, prepared
+from triptych.retrieval.prepare import AnyItems, Prepared, as_read, prepared
 from triptych.retrieval.query import Term, build_query, query_words
 from triptych.retrieval.writer import Writer
 from triptych.types import Hit, ImageSource, Matrix, Part, Precision, Query
@@ -174,7 +174,7 @@ class Collection:
         while True:
             meta = self._live.meta
             model = self._models.of(meta)
-            items = [one.item for one in batch]
+            items = [as_read(one.item) for one in batch]
             vectors_NM = embed_items(model, items)
             tokens = late.stored_tokens(model, items, meta.token_width)
             entries = [one.entry(*its) for one, *its in zip(batch, vectors_NM, tokens, strict=True)]

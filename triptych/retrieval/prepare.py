@@ -125,6 +125,24 @@ def prepare(given: AnyItem, *, size_hint: int | None = None, keep: bool = True) 
     )
 
 
+def as_read(item: Item) -> Item:
+    """Return the item as its model reads it: where `headed` says so, `heading` comes first.
+
+    Both are metadata that documents are cut with. The text is stored, shown and cited alone.
+    """
+    metadata, text = item.metadata, item.text
+    heading = metadata.get("heading")
+    if text is None or not isinstance(heading, str) or metadata.get("headed") is not True:
+        return item
+    return replace(item, text=with_headings(heading, text))
+
+
+def with_headings(heading: str, text: str) -> str:
+    """Return the text with a line for each heading above it that it does not say itself."""
+    above = [words for words in heading.split(" > ") if words and words not in text]
+    return "\n".join([*above, text])
+
+
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Yield lists of at most `size`, taking no more from `items` than each needs."""
     iterator = iter(items)

@@ -29,7 +29,7 @@ from triptych.index.sqlite.records import Record
 from triptych.index.sqlite.store import Store
 from triptych.retrieval.late import stored_tokens
 from triptych.retrieval.models import Models, named
-from triptych.retrieval.prepare import is_of
+from triptych.retrieval.prepare import as_read, is_of
 from triptych.types import Item
 
 _FEW = 256  # those who write wait some seconds meanwhile
@@ -103,7 +103,7 @@ class Originals:
 
     def _item(self, record: Record, found: Found) -> Item:
         if not _has_picture(record):
-            return Item(id=record.id, text=record.text)
+            return as_read(Item(id=record.id, text=record.text, metadata=record.metadata))
         try:
             picture = self._picture(record)
         except PictureError:

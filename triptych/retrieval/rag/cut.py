@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from triptych.encoders.pictures.picture import PictureLimits, load_picture
 from triptych.errors import PictureError
+from triptych.retrieval.prepare import with_headings
 from triptych.retrieval.rag.citation import SUFFIXES, Citation, pages_of
 from triptych.retrieval.rag.document import (
     DocumentError,
@@ -23,8 +25,9 @@ from triptych.retrieval.rag.document import (
     Page,
 )
 from triptych.retrieval.rag.inside import linked_name, named_file
-from triptych.retrieval.rag.split import Span, SplitConfig, passages
+from triptych.retrieval.rag.split import SEGMENT, Span, SplitConfig, passages
 from triptych.retrieval.rag.suspicion import order_in
+from triptych.retrieval.rag.tokens import count_tokens
 from triptych.types import Item
 
 _TRAIL = 200  # characters of the headings above a passage
@@ -80,6 +83,7 @@ class Cut:
             **self._warning(f"{heading}\n{text}", page),  # both are shown to a model
             "kind": "passage",
             "heading": heading,
+            "headed": _has_room(heading, text),
             "names": [id, *names][:_NAMES],
             "links": list(dict.fromkeys(name for name in links if name))[:_NAMES],
         }
@@ -155,6 +159,15 @@ class Cut:
 
 def _holds(span: Span, figure: Figure) -> bool:
     return span.start <= figure.end and figure.start < span.end
+
+
+def _has_room(heading: str, text: str) -> bool:
+    """Whether a model reads the text with its headings in no more segments than without.
+
+    Segments count alike: a few words in one of their own would be half of a passage.
+    """
+    without, headed = (count_tokens(one) for one in (text, with_headings(heading, text)))
+    return ceil(headed / SEGMENT) == ceil(without / SEGMENT)
 
 
 def _heading(page: Page, span: Span) -> str:

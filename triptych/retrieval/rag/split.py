@@ -19,12 +19,15 @@ from triptych.retrieval.rag.tokens import token_spans
 SENTENCE = re.compile(r"[.!?…:;؟।]['\")\]»”]*\s+|[。！？；｡][」』）”’】〕》〉]*|\n")
 """What ends a sentence or a line."""
 
+SEGMENT = 254
+"""Tokens that the text tower reads at once: 256, less two marks."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitConfig:
     """In tokens of the default model."""
 
-    size: int = 508  # two segments of 256, less the two marks of each
+    size: int = 2 * SEGMENT
     overlap: int = 64
 
     def __post_init__(self) -> None:
