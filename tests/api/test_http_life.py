@@ -464,6 +464,24 @@ def test_an_address_that_is_taken(data: Path, live: Live) -> None:
         HttpServer(Settings(data=data, model="hashing"), config).bind()
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--model", "defualt"], "did you mean 'default'?), known: default, fine, hashing"),
+        (["--model", "hashing", "--also-model", "nothing"], "Unknown model 'nothing', known: "),
+        (["--model", "hashing", "--also-model", "default:/none"], "There is no model in /none"),
+        (["--model", "nothing", "--workers", "2"], "Unknown model 'nothing', known: "),
+    ],
+)
+def test_a_model_that_is_none_is_named_before_anything_is_served(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from triptych.cli.main import main
+
+    assert main(["serve", "--port", "0", "--data", str(tmp_path), *options]) == 2
+    assert said in (printed := capsys.readouterr().err) and "serving" not in printed
+
+
 def test_a_data_folder_that_cannot_be_used_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

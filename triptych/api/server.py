@@ -41,7 +41,11 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """One process that serves."""
+    """One process that serves.
+
+    Raises InvalidInput for options that do not go together, NotFound or NotAvailable for a model
+    that cannot be opened, NotAvailable for a data folder that cannot be used.
+    """
 
     def __init__(
         self,
@@ -72,6 +76,9 @@ class HttpServer:
         access = Access(file=key_file, keys=keys or [], rate=config.rate, cells=cells)
         self.config = config
         self.application = self.build(settings, config, access)
+        for name in (config.model, *config.also_models):
+            # now: a server that listens and is never ready tells nobody that a name is misspelt
+            self.application.services.catalog.model(name)
         if worker is not None:
             self.application.services.metrics.siblings = Siblings(worker.folder, worker.number)
             self.application.services.catalog.has_siblings = True
@@ -171,6 +178,7 @@ def start(settings: Settings, given: Mapping[str, Any], keys: list[Key]) -> None
     listener = server.bind()
     port = listener.getsockname()[1]
     sockets = [listener, *(server.bind(port) for _ in range(said.config.workers - 1))]
+    del server  # its models: each worker has its own
     _say(f"{settings.data} by {len(sockets)} workers", listener)
     logs.set_up(said.config.log)
     Workers(work, said, sockets).run(drain=said.config.times.drain)
