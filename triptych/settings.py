@@ -196,11 +196,17 @@ class Settings:
         kept = model_folder(self.data, known.fingerprint)
         if kept.is_dir():
             return self.open_model(f"default:{kept}", threads=threads)
-        if known.model.partition(":")[0] in MODELS.names():
-            return self.open_model(known.model, threads=threads)
-        # the package's own are named after their training
-        family = "fine" if known.model.endswith("-fine") else "default"
-        return self.open_model(family, threads=threads)
+        return self.open_model(_option(known.model), threads=threads)
+
+    def option_of(self, model: str, fingerprint: str) -> str | None:
+        """Return what --model calls a stored model; None for one that no name leads to any more.
+
+        Where it is one of the package's own, the description of today's is read.
+        """
+        option = _option(model)
+        if option == model or self.open_model(option).fingerprint == fingerprint:
+            return option
+        return None
 
     def cached(
         self, model: EmbeddingModel, *, cache: Cache | None, tenant: str = "default"
@@ -215,6 +221,13 @@ class Settings:
         save = getattr(model, "save", None)
         if save is not None:
             keep_model(save, self.data, model.fingerprint)
+
+
+def _option(model: str) -> str:
+    """Return what names a model on the line; the package's own are called by their training."""
+    if model.partition(":")[0] in MODELS.names():
+        return model
+    return "fine" if model.endswith("-fine") else "default"
 
 
 def _count(key: str, value: str) -> int:

@@ -78,6 +78,14 @@ def test_models_are_listed(running: Live) -> None:
     ]  # fmt: skip
 
 
+def test_a_model_tells_what_collections_call_it(tmp_path: Path) -> None:
+    with serving(tmp_path, model="default") as live:
+        info = live.json("POST", "/v1/collections", {"name": "a"})
+        (model,) = live.json("GET", "/v1/models")["data"]
+    assert model["id"] == "default" != info["model"]
+    assert (model["name"], model["fingerprint"]) == (info["model"], info["fingerprint"])
+
+
 def test_one_model_is_shown(running: Live) -> None:
     listed = running.json("GET", "/v1/models")["data"]
     for one in listed:

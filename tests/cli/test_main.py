@@ -302,6 +302,16 @@ def test_models_are_listed(run: Run) -> None:
     assert "open_clip:<architecture>" in out
 
 
+@pytest.mark.parametrize("option", ["default", "fine"])
+def test_info_says_what_model_calls_the_packages_own(run: Run, option: str) -> None:
+    """They call themselves by their training, which --model does not take."""
+    name, fingerprint = (line.split()[1] for line in run("models", option)[1].splitlines()[:2])
+    run("collections", "create", "own", "--model", option)
+    assert f"model        {name} (--model {option})\n" in run("info", "-c", "own")[1]
+    info = json.loads(run("info", "-c", "own", "--json")[1])
+    assert (info["model"], info["fingerprint"]) == (name, fingerprint)
+
+
 def test_info_says_what_is_there(run: Run, photos: Path) -> None:
     run("index", str(photos))
     out = run("info")[1]

@@ -159,6 +159,7 @@ def _written(row_M: Any, form: str) -> Any:
 def _described(name: str, model: EmbeddingModel) -> dict[str, Any]:
     return {
         "id": name,
+        "name": model.name,  # what collections call it
         "object": "model",
         "created": 0,
         "owned_by": "triptych",

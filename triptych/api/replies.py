@@ -73,6 +73,7 @@ class Facets(Reply):
 
 class ModelReply(Reply):
     id: str
+    name: str
     object: Literal["model"]
     created: int
     owned_by: str

@@ -27,6 +27,9 @@ class Info:
             return 0
         info["created"] = datetime.fromtimestamp(info["created"], UTC).isoformat(timespec="seconds")
         info["bytes"] = f"{info['bytes'] / 2**20:.1f} MB"
+        option = settings.option_of(info["model"], info["fingerprint"])
+        if option not in (None, info["model"]):
+            info["model"] += f" (--model {option})"
         kept = info["pictures"]
         info["pictures"] = f"{kept['count']:,} kept whole ({kept['bytes'] / 2**20:.1f} MB)"
         info["damaged"] = ", ".join(info["damaged"]) or "none"
