@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.api.live import Live, serving, told
+from tests.api.live import Live, read_all, serving, told
+from triptych.api.config import Times
 from triptych.cache.base import NoCache
 from triptych.errors import Overloaded
 from triptych.index.remote.handoff import Unanswered
@@ -194,7 +196,7 @@ HALVED[1] = {"id": "bad", "vector": [1.0] * 64}  # type: ignore[dict-item]
 MANY = [{"id": str(at), "text": "x"} for at in range(70)]
 
 
-@pytest.mark.parametrize(("items", "at"), [(HALVED, "2"), (MANY, "64")], ids=["halved", "many"])
+@pytest.mark.parametrize(("items", "at"), [(HALVED, "2"), (MANY, "56")], ids=["halved", "many"])
 def test_a_batch_waits_for_room_once_the_first_of_it_are_stored(
     live: Live, monkeypatch: pytest.MonkeyPatch, items: list[Any], at: str
 ) -> None:
@@ -229,8 +231,17 @@ def test_lines_that_take_long_are_stored_a_few_at_a_time(
     live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each go has the time of an answer: 64 long texts had more to do, however often sent."""
+    sizes = slowly(live, monkeypatch)
+    body = "\n".join(json.dumps({"id": f"{at}", "text": "x"}) for at in range(70))
+    assert live.client.put(ITEMS, content=body, headers=LINES).json()["written"] == 70
+    assert sizes[0] == 8 and max(sizes[1:]) <= 2 and sum(sizes) == 70
+
+
+def slowly(live: Live, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have each item take a twentieth of a second, goes a tenth; return how many are in each."""
     monkeypatch.setattr(prepare, "_GO", 0.1)
-    sizes, write = [], live.services.item_writer.write
+    sizes: list[int] = []
+    write = live.services.item_writer.write
 
     def slow(tenant: str, name: str, given: Any, **more: Any) -> Any:
         sizes.append(len(given))
@@ -238,9 +249,50 @@ def test_lines_that_take_long_are_stored_a_few_at_a_time(
         return write(tenant, name, given, **more)
 
     monkeypatch.setattr(live.services.item_writer, "write", slow)
-    body = "\n".join(json.dumps({"id": f"{at}", "text": "x"}) for at in range(70))
-    assert live.client.put(ITEMS, content=body, headers=LINES).json()["written"] == 70
-    assert sizes[0] == 8 and max(sizes[1:]) <= 2 and sum(sizes) == 70
+    return sizes
+
+
+def test_a_list_of_items_takes_the_time_that_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had the time of one answer for all of them, and was given up half stored."""
+    body = {"items": [{"id": f"{at}", "text": "x"} for at in range(40)]}
+    with serving(tmp_path, times=Times(answer=1.0, drain=5)) as live:
+        live.json("POST", "/v1/collections", {"name": "photos"})
+        sizes = slowly(live, monkeypatch)
+        assert live.json("PUT", ITEMS, body)["written"] == 40
+        assert sizes[0] == 8 and max(sizes[1:]) <= 2
+        # unless the caller does not want to wait for it
+        reply = live.client.put(ITEMS, json=body, headers={"X-Timeout-Ms": "900"})
+        assert told(reply) == (503, "timed_out")
+        assert "items before were taken in." in reply.json()["error"]["message"]
+
+
+def test_of_who_hangs_up_no_more_items_are_stored(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = slowly(live, monkeypatch)
+    body = json.dumps({"items": [{"id": f"{at}", "text": "x"} for at in range(100)]}).encode()
+    head = f"PUT {ITEMS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    live.raw(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body, wait=0.5)
+    time.sleep(1.0)
+    so_far = sum(sizes)
+    time.sleep(0.5)
+    assert sum(sizes) == so_far < 100
+
+
+def test_a_body_may_be_longer_on_its_way_than_an_answer_may_take(tmp_path: Path) -> None:
+    body = json.dumps({"input": "a dog" + " " * 100_000}).encode()  # parsed in the pool
+    head = "POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    with (
+        serving(tmp_path, times=Times(answer=0.5, drain=5)) as live,
+        socket.create_connection(("127.0.0.1", live.port), timeout=10) as connected,
+    ):
+        connected.sendall(head.encode() + body[:1_000])
+        time.sleep(0.8)
+        connected.sendall(body[1_000:])
+        assert read_all(connected).startswith(b"HTTP/1.1 200 ")
 
 
 def test_of_an_add_whose_writer_died_nothing_is_said_to_be_missing(

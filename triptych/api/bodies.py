@@ -15,6 +15,7 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
+from triptych.api.call import KEY
 from triptych.api.config import Limits
 from triptych.api.errors import ApiError, too_large
 from triptych.api.fields import invalid
@@ -52,7 +53,10 @@ def expect_type(request: Request, *allowed: str) -> str:
 
 
 async def chunks(request: Request, *, most: int) -> AsyncIterator[bytes]:
-    """Yield the body as it comes; raises ApiError beyond `most` bytes."""
+    """Yield the body as it comes; raises ApiError beyond `most` bytes.
+
+    The time for the answer begins when all of it is here.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared[:19]) > most:
         raise too_large(f"The body has {int(declared[:19]):,} bytes", most=most)
@@ -65,6 +69,7 @@ async def chunks(request: Request, *, most: int) -> AsyncIterator[bytes]:
             yield chunk
     except ClientDisconnect:
         raise ApiError(400, "bad_request", "The connection ended before the body did.") from None
+    request.scope[KEY].renew()
 
 
 async def whole_body(request: Request, *, most: int) -> bytes:
@@ -85,6 +90,7 @@ async def form(request: Request, *, limits: Limits) -> tuple[dict[str, str], Fil
         raise stream.refused or ApiError(
             400, "bad_multipart", f"The form is not sound: {error.detail}"
         ) from None
+    request.scope[KEY].renew()
     try:
         return await _sorted_parts(parts)
     finally:

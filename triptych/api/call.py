@@ -25,10 +25,30 @@ class Call:
     request_id: str
     started: float  # time.monotonic()
     deadline: float
+    seconds: float | None  # for the answer, each time anew; None where the caller set the deadline
     address: str
     caller: Caller | None = None
     status: int = 0
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)  # for the reply
+
+    def renew(self) -> float:
+        """Return the deadline, counted from now: the body is here, or some of it is stored.
+
+        A slow line is no slow answer: a large body may come in for minutes, in a time of its own.
+        """
+        if self.seconds is not None:
+            self.deadline = time.monotonic() + self.seconds
+        return self.deadline
+
+    def shorten(self, headers: Mapping[bytes, bytes]) -> None:
+        """Take over the deadline that the caller sets; raises ApiError for a time that is none."""
+        given = headers.get(b"x-timeout-ms")
+        if given is None:
+            return
+        if not _MILLISECONDS.fullmatch(given) or not int(given):
+            raise ApiError(400, "bad_request", "X-Timeout-Ms is a whole number from 1 on.")
+        if self.seconds is not None and int(given) / 1000 < self.seconds:
+            self.deadline, self.seconds = self.started + int(given) / 1000, None
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:
@@ -38,13 +58,3 @@ def request_id_of(headers: Mapping[bytes, bytes]) -> str:
         return given.decode("ascii")
     # it names and guards nothing, so no system call: that gives the interpreter to another thread
     return f"{random.getrandbits(64):016x}"
-
-
-def deadline_of(headers: Mapping[bytes, bytes], *, longest: float) -> float:
-    """Return when the answer must be there; raises ApiError for a time that is none."""
-    given = headers.get(b"x-timeout-ms")
-    if given is None:
-        return time.monotonic() + longest
-    if not _MILLISECONDS.fullmatch(given) or not int(given):
-        raise ApiError(400, "bad_request", "X-Timeout-Ms is a whole number from 1 on.")
-    return time.monotonic() + min(int(given) / 1000, longest)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 from triptych.api.access import Access
-from triptych.api.call import KEY, Call, deadline_of, request_id_of
+from triptych.api.call import KEY, Call, request_id_of
 from triptych.api.errors import (
     ApiError,
     body_of,
@@ -94,6 +94,7 @@ class Edge:
             request_id=request_id_of(headers),
             started=started,
             deadline=started + self._answer_time,
+            seconds=self._answer_time,
             address=client[0] if client else "",
         )
         scope[KEY] = call
@@ -119,7 +120,7 @@ class Edge:
                 if scope["method"] == "OPTIONS":
                     await _preflight(marked)
                     return
-            call.deadline = deadline_of(headers, longest=self._answer_time)
+            call.shorten(headers)
             if scope["path"] not in PUBLIC:
                 call.caller = self._access.caller(headers, call.address)
             _check_body(headers)

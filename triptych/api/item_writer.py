@@ -1,10 +1,14 @@
-"""Items into collections, each with its own fate. Runs in the pool."""
+"""Items into collections, each with its own fate: a go at a time. Runs in the pool.
+
+How much a go is, is for the caller to say: see `Pace`.
+"""
 
 from __future__ import annotations
 
 import time
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -19,13 +23,13 @@ from triptych.errors import InvalidInput, ModelMismatch, Overloaded, TimedOut, T
 from triptych.index.sqlite.records import Picture
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.models import holds_own_vectors
-from triptych.retrieval.prepare import Prepared, batches, prepare
+from triptych.retrieval.prepare import FIRST, Prepared, next_size, prepare
 from triptych.types import Item
 
 Mode: TypeAlias = Literal["add", "upsert"]
 
-_BATCH = 64
-_BATCH_VECTORS = 1024
+_MOST = 64
+_MOST_VECTORS = 1_024
 _LONGEST_WAIT = 1.0  # seconds between two looks whether there is room
 
 
@@ -56,8 +60,25 @@ class WriteOutcome:
         return {"written": self.written, "errors": self.errors, "num_errors": self.num_errors}
 
 
+@dataclass(slots=True)
+class Pace:
+    """How many items are in the next go: what takes some two seconds; of vectors there are more."""
+
+    most: int = _MOST
+    size: int = FIRST
+    done: int = 0  # items, or lines
+
+    @contextmanager
+    def going(self, size: int) -> Iterator[None]:
+        """Have so many, `self.size` at most, stored inside."""
+        start = time.monotonic()
+        yield
+        self.size = next_size(self.size, size, time.monotonic() - start, most=self.most)
+        self.done += size
+
+
 class ItemWriter:
-    """Checks items one by one and stores the good ones, batch by batch."""
+    """Checks items one by one and stores the good ones."""
 
     def __init__(
         self,
@@ -83,39 +104,43 @@ class ItemWriter:
     ) -> WriteOutcome:
         """Store the items, each given with its index; an error in an item's place is its error.
 
-        Raises what is no single item's fault: NotFound, CollectionBusy, DiskFull ... And Overloaded
-        only where nothing is stored yet: whoever gets that sends all of it again, and what is added
-        twice is refused. Later there is room to wait for, up to the deadline.
+        They are one transaction, unless one of them turns out to be at fault. Raises what is no
+        single item's fault: NotFound, CollectionBusy, DiskFull ... And Overloaded only where
+        nothing is stored yet: whoever gets that sends all of it again, and what is added twice is
+        refused. Later there is room to wait for, up to the deadline.
         """
         outcome = WriteOutcome(self._limits.errors_listed)
         with self._catalog.using(tenant, name) as collection:
-            size = _BATCH_VECTORS if holds_own_vectors(collection.embedder) else _BATCH
-            for batch in batches(given, size):
-                before = outcome.written, outcome.num_errors
-                self._store(collection, batch, mode, files or {}, outcome)
-                self._count("written", outcome.written - before[0])
-                self._count("refused", outcome.num_errors - before[1])
+            ready = self._ready(collection, given, files or {}, outcome)
+            if mode == "add":
+                ready = _new_ones(collection, ready, outcome)
+            self._put(collection, ready, mode, outcome)
+        self._count("written", outcome.written)
+        self._count("refused", outcome.num_errors)
         return outcome
 
-    def _store(
+    def pace(self, tenant: str, name: str) -> Pace:
+        """Return how many items to begin with; raises NotFound for the collection."""
+        with self._catalog.using(tenant, name) as collection:
+            return Pace(_MOST_VECTORS if holds_own_vectors(collection.embedder) else _MOST)
+
+    def _ready(
         self,
         collection: Collection,
-        batch: Iterable[tuple[int, Any]],
-        mode: Mode,
+        given: Iterable[tuple[int, Any]],
         files: Mapping[str, bytes],
         outcome: WriteOutcome,
-    ) -> None:
-        ready: list[tuple[int, Prepared]] = []
-        for index, given in batch:
+    ) -> list[tuple[int, Prepared]]:
+        """Return those that are sound."""
+        ready = []
+        for index, one in given:
             try:
-                if isinstance(given, TriptychError):
-                    raise given
-                ready.append((index, self._prepared(collection, given, files)))
+                if isinstance(one, TriptychError):
+                    raise one
+                ready.append((index, self._prepared(collection, one, files)))
             except TriptychError as error:
-                outcome.fail(index, given.get("id") if isinstance(given, dict) else None, error)
-        if mode == "add":
-            ready = _new_ones(collection, ready, outcome)
-        self._put(collection, ready, mode, outcome)
+                outcome.fail(index, one.get("id") if isinstance(one, dict) else None, error)
+        return ready
 
     def _put(
         self,
@@ -179,20 +204,21 @@ def _with_patience(put: Callable[[], object], written: int) -> None:
                 raise
             left = remaining()
             if left is not None and left <= error.retry_after:
-                raise TimedOut(
-                    f"{error.message} {written:,} items before were taken in.",
-                    retry_after=error.retry_after,
-                    hint=error.hint,
-                ) from None
+                raise late(error, f" {written:,} items before were taken in.") from None
             time.sleep(min(error.retry_after, _LONGEST_WAIT))
+
+
+def late(error: Overloaded, more: str = "") -> TimedOut:
+    """Return what it is where there was no room for the rest, all the time that there was."""
+    return TimedOut(error.message + more, retry_after=error.retry_after, hint=error.hint)
 
 
 def _new_ones(
     collection: Collection, ready: list[tuple[int, Prepared]], outcome: WriteOutcome
 ) -> list[tuple[int, Prepared]]:
     """Return those whose ids are neither stored nor named before."""
-    there = collection.get([one.item.id for _, one in ready])
-    taken = {record.id for record in there if record is not None}
+    records = collection.get([one.item.id for _, one in ready])
+    taken = {record.id for record in records if record is not None}
     new = []
     for index, one in ready:
         if one.item.id in taken:

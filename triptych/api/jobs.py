@@ -27,16 +27,15 @@ from typing import Any
 
 from triptych.api.config import Limits
 from triptych.api.errors import internal, overloaded_jobs, shown
-from triptych.api.item_writer import Mode, WriteOutcome
+from triptych.api.item_writer import Mode, Pace, WriteOutcome
 from triptych.errors import CollectionBusy, NotAvailable, NotFound, Overloaded, TriptychError
 from triptych.index.disk import sync_folder
 from triptych.index.sqlite.lock import WriterLock
-from triptych.retrieval.prepare import FIRST, next_size
+from triptych.retrieval.prepare import FIRST
 
 logger = logging.getLogger(__name__)
 
 _ID = re.compile(r"[0-9a-f]{32}")
-_BATCH = 64
 _KEPT = 100  # jobs of a tenant that are over
 _TRIES = 30  # a second apart, while another process holds the collection
 _STALE = 3_600.0  # seconds without a byte: far more than a body is given
@@ -253,10 +252,10 @@ class Jobs:
             self._end(job, "done")
             return
         outcome = WriteOutcome(self._limits.errors_listed, job.written, job.num_errors, job.errors)
-        start = time.monotonic()
-        outcome.add(self._write(job, lines))
-        took = time.monotonic() - start
-        job.batch = next_size(job.batch, len(lines), took, most=_BATCH)
+        pace = Pace(size=job.batch)
+        with pace.going(len(lines)):
+            outcome.add(self._write(job, lines))
+        job.batch = pace.size
         job.written, job.num_errors = outcome.written, outcome.num_errors
         job.done += sum(bool(line.strip()) for line in lines)
         job.line, job.offset, job.tries = job.line + len(lines), offset, 0

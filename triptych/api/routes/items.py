@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -12,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from triptych.api.access import Caller
 from triptych.api.bodies import FORM, JSON, LINES, Files, chunks, content_type, expect_type, form
 from triptych.api.errors import ApiError, headers_of, status_of, too_large
-from triptych.api.item_writer import Mode, WriteOutcome, parsed_lines
+from triptych.api.item_writer import Mode, Pace, WriteOutcome, late, parsed_lines
 from triptych.api.jsons import dumps
 from triptych.api.openapi import ERRORS, takes
 from triptych.api.reading import check_named, json_body, parsed
@@ -20,9 +22,16 @@ from triptych.api.replies import Count, Deleted, Records
 from triptych.api.routes.collections import CollectionName
 from triptych.api.routes.pictures import id_of
 from triptych.api.schemas import CountItems, GetItems, Items, Record, SomeIds, Written
-from triptych.api.services import Reader, Server, Services, Writer, services_of, working
+from triptych.api.services import (
+    Reader,
+    Server,
+    Services,
+    Writer,
+    call_of,
+    services_of,
+    working,
+)
 from triptych.errors import InvalidInput, NotFound, Overloaded, TriptychError
-from triptych.retrieval.prepare import FIRST, next_size
 
 router = APIRouter(tags=["items"], responses=ERRORS)
 
@@ -34,7 +43,6 @@ _FORM: dict[str, Any] = {
     "metadata": {"type": "string", "description": "JSON"},
     "image": {"type": "string", "format": "binary"},
 }
-_BATCH = 64
 _TAKES = takes(Items, form=_FORM, lines=True)
 
 
@@ -116,9 +124,11 @@ async def _write(
     request: Request, server: Services, caller: Caller, name: str, mode: Mode
 ) -> WriteOutcome:
     expect_type(request, JSON, FORM, LINES)
-    await working(request, _check_there, server, caller.tenant, name)
+    pace = await working(request, server.item_writer.pace, caller.tenant, name)
+    goes = _Goes(request, caller, pace, partial(_store, server, caller.tenant, name, mode))
     if content_type(request) == LINES:
-        return await _write_lines(request, server, caller, name, mode)
+        await goes.lines()
+        return goes.outcome
     files: dict[str, bytes] = {}
     if content_type(request) == JSON:
         given = (await json_body(request, Items)).items
@@ -126,58 +136,88 @@ async def _write(
         given, files = await _from_form(request)
     if len(given) > server.config.limits.items:
         raise too_large(f"There are {len(given):,} items", most=server.config.limits.items)
-    numbered = list(enumerate(given))
     with caller.spending(len(given)):
-        return await working(request, _store, server, caller.tenant, name, numbered, mode, files)
+        await goes.items(given, files)
+    return goes.outcome
 
 
-async def _write_lines(
-    request: Request, server: Services, caller: Caller, name: str, mode: Mode
+def _store(
+    server: Services,
+    tenant: str,
+    name: str,
+    mode: Mode,
+    given: Sequence[tuple[int, Any]],
+    files: Mapping[str, bytes],
 ) -> WriteOutcome:
-    """Store line by line, each batch durable by itself and with a deadline of its own."""
-    outcome, first, size = WriteOutcome(server.config.limits.errors_listed), 0, FIRST
-    try:
-        async for lines in line_batches(request, size=_BATCH):
-            while lines:
-                some, lines = lines[:size], lines[size:]
-                start = time.monotonic()
-                with caller.spending(sum(bool(line.strip()) for line in some)):
-                    outcome.add(await _store_lines(server, caller.tenant, name, some, mode, first))
-                size = next_size(size, len(some), time.monotonic() - start, most=_BATCH)
-                first += len(some)
-    except TriptychError as error:
-        raise _midway(error, first) if first else error from None
-    return outcome
+    return server.item_writer.write(tenant, name, given, mode=mode, files=files)
 
 
-async def _store_lines(
-    server: Services, tenant: str, name: str, lines: list[bytes], mode: Mode, first: int
-) -> WriteOutcome:
-    """Store some lines; where others were stored before them, wait for room as a job does."""
-    deadline = time.monotonic() + server.config.times.answer
-    while True:
-        try:
-            return await server.pool.run(
-                deadline, store_lines, server, tenant, name, lines, mode, first
-            )
-        except Overloaded as error:
-            if not first or time.monotonic() + error.retry_after > deadline:
-                raise
-            await asyncio.sleep(error.retry_after)
+class _Goes:
+    """Items of one request: some at a time, each time durable and with a deadline of its own."""
+
+    def __init__(
+        self, request: Request, caller: Caller, pace: Pace, store: Callable[..., WriteOutcome]
+    ) -> None:
+        self._request, self._caller, self._pace, self._store = request, caller, pace, store
+        self._server = services_of(request)
+        self.outcome = WriteOutcome(self._server.config.limits.errors_listed)
+
+    async def items(self, given: Sequence[Any], files: Mapping[str, bytes]) -> None:
+        """Store all; of a caller who has hung up, no more."""
+        numbered = list(enumerate(given))
+        with _midway(self._pace, "items"):
+            while some := numbered[self._pace.done :][: self._pace.size]:
+                if self._pace.done and await self._request.is_disconnected():
+                    raise ApiError(400, "bad_request", "The connection ended before the answer.")
+                await self._go(len(some), partial(self._store, some, files))
+
+    async def lines(self) -> None:
+        """Store what comes, line by line; each go counts against the quota by itself."""
+        with _midway(self._pace, "lines"):
+            async for lines in line_batches(self._request, size=self._pace.most):
+                while lines:
+                    some, lines = lines[: self._pace.size], lines[self._pace.size :]
+                    with self._caller.spending(sum(bool(line.strip()) for line in some)):
+                        await self._go(len(some), partial(self._store_lines, some, self._pace.done))
+
+    def _store_lines(self, lines: Sequence[bytes], first: int) -> WriteOutcome:
+        limits = self._server.config.limits
+        return self._store(parsed_lines(lines, first=first, limits=limits), {})
+
+    async def _go(self, size: int, store: Callable[[], WriteOutcome]) -> None:
+        """Store some; where others were stored before them, wait for room as a job does."""
+        deadline = call_of(self._request).renew()
+        with self._pace.going(size):
+            while True:
+                try:
+                    self.outcome.add(await self._server.pool.run(deadline, store))
+                    return
+                except Overloaded as error:
+                    if not self._pace.done:
+                        raise
+                    if time.monotonic() + error.retry_after > deadline:
+                        raise late(error) from None
+                    await asyncio.sleep(error.retry_after)
 
 
-def _midway(error: TriptychError, done: int) -> ApiError:
-    """Return the error of a stream whose first lines are stored.
+@contextmanager
+def _midway(pace: Pace, what: str) -> Iterator[None]:
+    """Have an error inside say how much of the body is stored.
 
-    It is no 429: whoever gets that sends everything again, and what is added twice is refused.
+    Then it is no 429: whoever gets that sends everything again, and what is added twice is refused.
     """
-    return ApiError(
-        503 if status_of(error) == 429 else status_of(error),
-        error.code,
-        f"{error.message} The {done:,} lines before were taken in.",
-        hint=error.hint,
-        headers=headers_of(error),
-    )
+    try:
+        yield
+    except TriptychError as error:
+        if not pace.done:
+            raise
+        raise ApiError(
+            503 if status_of(error) == 429 else status_of(error),
+            error.code,
+            f"{error.message} The {pace.done:,} {what} before were taken in.",
+            hint=error.hint,
+            headers=headers_of(error),
+        ) from None
 
 
 async def line_batches(request: Request, *, size: int) -> AsyncIterator[list[bytes]]:
@@ -227,25 +267,6 @@ def _single(uploads: Files) -> dict[str, bytes]:
         if len(data) > 1:
             raise ApiError(400, "bad_multipart", f"The file {name[:80]!r} is there twice.")
     return {name: data[0] for name, data in uploads.items()}
-
-
-def _store(
-    server: Services, tenant: str, name: str, given: Any, mode: Mode, files: dict[str, bytes]
-) -> WriteOutcome:
-    return server.item_writer.write(tenant, name, given, mode=mode, files=files)
-
-
-def store_lines(
-    server: Services, tenant: str, name: str, lines: list[bytes], mode: Mode, first: int
-) -> WriteOutcome:
-    """Store the items on some lines of NDJSON."""
-    given = parsed_lines(lines, first=first, limits=server.config.limits)
-    return server.item_writer.write(tenant, name, given, mode=mode)
-
-
-def _check_there(server: Services, tenant: str, name: str) -> None:
-    with server.catalog.using(tenant, name):
-        pass
 
 
 def _delete(server: Services, tenant: str, name: str, ids: list[str]) -> int:
