@@ -19,7 +19,7 @@ import pytest
 
 from tests.api.live import Live, serving, told
 from triptych.api.config import Limits, Times
-from triptych.api.item_writer import WriteOutcome
+from triptych.api.item_writer import Before, WriteOutcome
 from triptych.api.jobs import Job, Jobs
 from triptych.api.logs import AccessLog, JsonFormatter
 from triptych.errors import Overloaded
@@ -77,6 +77,36 @@ def test_a_job_in_mode_add_names_what_is_there(live: Live) -> None:
     finished(live, live.json("POST", JOBS, items)["id"])
     over = finished(live, live.json("POST", f"{JOBS}?mode=add", items)["id"])
     assert (over["written"], over["errors"][0]["error"]["code"]) == (0, "already_exists")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_job_that_adds_knows_its_own_items_when_it_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed when they were stored, and the job was not, it said of them that they are there."""
+    items = [{"id": id, "text": id} for id in ("old", "new", "newer", "new")]
+    with serving(tmp_path) as live:
+        live.json("POST", "/v1/collections", {"name": "photos"})
+        live.json("PUT", "/v1/collections/photos/items", {"items": items[:1]})
+        write, stored = live.services.jobs._write, threading.Event()
+
+        def dies(*args: Any) -> Any:
+            write(*args)
+            stored.set()
+            raise SystemExit  # the end of the thread; nothing is noted any more
+
+        monkeypatch.setattr(live.services.jobs, "_write", dies)
+        job = live.json("POST", f"{JOBS}?mode=add", {"items": items})
+        assert stored.wait(10)
+    with serving(tmp_path) as live:
+        over = finished(live, job["id"])
+        named = [(one["index"], one["error"]["code"]) for one in over["errors"]]
+        assert (over["status"], over["done"], over["written"]) == ("done", 4, 2)
+        assert named == [(0, "already_exists"), (3, "already_exists")]
+        assert live.json("POST", "/v1/collections/photos/items/count", {}) == {"count": 3}
+        # what is there by somebody else stays an error of the next job
+        again = finished(live, live.json("POST", f"{JOBS}?mode=add", {"items": items})["id"])
+        assert (again["written"], again["num_errors"]) == (0, 4)
 
 
 def test_a_job_is_called_off(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +222,7 @@ def test_a_job_is_worked_off_in_short_steps(
     monkeypatch.setattr(prepare, "_GO", 0.2)
     sizes = []
 
-    def write(job: Job, lines: Sequence[bytes]) -> WriteOutcome:
+    def write(job: Job, lines: Sequence[bytes], before: Before) -> WriteOutcome:
         sizes.append(len(lines))
         time.sleep(pace * len(lines))
         return WriteOutcome(10, written=len(lines))

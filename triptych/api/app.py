@@ -30,7 +30,7 @@ from triptych.api.fetch import FetchConfig, Fetcher
 from triptych.api.fields import invalid
 from triptych.api.follower import FollowConfig, Follower
 from triptych.api.health import Health
-from triptych.api.item_writer import ItemWriter, WriteOutcome, parsed_lines
+from triptych.api.item_writer import Before, ItemWriter, WriteOutcome, parsed_lines
 from triptych.api.jobs import Job, Jobs
 from triptych.api.logs import AccessLog
 from triptych.api.metrics import Metrics
@@ -131,13 +131,14 @@ def build_services(settings: Settings, config: ServerConfig) -> Services:
     searches = SearchService(**parts, near=config.near)
     catalog.again = searches.again
 
-    def write(job: Job, lines: Sequence[bytes]) -> WriteOutcome:
+    def write(job: Job, lines: Sequence[bytes], before: Before) -> WriteOutcome:
         given = parsed_lines(lines, first=job.line, limits=config.limits)
         # held meanwhile: it cannot be dropped, and another made in its place
         with catalog.using(job.tenant, job.collection) as collection:
             if job.into not in ("", collection.copying.meta.collection):
                 raise NotFound(f"The collection {job.collection!r} that the job was for is gone.")
-            return item_writer.write(job.tenant, job.collection, given, mode=job.mode)
+            where = job.tenant, job.collection
+            return item_writer.write(*where, given, mode=job.mode, before=before)
 
     pool = Pool(size=config.pool, queue=config.queue)
     services = Services(

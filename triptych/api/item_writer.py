@@ -27,6 +27,8 @@ from triptych.retrieval.prepare import FIRST, Prepared, next_size, prepare
 from triptych.types import Item
 
 Mode: TypeAlias = Literal["add", "upsert"]
+Before: TypeAlias = Callable[[set[str]], set[str]]
+"""Of the ids that are there to those that were, before a go that broke off and is done again."""
 
 _MOST = 64
 _MOST_VECTORS = 1_024
@@ -101,19 +103,21 @@ class ItemWriter:
         *,
         mode: Mode,
         files: Mapping[str, bytes] | None = None,
+        before: Before = lambda there: there,
     ) -> WriteOutcome:
         """Store the items, each given with its index; an error in an item's place is its error.
 
         They are one transaction, unless one of them turns out to be at fault. Raises what is no
         single item's fault: NotFound, CollectionBusy, DiskFull ... And Overloaded only where
         nothing is stored yet: whoever gets that sends all of it again, and what is added twice is
-        refused. Later there is room to wait for, up to the deadline.
+        refused. Later there is room to wait for, up to the deadline. What is added, and is there,
+        but was not `before`, is stored already.
         """
         outcome = WriteOutcome(self._limits.errors_listed)
         with self._catalog.using(tenant, name) as collection:
             ready = self._ready(collection, given, files or {}, outcome)
             if mode == "add":
-                ready = _new_ones(collection, ready, outcome)
+                ready = _new_ones(collection, ready, outcome, before)
             self._put(collection, ready, mode, outcome)
         self._count("written", outcome.written)
         self._count("refused", outcome.num_errors)
@@ -214,18 +218,26 @@ def late(error: Overloaded, more: str = "") -> TimedOut:
 
 
 def _new_ones(
-    collection: Collection, ready: list[tuple[int, Prepared]], outcome: WriteOutcome
+    collection: Collection,
+    ready: list[tuple[int, Prepared]],
+    outcome: WriteOutcome,
+    before: Before,
 ) -> list[tuple[int, Prepared]]:
     """Return those whose ids are neither stored nor named before."""
     records = collection.get([one.item.id for _, one in ready])
-    taken = {record.id for record in records if record is not None}
+    there = {record.id for record in records if record is not None}
+    taken = before(there)
+    stored = there - taken
     new = []
     for index, one in ready:
         if one.item.id in taken:
             error = ApiError(409, "already_exists", f"There is an item {one.item.id!r} already.")
             outcome.fail(index, one.item.id, error)
+            continue
+        taken.add(one.item.id)
+        if one.item.id in stored:
+            outcome.written += 1
         else:
-            taken.add(one.item.id)
             new.append((index, one))
     return new
 

@@ -21,13 +21,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from triptych.api.config import Limits
 from triptych.api.errors import internal, overloaded_jobs, shown
-from triptych.api.item_writer import Mode, Pace, WriteOutcome
+from triptych.api.item_writer import Before, Mode, Pace, WriteOutcome
 from triptych.errors import CollectionBusy, NotAvailable, NotFound, Overloaded, TriptychError
 from triptych.index.disk import sync_folder
 from triptych.index.sqlite.lock import WriterLock
@@ -41,8 +42,8 @@ _TRIES = 30  # a second apart, while another process holds the collection
 _STALE = 3_600.0  # seconds without a byte: far more than a body is given
 _LOOK = 0.2  # seconds between two looks at what other processes have taken in
 
-Write = Callable[["Job", Sequence[bytes]], WriteOutcome]
-"""A job and its next lines to what became of them."""
+Write = Callable[["Job", Sequence[bytes], Before], WriteOutcome]
+"""A job and its next lines to what became of them; `item_writer.Before` is for those it adds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +67,7 @@ class Job:
     error: dict[str, Any] | None = None
     tries: int = 0
     batch: int = FIRST  # lines that come next
+    taken: list[str] | None = None  # of their ids those that were there, once they are looked up
     into: str = ""  # what the collection calls itself: another may get its name
 
     @property
@@ -74,7 +76,7 @@ class Job:
 
     def json(self) -> dict[str, Any]:
         """Return it as a reply shows it."""
-        hidden = {"tenant", "line", "offset", "tries", "batch", "into"}
+        hidden = {"tenant", "line", "offset", "tries", "batch", "into", "taken"}
         said = {name: value for name, value in asdict(self).items() if name not in hidden}
         return said if self.error is not None else {k: v for k, v in said.items() if k != "error"}
 
@@ -226,12 +228,13 @@ class Jobs:
         try:
             self._advance(job)
         except CollectionBusy as error:
-            job.tries += 1
+            job.tries, job.taken = job.tries + 1, None
             if job.tries > _TRIES:
                 self._end(job, "failed", error)
             else:
                 time.sleep(1)
         except Overloaded:
+            job.taken = None
             time.sleep(1)  # requests take the model: nothing of the batch was done, it can wait
         except TriptychError as error:
             self._end(job, "failed", error)
@@ -254,16 +257,27 @@ class Jobs:
         outcome = WriteOutcome(self._limits.errors_listed, job.written, job.num_errors, job.errors)
         pace = Pace(size=job.batch)
         with pace.going(len(lines)):
-            outcome.add(self._write(job, lines))
-        job.batch = pace.size
+            outcome.add(self._write(job, lines, partial(self._before, job)))
+        job.batch, job.taken = pace.size, None
         job.written, job.num_errors = outcome.written, outcome.num_errors
         job.done += sum(bool(line.strip()) for line in lines)
         job.line, job.offset, job.tries = job.line + len(lines), offset, 0
         self._save(job)
 
+    def _before(self, job: Job, there: set[str]) -> set[str]:
+        """Note which ids are taken; where this go was begun before, return those of then.
+
+        Whoever is killed once the items are stored, and not yet the job, finds them when it is done
+        again: they are its own.
+        """
+        if job.taken is None:
+            job.taken = sorted(there)
+            self._save(job, sync=True)
+        return set(job.taken)
+
     def _end(self, job: Job, status: str, error: TriptychError | None = None) -> None:
         job.error = None if error is None else shown(error, secret=f"{self._folder.parent}/")
-        job.finished, job.status = time.time(), status
+        job.finished, job.status, job.taken = time.time(), status, None
         self._save(job)
         for suffix in (".ndjson", ".cancel"):
             self._path(job).with_suffix(suffix).unlink(missing_ok=True)
