@@ -1,5 +1,6 @@
 """The default model with two looks at every picture."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from triptych.encoders.base import EmbeddingModel, unit_rows
 from triptych.encoders.fine import FineModel
 from triptych.encoders.onnx import OnnxModel
 from triptych.encoders.pictures.look import Look
+from triptych.encoders.segments import mean_of_segments
 from triptych.errors import ModelMismatch
 from triptych.settings import Settings
 from triptych.types import Item
@@ -54,6 +56,17 @@ def test_a_picture_with_a_text_is_seen_twice_too(fine: OnnxModel, plain: OnnxMod
     both = [plain.embed_both(texts, looked) for looked in (some, middles(some))]
     got = fine.embed_both(texts, some)
     assert (got * unit_rows(both[0] + both[1])).sum(axis=1).min() > 0.999
+
+
+def test_a_long_text_with_a_picture_may_go_in_segments(fine: OnnxModel, plain: OnnxModel) -> None:
+    """As all of it together; of two looks at the picture it cannot, and does not."""
+    item = Item(id="1", text="a dog on a beach " * 150, image=pictures(1)[0])
+    for model, expected in ((plain, 3), (fine, 1)):
+        parts = model.segmented(str(item.text), pictured=True)
+        rows = model.embed([replace(item, text=part) for part in parts])
+        assert len(parts) == expected
+        whole = model.embed([item])
+        np.testing.assert_allclose(mean_of_segments(rows, [0] * len(parts), 1), whole, atol=1e-6)
 
 
 def test_texts_and_states_are_those_of_the_plain_model(fine: OnnxModel, plain: OnnxModel) -> None:

@@ -20,6 +20,7 @@ from tests.retrieval.fakes import BLUE, RED, encoded, paint
 from triptych import deadline
 from triptych.encoders.hashing import HashingEncoder
 from triptych.encoders.onnx import OnnxModel
+from triptych.encoders.pictures.picture import load_picture
 from triptych.encoders.segments import Segment
 from triptych.errors import InvalidInput, NotAvailable, Overloaded, PictureError, TimedOut
 from triptych.retrieval.batching import BatchingConfig, BatchingModel, batched
@@ -148,7 +149,7 @@ def test_a_thousand_items_do_not_keep_one_from_its_turn(crowd: Callable[..., Cro
 class Reader(Gate):
     """Reads a text of so many letters in segments of 256 tokens."""
 
-    def segmented(self, text: str) -> list[Segment]:
+    def segmented(self, text: str, *, pictured: bool) -> list[Segment]:
         return [Segment.of([at] * 256) for at in range(len(text) // 1000)]
 
     def embed(self, items: Sequence[Item]) -> Matrix:
@@ -174,6 +175,25 @@ def test_a_long_text_gives_way_between_its_segments(crowd: Callable[..., Crowd])
     assert (rows[0] == alone.embed([text("short")])[0]).all()
     mean_M = alone.embed_texts([f"segment {at}" for at in range(5)]).sum(axis=0)
     np.testing.assert_allclose(rows[1], mean_M / np.linalg.norm(mean_M), atol=1e-6)
+
+
+def test_a_long_text_with_a_picture_gives_way_as_well(crowd: Callable[..., Crowd]) -> None:
+    """It was one call, during which nobody else was answered."""
+    red = encoded(RED)
+    many = crowd(Reader(), share=1024)
+    many.occupy()
+    long = many.ask(Item(id="both", text="x" * 5000, image=red))
+    late = many.ask(text("late"))
+    many.gate.open.set()
+    late.result(5)
+    rows = long.result(5)
+    _, first, *others = many.gate.calls
+    assert "late" in first and max(map(len, [first, *others])) <= 3
+    assert sum(call.count("both") for call in (first, *others)) == 5
+    alone = HashingEncoder(dim=DIM)
+    rows_5M = alone.embed_both([f"segment {at}" for at in range(5)], [load_picture(red)] * 5)
+    mean_M = rows_5M.sum(axis=0)
+    np.testing.assert_allclose(rows[0], mean_M / np.linalg.norm(mean_M), atol=1e-6)
 
 
 def test_the_error_of_one_is_nobody_elses(crowd: Callable[..., Crowd]) -> None:

@@ -56,6 +56,7 @@ class OnnxModel(DualStates):
         self.languages = tuple(description["languages"])
         self.picture_size = int(description["image"]["size"])
         self._looks = [Look(**look) for look in description["image"].get("looks", [{}])]
+        self._is_fused = "both.onnx" in _files(description)
         self._patches = int(description.get("patches", 0))
         self._place_states = str(description.get("place_states", "states"))
         self.fingerprint = fingerprint(description)
@@ -149,7 +150,7 @@ class OnnxModel(DualStates):
         Of a model without a fusion it is the sum of the two. Of a text of more than one segment
         each looks by itself.
         """
-        if "both.onnx" not in self._description["files"]:
+        if not self._is_fused:
             return super().embed_both(texts, pictures)
         if not texts:
             return np.zeros((0, self.dim), dtype=np.float32)
@@ -281,8 +282,14 @@ class OnnxModel(DualStates):
             some = pictures[start : start + _PICTURES]
             yield start, np.stack([look.square(picture, self.picture_size) for picture in some])
 
-    def segmented(self, text: str) -> list[Segment]:
-        """Return the parts of a text that are read one by one; `embed` takes each as a text."""
+    def segmented(self, text: str, *, pictured: bool) -> Sequence[str]:
+        """Return the parts of a text that are read one by one; `embed` takes each as a text.
+
+        With a picture it stays whole where its vector is no mean of theirs: without a fusion, or
+        with more than one look.
+        """
+        if pictured and not (self._is_fused and len(self._looks) == 1):
+            return [text]
         return [Segment.of(ids) for ids in self._reader.segments([text])[0]]
 
     @cached_property

@@ -30,13 +30,16 @@ class Segment(str):
 
 @runtime_checkable
 class ReadsSegments(Protocol):
-    """A text's vector is the mean of its segments', unit again, and they can be embedded apart.
+    """A vector is the mean of those of its text's segments, unit again: they can be embedded apart.
 
     An `EmbeddingModel` may offer it beside.
     """
 
-    def segmented(self, text: str) -> Sequence[Segment]:
-        """Return what `embed` takes as texts in the place of this one; one or more."""
+    def segmented(self, text: str, *, pictured: bool) -> Sequence[str]:
+        """Return what `embed` takes as texts in the place of this one; one or more.
+
+        Of a text that is `pictured` each goes with the picture.
+        """
 
 
 def mean_of_segments(vectors_SM: Matrix, owners: Sequence[int], num_texts: int) -> Matrix:
