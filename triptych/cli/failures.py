@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _COUNTED = {
     "added": "added",
     "updated": "updated",
+    "moved": "moved",
     "unchanged": "unchanged",
     "removed": "removed",
     "left out": "failed",
@@ -123,5 +124,5 @@ def _short(id: str) -> str:
 
 def counted(report: IngestReport | DocumentReport) -> str:
     """Return the counts that are not 0, like `812 added, 3 left out`."""
-    counts = {shown: getattr(report, name) for shown, name in _COUNTED.items()}
+    counts = {shown: getattr(report, name, 0) for shown, name in _COUNTED.items()}
     return ", ".join(f"{count:,} {shown}" for shown, count in counts.items() if count)

@@ -28,6 +28,7 @@ from triptych.settings import Settings
 
 _LANES = 8  # each holds some decoded pictures
 _TITLE = 40  # so that the bar keeps some room
+_SUMMED = ("added", "updated", "moved", "unchanged", "removed", "failed", "seconds")
 
 SOURCES = """\
 a SOURCE is
@@ -139,7 +140,7 @@ def _index(
     with settings.open_collection(folder, model=model, threads=threads) as collection:
         for source in sources:
             report = index_with_bar(collection, source, options, titled=len(sources) > 1)
-            for name in ("added", "updated", "unchanged", "removed", "failed", "seconds"):
+            for name in _SUMMED:
                 setattr(total, name, getattr(total, name) + getattr(report, name))
             if isinstance(source, Folder):
                 total.gone = report.gone  # the last one knows what was dropped before it

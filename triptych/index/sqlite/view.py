@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any, Self
 
 import apsw
@@ -11,14 +12,13 @@ import apsw
 from triptych.errors import CollectionDamaged
 from triptych.index.sqlite import pictures, tokens
 from triptych.index.sqlite.meta import Space, current_space, read_state
-from triptych.index.sqlite.records import Entry, bound_checksum, entry_from, shown
+from triptych.index.sqlite.records import Entry, bound_checksum, entry_from, pack, shown
 from triptych.index.sqlite.spaces import Loaded, load_after, load_rows
 
 _ITEM = (
     "SELECT items.row, items.checksum, id, modality, text, uri, metadata, content, "
     "root, size, mtime_ns, jpeg, thumbnails.checksum "
-    "FROM items LEFT JOIN thumbnails USING (row) "
-    "WHERE items.row > ? ORDER BY items.row LIMIT ?"
+    "FROM items LEFT JOIN thumbnails USING (row)"
 )
 
 
@@ -62,25 +62,32 @@ class View:
 
         Raises CollectionDamaged naming the first item of which a checksum is wrong.
         """
-        row = after
-        while True:
-            query = self.connection.execute(_ITEM, (row, size))
-            found: list[tuple[Any, ...]] = query.fetchall()
-            if not found:
-                return
-            rows = [columns[0] for columns in found]
-            loaded = load_rows(self.connection, self.space, rows)
-            vectors = dict(zip(loaded.rows_N.tolist(), loaded.vectors_NM, strict=True))
-            entries = [_entry(columns, vectors) for columns in found]
-            if kept := pictures.of_rows(self.connection, rows):
-                pairs = zip(rows, entries, strict=True)
-                entries = [replace(entry, picture=kept.get(row)) for row, entry in pairs]
-            space, width = self.space.space, self.space.token_width
-            if states := tokens.stored(self.connection, space, rows, width):
-                pairs = zip(rows, entries, strict=True)
-                entries = [replace(entry, tokens=states.get(row)) for row, entry in pairs]
-            yield entries
-            row = rows[-1]
+        row, query = after, f"{_ITEM} WHERE items.row > ? ORDER BY items.row LIMIT ?"
+        found: list[tuple[Any, ...]]
+        while found := self.connection.execute(query, (row, size)).fetchall():
+            yield self._whole(found)
+            row = found[-1][0]
+
+    def entries_of(self, ids: Sequence[str]) -> list[Entry]:
+        """Return those of the ids that are there whole; raises CollectionDamaged as `entries`."""
+        query = f"{_ITEM} WHERE id = ?"
+        found = self.connection.executemany(query, [(pack(id),) for id in ids]).fetchall()
+        return self._whole(sorted(found, key=itemgetter(0))) if found else []
+
+    def _whole(self, found: list[tuple[Any, ...]]) -> list[Entry]:
+        """Return the items of the columns of `_ITEM`, rows ascending."""
+        rows = [columns[0] for columns in found]
+        loaded = load_rows(self.connection, self.space, rows)
+        vectors = dict(zip(loaded.rows_N.tolist(), loaded.vectors_NM, strict=True))
+        entries = [_entry(columns, vectors) for columns in found]
+        if kept := pictures.of_rows(self.connection, rows):
+            pairs = zip(rows, entries, strict=True)
+            entries = [replace(entry, picture=kept.get(row)) for row, entry in pairs]
+        space, width = self.space.space, self.space.token_width
+        if states := tokens.stored(self.connection, space, rows, width):
+            pairs = zip(rows, entries, strict=True)
+            entries = [replace(entry, tokens=states.get(row)) for row, entry in pairs]
+        return entries
 
 
 def _entry(columns: tuple[Any, ...], vectors: dict[int, Any]) -> Entry:

@@ -16,6 +16,7 @@ from triptych.encoders.pictures.picture import PictureLimits, load_picture, pict
 from triptych.errors import InvalidInput
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.ingest.offers import Offer
+from triptych.retrieval.ingest.twins import Twins
 from triptych.retrieval.prepare import Prepared, check_item, content_of
 
 _BLOCK = 32
@@ -26,10 +27,15 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Done:
-    """What became of a block; `lost`: what an id held before is surely not true any more."""
+    """What became of a block.
+
+    `copied` are the contents of what came under a new name, `lost` ids of which what they held
+    before is surely not true any more.
+    """
 
     added: int = 0
     updated: int = 0
+    copied: list[str] = field(default_factory=list)
     unchanged: list[Offer] = field(default_factory=list)
     failed: list[tuple[Offer, InvalidInput]] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
@@ -37,15 +43,19 @@ class Done:
     @property
     def count(self) -> int:
         """How many offers it was."""
-        return self.added + self.updated + len(self.unchanged) + len(self.failed)
+        written = self.added + self.updated + len(self.copied)
+        return written + len(self.unchanged) + len(self.failed)
 
 
 class Lane:
     """Takes blocks into a collection; several threads may share it."""
 
-    def __init__(self, collection: Collection, limits: PictureLimits) -> None:
+    def __init__(
+        self, collection: Collection, limits: PictureLimits, twins: Twins | None = None
+    ) -> None:
         self._collection = collection
         self._limits = limits
+        self._twins = twins
         # as the model itself would decode it: a picture and its query then give one vector
         self._size_hint: int | None = getattr(collection.embedder, "picture_size", None)
 
@@ -53,9 +63,14 @@ class Lane:
         """Store what of the block is new or different, each batch in one durable transaction."""
         known = self._collection.contents([offer.item.id for offer in block])
         done = Done()
+        taken = self._twins.take(self._collection, block, self._limits) if self._twins else {}
+        done.updated = len(taken.keys() & known.keys())
+        done.copied = [content for id, content in taken.items() if id not in known]
         batch: list[tuple[Offer, Prepared]] = []
         pixels = 0
         for offer in block:
+            if offer.item.id in taken:
+                continue
             try:
                 prepared = self._prepared(offer, known.get(offer.item.id), done)
             except InvalidInput as error:

@@ -22,6 +22,7 @@ from triptych.retrieval.ingest.lanes import Done, Lane, blocks, in_lanes
 from triptych.retrieval.ingest.offers import Failure, Offer, RowSource
 from triptych.retrieval.ingest.scan import Found, Scan, is_below, scan_folder
 from triptych.retrieval.ingest.sources import Folder, Pictures, Source
+from triptych.retrieval.ingest.twins import Twins, num_moved
 from triptych.types import Item
 
 Progress = Callable[[int, int | None], object]
@@ -48,6 +49,8 @@ class IngestOptions:
 class IngestReport:
     """What a run did; `failures` are the first of those that were left out.
 
+    `moved` are files that were found under another name, with the same bytes: neither added nor
+    removed.
     `gone` are the other folders that items were indexed from and that are not there, with their
     number: a folder that was moved leaves its items behind. `passed` are the files of a folder that
     are named as no picture, by their ending.
@@ -55,6 +58,7 @@ class IngestReport:
 
     added: int = 0
     updated: int = 0
+    moved: int = 0
     unchanged: int = 0
     removed: int = 0
     failed: int = 0
@@ -66,7 +70,7 @@ class IngestReport:
     @property
     def done(self) -> int:
         """How many of what the source offers have been dealt with."""
-        return self.added + self.updated + self.unchanged + self.failed
+        return self.added + self.updated + self.moved + self.unchanged + self.failed
 
 
 def index_source(
@@ -84,7 +88,8 @@ def index_source(
     elif isinstance(source, Pictures):
         collection.claim()
         known = collection.files()
-        report = _index_scan(collection, source.scan, known, _Run(collection, source.path, options))
+        run = _Run(collection, source.path, options)
+        report = _index_scan(source.scan, known, run, Twins(known, source.scan.found))
     else:
         report = _index_rows(collection, source, options)
     report.seconds = time.monotonic() - started
@@ -97,7 +102,8 @@ def index_folder(
     """Index a folder of pictures.
 
     Files that vanished are dropped; raises InvalidInput where that is more than half of them,
-    unless `prune`. Raises NotFound for no such folder.
+    unless `prune`. One that was moved or copied takes over what is stored of it, from anywhere in
+    the collection. Raises NotFound for no such folder.
     """
     return index_source(collection, Folder(str(root)), options)
 
@@ -109,28 +115,35 @@ def _index_folder(collection: Collection, root: str, options: IngestOptions) -> 
     _check_root(top, num_known=len(known), prune=options.prune)
     scan = scan_folder(top) if os.path.isdir(top) else Scan()
     gone = _vanished(known, [found.path for found in scan.found], scan.unlisted)
-    if 2 * len(gone) > len(known) and not options.prune:
-        raise InvalidInput(
-            f"{len(gone):,} of the {len(known):,} pictures indexed from {top!r} are gone.",
-            hint="Is the disk there? If they are to be dropped, say --prune (prune=True).",
-        )
+
+    def check(num_gone: int) -> None:
+        if 2 * num_gone > len(known) and not options.prune:
+            raise InvalidInput(
+                f"{num_gone:,} of the {len(known):,} pictures indexed from {top!r} are gone.",
+                hint="Is the disk there? If they are to be dropped, say --prune (prune=True).",
+            )
+
+    check(len(gone) - num_moved(gone, known, scan.found))
     collection.claim()  # whoever cannot write learns it before the work
     run = _Run(collection, top, options)
     run.report.gone, run.report.passed = _gone_folders(files, top), scan.passed
-    run.drop(gone)
-    return _index_scan(collection, scan, known, run)
+    twins = Twins(files, scan.found, gone)
+    lost = set(gone).difference(twins.gone)
+    run.drop(lost)
+    report = _index_scan(scan, known, run, twins)
+    check(len(lost) + len(twins.gone))
+    run.drop(twins.gone)
+    return report
 
 
-def _index_scan(
-    collection: Collection, scan: Scan, known: dict[str, KnownFile], run: _Run
-) -> IngestReport:
+def _index_scan(scan: Scan, known: dict[str, KnownFile], run: _Run, twins: Twins) -> IngestReport:
     for path, code, reason in scan.failed:
         run.fail(Failure(source=run.source, place=path, code=code, reason=reason))
     fresh = [found for found in scan.found if not _is_unchanged(found, known)]
     run.report.unchanged = len(scan.found) - len(fresh)
     run.rows_of = {found.path: known[found.path].row for found in fresh if found.path in known}
     total = len(scan.found) + len(scan.failed)
-    return run.all_of(map(_file_offer, fresh), total=lambda: total)
+    return run.all_of(map(_file_offer, fresh), total=lambda: total, twins=twins)
 
 
 def _index_rows(collection: Collection, source: RowSource, options: IngestOptions) -> IngestReport:
@@ -165,14 +178,22 @@ class _Run:
         self._options = options
         self._touched: dict[int, FileState] = {}
 
-    def all_of(self, offers: Iterable[Offer], *, total: Callable[[], int | None]) -> IngestReport:
+    def all_of(
+        self,
+        offers: Iterable[Offer],
+        *,
+        total: Callable[[], int | None],
+        twins: Twins | None = None,
+    ) -> IngestReport:
         """Take all offers in; return the report."""
-        lane = Lane(self._collection, self._options.limits)
+        lane = Lane(self._collection, self._options.limits, twins)
         some = blocks(offers, lambda offer: offer.num_bytes)
         self._show(total())
         with closing(in_lanes(lane.take, some, lanes=self._options.lanes)) as ended:
             for done in ended:
                 self._note(done)
+                if twins is not None:
+                    self._move(done, twins)
                 self._show(total())
         self._write_touched()
         return self.report
@@ -211,6 +232,15 @@ class _Run:
         self.drop(id for id in done.lost if id in self.rows_of)
         if len(self._touched) >= _TOUCHED:
             self._write_touched()
+
+    def _move(self, done: Done, twins: Twins) -> None:
+        """Count what came under a new name; drop the old one where that is gone."""
+        gone = [twins.moved(content) for content in done.copied]
+        old = [id for id in gone if id is not None]
+        self.report.moved += len(old)
+        self.report.added += len(gone) - len(old)
+        if old:
+            self._collection.delete(old)
 
     def _show(self, total: int | None) -> None:
         if self._options.progress is not None:
