@@ -90,6 +90,13 @@ def test_several_sources_have_a_line_each_and_a_sum(run: Run, photos: Path) -> N
     ]  # fmt: skip
 
 
+def test_a_mistyped_folder_is_noticed_before_the_work_on_others(run: Run, photos: Path) -> None:
+    run("collections", "create", "default")
+    code, out, err = run("index", str(photos), str(photos) + "z")
+    assert code == 2 and out == "" and f"There is no folder '{photos}z'" in err
+    assert json.loads(run("info", "--json")[1])["count"] == 0
+
+
 def test_a_folder_that_was_moved_is_said_to_have_left_its_items_behind(
     run: Run, photos: Path, tmp_path: Path
 ) -> None:

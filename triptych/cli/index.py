@@ -21,7 +21,7 @@ from triptych.errors import InvalidInput, NotFound
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.ingest.columns import Wanted
 from triptych.retrieval.ingest.globs import is_pattern
-from triptych.retrieval.ingest.run import IngestOptions, IngestReport, index_source
+from triptych.retrieval.ingest.run import IngestOptions, IngestReport, check_source, index_source
 from triptych.retrieval.ingest.sources import Folder, Source, sources_of
 from triptych.retrieval.rag.intake import IntakeOptions, check_readers
 from triptych.settings import Settings
@@ -138,6 +138,8 @@ def _index(
     threads = max(1, settings.num_threads // _LANES)
     total = IngestReport()
     with settings.open_collection(folder, model=model, threads=threads) as collection:
+        for source in sources:
+            check_source(collection, source, options)
         for source in sources:
             report = index_with_bar(collection, source, options, titled=len(sources) > 1)
             for name in _SUMMED:

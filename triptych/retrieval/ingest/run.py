@@ -73,6 +73,14 @@ class IngestReport:
         return self.added + self.updated + self.moved + self.unchanged + self.failed
 
 
+def check_source(collection: Collection, source: Source, options: IngestOptions) -> None:
+    """Raise as `index_source` would where a folder is not there: before the work on others."""
+    top = _top(source.path)
+    if isinstance(source, Folder) and not os.path.isdir(top):
+        known = sum(is_below(id, top) for id in collection.files())
+        _check_root(top, num_known=known, prune=options.prune)
+
+
 def index_source(
     collection: Collection, source: Source, options: IngestOptions | None = None
 ) -> IngestReport:
@@ -108,8 +116,12 @@ def index_folder(
     return index_source(collection, Folder(str(root)), options)
 
 
+def _top(root: str) -> str:
+    return os.path.realpath(os.path.expanduser(root))
+
+
 def _index_folder(collection: Collection, root: str, options: IngestOptions) -> IngestReport:
-    top = os.path.realpath(os.path.expanduser(root))
+    top = _top(root)
     files = collection.files()
     known = {id: file for id, file in files.items() if is_below(id, top)}
     _check_root(top, num_known=len(known), prune=options.prune)
