@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 from pathlib import Path
+from time import sleep
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.api.live import Live, serving
@@ -174,6 +177,19 @@ def test_a_slow_or_dead_server_is_said_and_overcome(page: Page) -> None:
     expect(page.locator("#status")).to_have_text("19 found")
 
 
+def test_pictures_that_did_not_come_are_asked_for_again(page: Page) -> None:
+    page.route("**/image", lambda route: route.abort())
+    page.reload()
+    page.wait_for_selector("#grid img[data-failed]")
+    seen = Image.open(io.BytesIO(page.locator("#grid .frame").first.screenshot()))
+    inner = seen.convert("RGB").crop((8, 8, seen.width - 8, seen.height - 8))
+    assert len(inner.getcolors() or ()) == 1, "no sign of a broken picture"
+    page.unroute("**/image")
+    page.locator("#words").press_sequentially("a red circle")
+    page.wait_for_selector(".score")
+    expect(page.locator("#grid img[data-shown]")).to_have_count(18)
+
+
 def test_what_the_collection_holds_is_text_not_markup(page: Page) -> None:
     page.fill("#words", "note")
     page.wait_for_selector(".passage")
@@ -222,6 +238,22 @@ def test_with_the_keyboard_alone(page: Page) -> None:
     page.keyboard.press("Escape")
     expect(page.locator("#detail")).not_to_be_visible()
     assert page.locator(":focus").get_attribute("data-index") == str(at), "back where it was"
+
+
+def test_who_goes_to_the_results_before_they_are_there_stands_at_the_first(page: Page) -> None:
+    def slow(route: Route) -> None:
+        sleep(0.5)
+        route.continue_()
+
+    page.route("**/search", slow)
+    page.locator("#words").press_sequentially("blue square")
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_selector(".score")
+    assert first(page).startswith("blue square")
+    expect(page.locator("#grid button").first).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.locator("#detail")).to_contain_text("blue square")
 
 
 def test_the_map(page: Page) -> None:

@@ -14,6 +14,7 @@ const FIRST = 50; // hits that are in view at once, and need nothing to stand in
 const IN_MOSAIC = 500;
 const MOSAICS = 2; // on their way at once
 const ACROSS = 40; // cells of a mosaic
+const CLEAR = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"; // a pixel
 const PASSAGE = 600; // characters of a text, more than a tile has room for
 
 export class Grid {
@@ -50,6 +51,7 @@ export class Grid {
 
   show(name, hits, total, showScore) {
     const kept = name === this.name ? this.#takeImages() : new Map();
+    const held = this.list.contains(document.activeElement);
     for (const index of this.#tiles.keys()) this.#drop(index);
     Object.assign(this, { name, total, showScore });
     this.#spare = hits;
@@ -63,14 +65,16 @@ export class Grid {
     this.#measure();
     for (const image of this.#kept.values()) image.removeAttribute("src");
     this.#kept = new Map();
+    // whoever was among the old ones would stand nowhere
+    if (held) (this.#tiles.get(0)?.querySelector("button") ?? this.list.closest("main")).focus({ preventScroll: true });
   }
 
-  /** Take the pictures out of their tiles, by the ids of their hits: what is found again stays. */
+  /** Take the pictures out of their tiles, by the ids of their hits: what is found again stays, what failed is asked for again. */
   #takeImages() {
     const taken = new Map();
     for (const [index, tile] of this.#tiles) {
       const image = tile.querySelector("img");
-      if (image) { image.remove(); taken.set(this.#spare[index].id, image); }
+      if (image && !image.dataset.failed) { image.remove(); taken.set(this.#spare[index].id, image); }
     }
     return taken;
   }
@@ -180,9 +184,15 @@ export class Grid {
     if (!image || image.dataset.asked) return;
     image.dataset.asked = "1";
     image.addEventListener("load", () => { image.dataset.shown = "1"; image.style.backgroundImage = "none"; }, { once: true });
-    // no sign of a broken picture over the tiny one
-    image.addEventListener("error", () => image.removeAttribute("src"), { once: true });
-    showImage(image, this.name, hit.id).catch(() => {});
+    image.addEventListener("error", () => this.#failed(image), { once: true });
+    showImage(image, this.name, hit.id).catch(() => this.#failed(image));
+  }
+
+  #failed(image) {
+    image.src = CLEAR; // else a broken picture has a sign and a border over the tiny one, with a src or without
+    const plain = image.cloneNode(); // its listeners take no part
+    plain.dataset.failed = "1";
+    image.replaceWith(plain);
   }
 
   #drop(index) {
