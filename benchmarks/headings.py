@@ -1,8 +1,8 @@
-"""`python -m benchmarks headings FOLDER...`: passages read with the headings above them, and alone.
+"""`python -m benchmarks headings [FOLDER ...]`: passages with the headings above them, and alone.
 
 A folder of Markdown or HTML whose pages link to each other asks the questions itself: each sentence
 that holds a link to another page, for the passages that the link leads to. What the sentence stands
-in counts as not stored. Rust's books are such folders: `rustup doc --path`.
+in counts as not stored. Without a folder it is `docs`; Rust's books are others: `rustup doc --path`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Question:
 def main() -> None:
     settings = Settings.from_env()
     model = settings.open_model("default", threads=settings.num_threads)
-    for folder in sys.argv[1:]:
+    for folder in sys.argv[1:] or ["docs"]:
         _measure(Path(folder).resolve(), model)
 
 
