@@ -2,7 +2,8 @@
 
 A folder of Markdown or HTML whose pages link to each other asks the questions itself: each sentence
 that holds a link to another page, for the passages that the link leads to. What the sentence stands
-in counts as not stored. Without a folder it is `docs`; Rust's books are others: `rustup doc --path`.
+in counts as not stored. `docs` is taken where none is named; Rust's books (`rustup doc --path`) are
+such folders too.
 """
 
 from __future__ import annotations
