@@ -41,8 +41,9 @@ check: install                  ## lint, format and types
 	$(BIN)/mypy
 
 test: check                     ## check, then every test
-	@scripts/find-redis-server
-	@scripts/find-chromium
+	@scripts/find-program redis-server
+	@scripts/find-program wrk
+	@scripts/find-program chromium fonts-noto-core
 	$(BIN)/pytest --cov --cov-report= --numprocesses auto --maxprocesses 8 --dist loadfile -m "not alone"
 	$(BIN)/pytest --cov --cov-append --cov-report=term:skip-covered -m alone
 
@@ -61,7 +62,8 @@ demo: install-core              ## sample pictures, or PHOTOS=folder: indexed, s
 peers: .work/peers/.all         ## the stores and libraries we are measured against, apart from ours
 
 bench: $(VENV)/.minilm peers    ## every figure of docs/benchmarks.md
-	@scripts/find-redis-server
+	@scripts/find-program redis-server
+	@scripts/find-program wrk
 	$(BIN)/python -m benchmarks
 
 bench-stores: install peers     ## the index and the store beside their peers only

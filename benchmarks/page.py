@@ -150,7 +150,8 @@ def main() -> None:
     weight = sum(len(one.body) for one in assets().values())
     packed = sum(len(one.packed) for one in assets().values())
     print(f"all files of the page: {weight / 1000:.1f} kB, {packed / 1000:.1f} kB compressed")
-    chromium = subprocess.run(["scripts/find-chromium"], capture_output=True, text=True, check=True)
+    find = ["scripts/find-program", "chromium", "fonts-noto-core"]
+    chromium = subprocess.run(find, capture_output=True, text=True, check=True)
     with ExitStack() as stack:
         url, _ = stack.enter_context(our_server(settings.data, "--log", "off"))
         playwright = stack.enter_context(sync_playwright())

@@ -26,7 +26,7 @@ class Load(NamedTuple):
 def require() -> None:
     """End the program where there is no wrk."""
     if shutil.which("wrk") is None:
-        sys.exit("There is no wrk here: apt-get install wrk")
+        sys.exit("There is no wrk here. Run: scripts/find-program wrk")
 
 
 def load(

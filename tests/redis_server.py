@@ -31,7 +31,7 @@ class RedisServer:
 
     def start(self, *, password: str | None = None) -> None:
         server = shutil.which("redis-server")
-        assert server, "run scripts/find-redis-server"
+        assert server, "run scripts/find-program redis-server"
         settings = ["--port", "0", "--unixsocket", str(self.socket), "--save", ""]
         settings += ["--appendonly", "no", "--dir", str(self.folder), *self._options]
         with (self.folder / "log").open("ab") as log:

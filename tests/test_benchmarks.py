@@ -139,8 +139,8 @@ def answering(status: int, seen: list[tuple[bytes, str | None]]) -> Iterator[str
         server.server_close()
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 def test_wrk_sends_the_bodies_in_turn_and_all_must_be_answered() -> None:
+    assert shutil.which("wrk"), "run scripts/find-program wrk"
     seen: list[tuple[bytes, str | None]] = []
     bodies = [f'{{"at":{at}}}' for at in range(3)]
     with answering(200, seen) as url:

@@ -40,9 +40,8 @@ def browser() -> Iterator[Browser]:
     """Debian's Chromium, headless."""
     path = shutil.which("chromium")
     if path is None:
-        path = subprocess.run(
-            [ROOT / "scripts/find-chromium"], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        find = [ROOT / "scripts/find-program", "chromium", "fonts-noto-core"]
+        path = subprocess.run(find, capture_output=True, text=True, check=True).stdout.strip()
     SHOTS.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         # a container has no user namespaces for the sandbox; only our own page is opened
