@@ -7,7 +7,6 @@ tenths, for which `count_tokens` can be given.
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable
 from functools import cache
 from itertools import groupby
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from triptych.encoders.onnx import DEFAULT_FOLDER
+from triptych.encoders.text_reader import read_tokenizer
 
 CountTokens = Callable[[str], int]
 
@@ -45,5 +45,4 @@ def count_tokens(text: str) -> int:
 
 @cache
 def _tokenizer() -> Tokenizer:
-    packed = (DEFAULT_FOLDER / "tokenizer.json.gz").read_bytes()
-    return Tokenizer.from_str(gzip.decompress(packed).decode())
+    return read_tokenizer(DEFAULT_FOLDER)
