@@ -70,13 +70,15 @@ class WriterLock:
     def in_child(self) -> None:
         """Leave it to the parent: a lock that a child holds too outlives its process."""
         if self._file is not None:
-            os.close(self._file)
-            self._file = None
+            self._close(self._file)
 
     def release(self) -> None:
         """Give the lock back; harmless where it is not held."""
         if self._file is not None:
             # closing is not enough: a child that was just forked has the file open as well
             fcntl.flock(self._file, fcntl.LOCK_UN)
-            os.close(self._file)
-            self._file = None
+            self._close(self._file)
+
+    def _close(self, file: int) -> None:
+        os.close(file)
+        self._file = None
