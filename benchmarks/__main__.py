@@ -12,6 +12,7 @@ BENCHMARKS = [
     "quality",
     "rounding",
     "stamps",
+    "languages",
     "mixed",
     "alone",
     "encode",
