@@ -27,7 +27,7 @@ from triptych.model import JointConfig, JointModel
 from triptych.training import shipped
 from triptych.training import tokenizer as pieces
 from triptych.training.batches import Source
-from triptych.training.data import Row, checked, picture_sets, read_rows
+from triptych.training.data import TEXT_SETS, Row, checked, picture_sets, read_rows
 from triptych.training.embed import embed_maps, embed_texts
 from triptych.training.features import CUT, ViewCache, build_cache
 from triptych.training.recipes import Recipe
@@ -89,14 +89,16 @@ def prepare(recipe: Recipe, *, data: Path, work: Path) -> TrainingContext:
         name: cached(rows, name=f"{name}.train", views=views[name]) for name, rows in train.items()
     }
     dev_caches = {name: cached(rows, name=f"{name}.dev", views=1) for name, rows in dev.items()}
-    law = data / "law.parquet"
-    law_rows = read_rows(law, splits=["train"]) if law.exists() else []
-    tokenizer, text = _text_tower(recipe, train=train, law_rows=law_rows, data=data)
+    texts = {name: data / f"{name}.parquet" for name in TEXT_SETS}
+    said = {
+        name: read_rows(file, splits=["train"]) for name, file in texts.items() if file.exists()
+    }
+    tokenizer, text = _text_tower(recipe, train=train, law_rows=said.get("law", ()), data=data)
     sources = {
         name: Source(rows=rows, cache=caches[name], views=views[name])
         for name, rows in train.items()
     }
-    sources |= {"law": Source(rows=law_rows)} if law_rows else {}
+    sources |= {name: Source(rows=rows) for name, rows in said.items()}
     if "emoji" in train:
         sources["emoji_names"] = Source(rows=train["emoji"])
     return TrainingContext(

@@ -60,8 +60,9 @@ Dev splits, percent, from raw pictures through the shipped files (in brackets: t
 
 Languages: English is what most training text was in. Vietnamese: captions of ball sports. The
 others ({languages}) were learnt from
-the names of 3,216 emoji alone: single words for everyday things work to some degree (see the table:
-emoji found by name), sentences much less. A language not listed is bytes without meaning.
+texts alone: the names of 3,216 emoji, and what else the table above says. Words for everyday things
+work to some degree (see the table: emoji found by name), sentences less. A language not listed is
+bytes without meaning.
 
 | agreement | text | image | both |
 |---|---|---|---|
@@ -90,6 +91,8 @@ SOURCES = {
     "medpix": "CT and MR pictures | captions, kind of scan | research use",
     "clipart": "Open Clip Art Library, drawings | titles and keywords | public domain",
     "law": "German statutes, heading and body, text alone | pairs | official works",
+    "dictionaries": "FreeDict, 17 languages, and CC-CEDICT, words with what they mean in English | "
+    "translations | GPL, CC BY-SA",
 }
 ROWS = {
     "Flickr8k: text finds picture, recall@1 / @10": ("flickr8k.t2i@1", "flickr8k.t2i@10"),

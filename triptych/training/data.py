@@ -22,7 +22,7 @@ PICTURE_SETS = (
     "medpix",
     "clipart",
 )
-TEXT_SETS = ("law",)
+TEXT_SETS = ("law", "dictionaries")
 _COLUMNS = ("id", "split", "image", "texts")
 
 

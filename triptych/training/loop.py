@@ -25,6 +25,7 @@ from triptych.training import checkpoint, schedule
 from triptych.training.batches import Schedule, Source, map_batch, read_texts, text_ids
 from triptych.training.checkpoint import Checkpoint
 from triptych.training.features import CUT
+from triptych.training.languages import Languages
 from triptych.training.log import RunLog
 from triptych.training.objective import (
     Objective,
@@ -64,6 +65,7 @@ class Trainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.classes = _classes(recipe, self.sources)
         self.model = model
+        self.languages = self._languages(sources)
         freeze(recipe, model)
         # the classes' names are met in training alone, so their vectors are no part of the model
         self.prototypes = nn.ModuleDict(
@@ -117,11 +119,10 @@ class Trainer:
             log.step(self.step, record)
 
     def _one(self) -> tuple[str, Objective, BatchTerms]:
-        name, indices = self.schedule.draw(self.step)
         random = Random(f"{self.chance}:{self.step}")  # noqa: S311
         torch.manual_seed(random.randrange(2**31))
         set_rates(self.recipe, self.optimizer, self.step)
-        found = self._terms(name, indices, random)
+        name, found = self._drawn(random)
         objective = combine(found.terms, self.weights.weights(self.step / self.recipe.steps))
         objective.total.backward()  # type: ignore[no-untyped-call]
         if self.sparsity is not None:
@@ -142,6 +143,14 @@ class Trainer:
         self.step += 1
         self._move_average()
         return name, objective, found
+
+    def _drawn(self, random: Random) -> tuple[str, BatchTerms]:
+        """The terms of a step, and the set that it was drawn from."""
+        if self.languages is None:
+            name, indices = self.schedule.draw(self.step)
+            return name, self._terms(name, indices, random)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return "languages", BatchTerms(self.languages.terms(self.model, random), None, 0.0)
 
     def _terms(self, name: str, indices: Sequence[int], random: Random) -> BatchTerms:
         source = self.sources[name]
@@ -193,6 +202,17 @@ class Trainer:
             steps=self.recipe.steps,
             batch=self.recipe.batch,
             seed=self.chance,
+        )
+
+    def _languages(self, sources: Mapping[str, Source]) -> Languages | None:
+        if self.recipe.languages is None:
+            return None
+        return Languages(
+            self.recipe.languages,
+            model=self.model.to(self.device),
+            tokenizer=self.tokenizer,
+            sources=sources,
+            held=self.mixture,
         )
 
     def _measured(self, measure: Callable[[], Figures]) -> Figures:

@@ -63,9 +63,11 @@ def freeze(recipe: Recipe, model: JointModel) -> None:
         frozen_trunk = name.startswith("picture.") and id(parameter) not in moving
         frozen_text = name.startswith("text.") and not recipe.train_text
         frozen_joint = recipe.scorer_only and not name.startswith("scorer.")
+        frozen_rest = recipe.languages is not None and not name.startswith("text.")
         # where the space is as wide as the head's, that ends in a projection of its own
         doubled = name.startswith("leave_picture.") and model.config.dim == model.config.width
-        fixed = frozen_trunk or frozen_text or frozen_joint or doubled or name == "head.scale"
+        fixed = frozen_trunk or frozen_text or frozen_joint or frozen_rest or doubled
+        fixed = fixed or name == "head.scale"
         parameter.requires_grad_(not fixed)
 
 

@@ -12,6 +12,7 @@ from triptych.encoders.scorers.token_matcher import TokenMatcherConfig
 from triptych.errors import InvalidInput
 from triptych.model import JointConfig
 from triptych.moe.layer import MoEConfig
+from triptych.training.languages import LanguagesConfig
 from triptych.training.schedule import Kind
 from triptych.training.sources import is_own
 from triptych.training.sparsity import SparsityConfig
@@ -71,6 +72,7 @@ class Recipe:
     train_text: bool = True
     picture_after: int | None = 41  # layers above this one are trained; None: the trunk is frozen
     scorer_only: bool = False  # the pair scorer alone learns, from states that stay
+    languages: LanguagesConfig | None = None  # the text tower alone learns: others than English
     hubness: HubnessConfig | None = None  # hubs are measured when all else is learnt
     hub_sets: tuple[str, ...] = ("flickr8k",)  # whose questions they are measured on
     sparsity: SparsityConfig | None = None  # which weights above the towers are left, and when
@@ -215,6 +217,41 @@ def more() -> Stages:
     return further, replace(pairs, name="more_pairs")
 
 
+def languages() -> Stages:
+    """The model in the package, its text tower taught other languages by texts alone.
+
+    The sets of the mixture say what is held where it was. One view of a picture will do: only hubs
+    and the experts' budget are measured on them.
+    """
+    taught = Recipe(
+        name="languages",
+        model=JOINT,
+        shipped=True,
+        languages=LanguagesConfig(),
+        hubness=HubnessConfig(),
+        mixture={
+            "flickr8k": 0.40,
+            "emoji": 0.20,
+            "fashion": 0.13,
+            "vietnamese": 0.10,
+            "grocery": 0.06,
+            "caltech101": 0.06,
+            "medpix": 0.03,
+            "clothing": 0.02,
+        },
+        views={},
+        prefixes={512: 1.0, 256: 0.5, 128: 0.25, 64: 0.25},
+        steps=900,
+        warmup=30,
+        lr_words=8e-4,
+        lr_text=3e-4,
+        layer_decay=0.9,
+        weight_decay=0.0,
+        picture_after=None,
+    )
+    return (taught,)
+
+
 def attention_pool() -> Stages:
     """Frozen towers, trained heads with attention pooling, Flickr8k alone."""
     return (replace(base()[0], name="attention_pool", steps=300, mixture={"flickr8k": 1.0}),)
@@ -252,5 +289,5 @@ def smoke() -> Stages:
 
 RECIPES = {
     recipe.__name__: recipe
-    for recipe in (default, more, sparse, base, floor, attention_pool, smoke)
+    for recipe in (default, more, languages, sparse, base, floor, attention_pool, smoke)
 }

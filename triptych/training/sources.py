@@ -164,6 +164,12 @@ def law(rows: Sequence[Row], random: Random) -> SampledTexts:
     return _join(texts, [row.id for row in rows])
 
 
+def dictionaries(rows: Sequence[Row], random: Random) -> SampledTexts:
+    """A word of another language, and one of its meanings."""
+    texts = [[row.texts[0], random.choice(row.texts[1:])] for row in rows]
+    return _join(texts, [row.id for row in rows])
+
+
 def draw_of(name: str) -> Draw:
     """Return how texts of a set are drawn; a set that has no way of its own has captions."""
     return _DRAWS.get(name, captions)
@@ -191,4 +197,5 @@ _DRAWS: dict[str, Draw] = {
     "medpix": medpix,
     "clipart": clipart,
     "law": law,
+    "dictionaries": dictionaries,
 }

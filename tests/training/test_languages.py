@@ -1,0 +1,170 @@
+"""Other languages by what the model knows of English: what words mean, and what a step does."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pyarrow as arrow
+import pyarrow.parquet as parquet
+import pytest
+
+from triptych.training import recipes
+from triptych.training.build import prepare
+from triptych.training.checkpoint import load
+from triptych.training.data import Row
+from triptych.training.embed import embed_texts
+from triptych.training.languages import (
+    LanguagesConfig,
+    Weighed,
+    Word,
+    common,
+    counted,
+    names_of,
+    switched,
+    switches,
+    words_of,
+)
+from triptych.training.loop import Trainer
+from triptych.training.made_up import write_data
+
+torch = pytest.importorskip("torch")
+
+
+def row(texts: Sequence[str], *, label: str = "", names: Mapping[str, object] | None = None) -> Row:
+    return Row(
+        id=texts[0], split="train", image=None, texts=tuple(texts), label=label,
+        attributes=names or {},
+    )  # fmt: skip
+
+
+def test_an_emoji_has_names_and_a_tag_means_what_its_emoji_share() -> None:
+    rows = [
+        row(["dog", "pet", "animal"], names={"de": ["Hund", "Tier"], "en-gb": ["dog", "pet"]}),
+        row(["cat", "pet", "animal"], names={"de": ["Katze", "Tier", "schnurrt"]}),
+        row(["whale", "animal", "sea"], names={"de": ["Wal", "Tier"]}),
+        row(["hand: dark skin tone", "hand"], names={"de": ["Hand: dunkel"]}),
+        row(["bone", "pet"], names={"fr": []}),
+    ]
+    assert names_of(rows) == {
+        "de": [
+            Word("Hund", ("dog",)),
+            Word("Katze", ("cat",)),
+            Word("Wal", ("whale",)),
+            Word("Tier", ("animal",)),
+            Word("schnurrt", ("cat",)),  # of one emoji: what that is called
+        ]
+    }
+
+
+def test_a_dictionary_s_word_means_what_stands_in_a_text() -> None:
+    rows = [
+        row(["Hund", "dog", "crampon", "big dog"], label="de"),
+        row(["Bandhaken", "crampon"], label="de"),
+    ]
+    count = counted([[row(["a big dog"]), row(["the dog and a big cat"])]])
+    assert count["dog"] == 2 and count["cat"] == 1
+    assert words_of(rows, count=count) == {"de": [Word("Hund", ("dog", "big dog"))]}
+
+
+def test_common_meanings_are_drawn_more_often_and_synonyms_share() -> None:
+    words = [Word("Hund", ("dog",)), Word("Köter", ("dog",)), Word("Okapi", ("okapi",))]
+    weights = common(words, {"dog": 32, "okapi": 1})
+    assert weights == pytest.approx([2.0, 2.0, 1.0])
+    random, weighed = Random(1), Weighed(words, weights)
+    drawn = Counter(weighed.draw(random).text for _ in range(5000))
+    assert drawn["Hund"] / drawn["Okapi"] == pytest.approx(2.0, rel=0.15)
+
+
+def test_a_caption_in_which_words_have_given_way() -> None:
+    words = [
+        Word("狗", ("dog",)),
+        Word("獢", ("dog",)),
+        Word("跑", ("run",)),
+        Word("x y", ("a b",)),
+    ]
+    switch = switches(words, [1, 3, 1, 1], most=1)
+    assert switch == {"dog": ["狗"], "run": ["跑"]}
+    said = {switched("Two dogs are running .", switch, Random(n), spaced=False) for n in range(60)}
+    assert said >= {"two狗跑", "狗跑"} and not any("are" in each for each in said)
+    spaced = {switched("the dogs", switch, Random(n), spaced=True) for n in range(40)}
+    assert spaced == {"狗", "dogs", "the dogs"}  # never nothing
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made_up")
+    write_data(folder)
+    record = {"split": "train", "image": None, "label": "nl", "attributes": "{}"}
+    words = {"vierkant": "square", "rood": "red", "blauw": "blue", "nummer": "number"}
+    rows = [record | {"id": word, "texts": [word, meaning]} for word, meaning in words.items()]
+    parquet.write_table(arrow.Table.from_pylist(rows), folder / "dictionaries.parquet")
+    return folder
+
+
+def stage() -> recipes.Recipe:
+    config = LanguagesConfig(names=8, words=8, captions=4, english=2, held=8)
+    small = recipes.smoke()[-1]
+    return replace(
+        small, name="languages", scorer_only=False, languages=config, steps=6, lr_text=1e-3,
+        lr_words=1e-2, train_text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_text_tower_alone_learns_and_english_stays(data: Path, tmp_path: Path) -> None:
+    recipe = replace(stage(), steps=30, eval_every=30, ema=0.5)
+    context = prepare(recipe, data=data, work=tmp_path)
+    model = context.model(recipe.model, seed=1)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def vectors(*texts: str) -> torch.Tensor:
+        return embed_texts(model.eval(), context.tokenizer, texts)
+
+    asked, meant = ("vierkant", "rood", "Quadrat"), ("square", "red", "a red square")
+    was, english = (vectors(*asked) * vectors(*meant)).sum(1), vectors("a blue square", "red")
+    trainer = Trainer(
+        recipe, model=model, tokenizer=context.tokenizer, sources=context.sources, folder=tmp_path
+    )
+    trainer.train(measure=dict)
+    model.load_state_dict(trainer.result())
+    moved = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
+    assert moved and all(name.startswith("text.") for name in moved)
+    apart = (vectors(*asked[:2]) * vectors(*meant[:2])).sum(1)
+    assert (apart > was[:2]).all()
+    assert ((vectors("a blue square", "red") * english).sum(1) > 0.97).all()
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_is_the_same_bit_for_bit(data: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    for folder, stops in (("whole", (6,)), ("parts", (2, 6))):
+        for stop in stops:
+            context = prepare(stage(), data=data, work=tmp_path)
+            trainer = Trainer(
+                stage(),
+                model=context.model(stage().model, seed=7),
+                tokenizer=context.tokenizer,
+                sources=context.sources,
+                folder=tmp_path / folder,
+            )
+            trainer.train(measure=lambda: {"right": 1.0}, until=stop)
+    whole, parts = load(tmp_path / "whole"), load(tmp_path / "parts")
+    assert whole is not None and parts is not None and whole.step == parts.step == 6
+    assert all(torch.equal(whole.tensors[key], parts.tensors[key]) for key in whole.tensors)
+
+
+@pytest.mark.slow
+def test_without_dictionaries_the_emoji_are_learnt_from(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    context = prepare(stage(), data=tmp_path, work=tmp_path)
+    trainer = Trainer(
+        stage(),
+        model=context.model(stage().model, seed=7),
+        tokenizer=context.tokenizer,
+        sources=context.sources,
+        folder=tmp_path / "stage",
+    )
+    trainer.train(measure=dict, until=1)
+    assert trainer.step == 1
