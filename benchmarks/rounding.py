@@ -23,7 +23,8 @@ from triptych.encoders.onnx import DEFAULT_FOLDER
 from triptych.encoders.runtime import onnxruntime, open_session
 from triptych.encoders.towers.mobilenet import MobileNet
 from triptych.model import JointModel
-from triptych.training.data import Row, picture_sets, read_rows
+from triptych.pairs import Row
+from triptych.training.data import picture_sets, read_rows
 from triptych.training.export import rounding
 from triptych.training.export.picture import picture_model
 from triptych.training.features import pixel_batches

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "triptych"
 
 LAYERS: list[set[str]] = [
     {"types", "errors", "filters", "filter_text"},
-    {"registry", "metrics", "control", "keys", "lengths", "deadline", "spans"},
+    {"registry", "metrics", "pairs", "control", "keys", "lengths", "deadline", "spans"},
     {"encoders", "moe", "cache", "index"},
     {"model", "embedder"},
     {"retrieval", "training"},

@@ -24,8 +24,9 @@ from triptych.encoders.cross_modal.fusion import CrossModal, CrossModalConfig
 from triptych.encoders.pictures.picture import load_picture
 from triptych.encoders.towers.states import TokenStates
 from triptych.encoders.towers.transformer import mean_of_tokens
+from triptych.pairs import Row
 from triptych.training.alignment import contrast
-from triptych.training.data import Row, read_rows
+from triptych.training.data import read_rows
 
 TRAIN, GALLERY, QUERIES, BATCH, STEPS, WIDTH = 800, 600, 400, 32, 120, 128
 FORMS: dict[str, dict[str, object]] = {

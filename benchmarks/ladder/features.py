@@ -22,8 +22,9 @@ from torch.nn import functional
 from benchmarks.common import DATA, WORK
 from triptych.encoders.towers.mobilenet import LAST_MAP, MobileNet
 from triptych.encoders.towers.transformer import from_bert
+from triptych.pairs import Row
 from triptych.training.build import minilm_folder
-from triptych.training.data import Row, read_rows
+from triptych.training.data import read_rows
 from triptych.training.features import CUT, build_cache
 
 FOLDER = WORK.parent / "ladder"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,28 @@ def test_what_is_no_such_file_says_what_is_expected(file: Path, tmp_path: Path) 
     pq.write_table(pa.Table.from_pylist([row("red", image=None)]), tmp_path / "none.parquet")
     with pytest.raises(InvalidInput, match="no picture"):
         read_pictures(tmp_path / "none.parquet")
+
+
+def test_four_columns_will_do(tmp_path: Path) -> None:
+    kept = ("id", "split", "image", "texts")
+    rows = [{name: row(colour)[name] for name in kept} for colour in COLOURS]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
+    pictures = read_pictures(tmp_path / "pairs.parquet", language="de")
+    assert [(p.label, p.texts) for p in pictures] == [("", ())] * len(COLOURS)
+
+
+@pytest.mark.parametrize("said", ["rot", "[1]", "3"])
+def test_attributes_that_are_no_json_object_are_told(tmp_path: Path, said: str) -> None:
+    rows = [row("red") | {"attributes": said}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
+    with pytest.raises(
+        InvalidInput, match=f"The attributes of 'red'.* are {re.escape(repr(said))}"
+    ):
+        read_pictures(tmp_path / "pairs.parquet")
+
+
+def test_pictures_that_are_not_bytes_are_told(tmp_path: Path) -> None:
+    rows = [row("red") | {"image": "red.png"}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
+    with pytest.raises(InvalidInput, match="no encoded bytes as image"):
+        read_pictures(tmp_path / "pairs.parquet")

@@ -10,10 +10,10 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
 
+from triptych.pairs import Row
 from triptych.training import recipes
 from triptych.training.build import prepare
 from triptych.training.checkpoint import load
-from triptych.training.data import Row
 from triptych.training.embed import embed_texts
 from triptych.training.languages import (
     LanguagesConfig,

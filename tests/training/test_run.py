@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from triptych.errors import InvalidInput
+from triptych.pairs import Row
 from triptych.training import recipes
 from triptych.training.batches import Schedule, Source
 from triptych.training.build import TrainingContext, prepare
 from triptych.training.checkpoint import load
-from triptych.training.data import Row
 from triptych.training.evaluate import captioned, mixed, ranks, recall
 from triptych.training.loop import Trainer
 from triptych.training.made_up import write_data

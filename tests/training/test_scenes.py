@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from triptych.errors import InvalidInput
-from triptych.training.data import Row
+from triptych.pairs import Row
 from triptych.training.scenes import COLOURS, RELATIONS, SIZE, shapes, stamps, twins
 
 

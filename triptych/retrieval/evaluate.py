@@ -1,21 +1,19 @@
 """Measure a model on a Parquet file of pictures with texts: recall both ways, mAP, nDCG.
 
-The schema: `id`, `split`, `image` (encoded bytes), `texts` (list of strings), `label`,
-`attributes` (a JSON string; with a language tag as key, the texts in that language).
+The file's columns are those of `triptych.pairs`; an attribute whose key is a language tag is the
+list of a picture's texts in that language.
 
 P pictures, T distinct texts, L labels.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from triptych.encoders.base import EmbeddingModel
 from triptych.errors import InvalidInput
@@ -27,9 +25,9 @@ from triptych.metrics import (
     recall_at,
     retrieval_table,
 )
+from triptych.pairs import Row, read_file
 from triptych.types import Item, Matrix
 
-COLUMNS = ("id", "split", "image", "texts", "label", "attributes")
 _SPLITS = ("test", "dev")  # what is measured when no split is named, the first that is there
 _BATCH = 64
 
@@ -57,15 +55,15 @@ def read_pictures(
     Without `split`: `test` where the file has one, else `dev`, else all. `language` takes the
     texts from the attribute of that name. `first_text` keeps one text a picture, its name.
     """
-    rows = list(_rows(path))
-    splits = {row["split"] for row in rows}
+    rows = list(read_file(path))
+    splits = {row.split for row in rows}
     if split is not None and split not in splits:
         raise InvalidInput(f"{path} has no split {split!r}, it has {', '.join(sorted(splits))}.")
     chosen = split or next((name for name in _SPLITS if name in splits), None)
     pictures = [
-        Picture(row["id"], row["image"], _texts(row, language, first_text), row["label"] or "")
+        Picture(row.id, row.image, _texts(row, language, first_text), row.label)
         for row in rows
-        if row["image"] is not None and chosen in (None, row["split"])
+        if row.image is not None and chosen in (None, row.split)
     ]
     if not pictures:
         raise InvalidInput(f"{path} holds no picture in split {chosen!r}.")
@@ -180,27 +178,8 @@ def _embed(
     return np.concatenate(blocks)
 
 
-def _texts(row: Mapping[str, Any], language: str | None, first_text: bool) -> tuple[str, ...]:
-    texts = row["texts"] or []
-    if language is not None:
-        texts = json.loads(row["attributes"] or "{}").get(language, [])
+def _texts(row: Row, language: str | None, first_text: bool) -> tuple[str, ...]:
+    said = row.texts if language is None else row.attributes.get(language)
+    texts = map(str, said) if isinstance(said, list | tuple) else ()
     unique = tuple(dict.fromkeys(text for text in texts if text.strip()))
     return unique[:1] if first_text else unique
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the file's rows, a row group at a time."""
-    if not path.is_file():
-        raise InvalidInput(f"{path} is not a file, expected a Parquet file.")
-    try:
-        file = pq.ParquetFile(path)
-    except (OSError, ValueError):
-        raise InvalidInput(f"{path} is not a readable Parquet file.") from None
-    missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
-    if missing:
-        raise InvalidInput(
-            f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}.",
-            hint=f"Expected {', '.join(COLUMNS)}.",
-        )
-    for group in range(file.num_row_groups):
-        yield from file.read_row_group(group, columns=list(COLUMNS)).to_pylist()

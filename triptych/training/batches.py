@@ -16,7 +16,7 @@ from torch import Tensor
 
 from triptych.encoders.towers.states import TokenStates
 from triptych.model import JointModel
-from triptych.training.data import Row
+from triptych.pairs import Row
 from triptych.training.features import ViewCache
 
 TRAIN_TOKENS = 64  # captions are short; what is longer is cut in training

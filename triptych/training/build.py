@@ -24,10 +24,11 @@ from triptych.encoders.towers.mobilenet import LAST_MAP, MobileNet
 from triptych.encoders.towers.transformer import Transformer, from_bert
 from triptych.errors import InvalidInput, NotAvailable
 from triptych.model import JointConfig, JointModel
+from triptych.pairs import Row
 from triptych.training import shipped
 from triptych.training import tokenizer as pieces
 from triptych.training.batches import Source
-from triptych.training.data import TEXT_SETS, Row, checked, picture_sets, read_rows
+from triptych.training.data import TEXT_SETS, checked, picture_sets, read_rows
 from triptych.training.embed import embed_maps, embed_texts
 from triptych.training.features import CUT, ViewCache, build_cache
 from triptych.training.recipes import Recipe

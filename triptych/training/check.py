@@ -18,9 +18,9 @@ from triptych.encoders.pictures.picture import load_picture
 from triptych.encoders.segments import Segment
 from triptych.encoders.towers.states import TokenStates, unpadded
 from triptych.model import JointModel
+from triptych.pairs import Row
 from triptych.training.batches import TRAIN_TOKENS, read_texts, text_ids
 from triptych.training.build import TrainingContext
-from triptych.training.data import Row
 from triptych.training.embed import embed_texts
 from triptych.training.evaluate import figures_of, product_search
 from triptych.training.features import pixel_batches

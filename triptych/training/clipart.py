@@ -30,7 +30,7 @@ from PIL import Image, ImageStat
 
 from triptych.encoders.onnx import DEFAULT_FOLDER, OnnxModel
 from triptych.encoders.pictures.colour import flattened
-from triptych.training.data import Row
+from triptych.pairs import Row
 from triptych.types import Item
 
 SIDE = 176  # of the longer side, in pixels

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow.parquet as parquet
-
 from triptych.errors import InvalidInput
+from triptych.pairs import Row, read_file
 
 PICTURE_SETS = (
     "flickr8k",
@@ -23,19 +20,6 @@ PICTURE_SETS = (
     "clipart",
 )
 TEXT_SETS = ("law", "dictionaries")
-_COLUMNS = ("id", "split", "image", "texts")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One picture, or in `law` one section, with its texts."""
-
-    id: str
-    split: str
-    image: bytes | None
-    texts: tuple[str, ...]
-    label: str
-    attributes: Mapping[str, object]
 
 
 def picture_sets(data: Path) -> dict[str, Path]:
@@ -58,21 +42,7 @@ def read_rows(path: Path, *, splits: Sequence[str]) -> list[Row]:
 
     Raises InvalidInput for a file of another kind, and for one without such rows.
     """
-    try:
-        file = parquet.ParquetFile(path)
-    except (OSError, ValueError):
-        raise InvalidInput(f"{path} is not a readable Parquet file.") from None
-    if missing := [name for name in _COLUMNS if name not in file.schema_arrow.names]:
-        raise InvalidInput(
-            f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}.",
-            hint=f"Expected {', '.join(_COLUMNS)}, and label and attributes where there are any.",
-        )
-    rows = [
-        _row(record)
-        for group in range(file.num_row_groups)
-        for record in file.read_row_group(group).to_pylist()
-        if record["split"] in splits
-    ]
+    rows = [row for row in read_file(path) if row.split in splits]
     if not rows:
         raise InvalidInput(f"{path} has no rows of the split {' or '.join(splits)}.")
     return sorted(rows, key=lambda row: splits.index(row.split))
@@ -85,17 +55,3 @@ def checked(rows: Sequence[Row], *, of: Path) -> Sequence[Row]:
             lacks = "picture" if row.image is None else "text"
             raise InvalidInput(f"The row {row.id!r} of {of} has no {lacks}.")
     return rows
-
-
-def _row(record: Mapping[str, object]) -> Row:
-    image, texts = record["image"], record["texts"] or []
-    assert image is None or isinstance(image, bytes)
-    assert isinstance(texts, list)
-    return Row(
-        id=str(record["id"]),
-        split=str(record["split"]),
-        image=image,
-        texts=tuple(texts),
-        label=str(record.get("label") or ""),
-        attributes=json.loads(str(record.get("attributes") or "{}")),
-    )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triptych.encoders.base import unit_rows
-from triptych.training.data import Row
+from triptych.pairs import Row
 from triptych.training.sources import captions, draw_of
 from triptych.types import Matrix
 

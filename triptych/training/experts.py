@@ -19,9 +19,9 @@ from triptych.model import JointModel
 from triptych.moe.layer import MoE
 from triptych.moe.metrics import load_report, shuffled_specialisation, specialisation
 from triptych.moe.plot import plot_experts
+from triptych.pairs import Row
 from triptych.training.batches import read_texts, text_ids
 from triptych.training.build import TrainingContext
-from triptych.training.data import Row
 from triptych.training.features import CUT, ViewCache
 
 PER_SET = 400  # rows of a set, which are enough for a mean within a hundredth

@@ -21,7 +21,7 @@ from torch import Tensor
 from triptych.encoders.pictures.picture import load_picture
 from triptych.encoders.towers.mobilenet import IMAGE_SIZE, MobileNet
 from triptych.errors import InvalidInput, PictureError
-from triptych.training.data import Row
+from triptych.pairs import Row
 
 LOG = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ from torch.nn import functional
 
 from triptych.encoders.towers.states import TokenStates
 from triptych.model import JointModel
+from triptych.pairs import Row
 from triptych.training.batches import Source, read_texts, text_ids
-from triptych.training.data import Row
 from triptych.training.embed import embed_texts
 from triptych.training.losses import logits
 from triptych.training.objective import Terms

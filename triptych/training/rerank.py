@@ -14,8 +14,8 @@ from torch import Tensor
 from triptych.encoders.scorers.token_matcher import TokenMatcher
 from triptych.encoders.towers.states import TokenStates, rows_of, unpadded
 from triptych.model import JointModel
+from triptych.pairs import Row
 from triptych.training.batches import read_texts, text_ids
-from triptych.training.data import Row
 from triptych.training.features import CUT
 from triptych.training.losses import logits
 

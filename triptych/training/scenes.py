@@ -17,7 +17,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw
 
 from triptych.errors import InvalidInput
-from triptych.training.data import Row
+from triptych.pairs import Row
 
 SIZE = 224
 COLOURS = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TypeAlias
 
-from triptych.training.data import Row
+from triptych.pairs import Row
 
 PHOTO_OF = (
     "a photo of a {}",
