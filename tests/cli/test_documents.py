@@ -86,3 +86,10 @@ def test_without_the_extra_nothing_is_made(
     assert not data.exists()
     (handbook / "a.md").unlink()
     assert run("index", "--documents", str(handbook))[0] == 0, "a PDF is read without"
+
+
+def test_a_mistyped_name_is_noticed_before_the_work_on_others(run: Run, handbook: Path) -> None:
+    run("collections", "create", "default")
+    code, out, err = run("index", "--documents", str(handbook), f"{handbook}z")
+    assert code == 2 and out == "" and f"There is no folder or file '{handbook}z'" in err
+    assert json.loads(run("info", "--json")[1])["count"] == 0

@@ -93,7 +93,7 @@ def test_several_sources_have_a_line_each_and_a_sum(run: Run, photos: Path) -> N
 def test_a_mistyped_folder_is_noticed_before_the_work_on_others(run: Run, photos: Path) -> None:
     run("collections", "create", "default")
     code, out, err = run("index", str(photos), str(photos) + "z")
-    assert code == 2 and out == "" and f"There is no folder '{photos}z'" in err
+    assert code == 2 and out == "" and f"There is no folder or file '{photos}z'" in err
     assert json.loads(run("info", "--json")[1])["count"] == 0
 
 
@@ -206,7 +206,7 @@ def test_the_report_as_jsonl(run: Run, rows: Path, tmp_path: Path) -> None:
         ([], "nothing to index"),
         ([""], "Got an empty name to index."),
         (["--documents", "{tmp}", ""], "Got an empty name to index."),
-        (["/nowhere/at/all"], "There is no folder '/nowhere/at/all'"),
+        (["/nowhere/at/all"], "There is no folder or file '/nowhere/at/all'"),
         (["/nowhere/rows.csv"], "There is no file /nowhere/rows.csv"),
         (["/nowhere/*.jpg"], "Nothing matches"),
         (["/dev/null"], "/dev/null"),

@@ -208,7 +208,7 @@ def test_reranking_says_how_to_make_a_collection_that_can(
 def test_a_mistyped_folder_makes_no_collection(run: Run) -> None:
     code, _, err = run("index", "./Picturez", "-c", "new")
     assert code == 2
-    assert "There is no folder './Picturez'" in err
+    assert "There is no folder or file './Picturez'" in err
     assert "new" not in run("collections")[1]
 
 

@@ -10,7 +10,12 @@ from tqdm import tqdm
 
 from triptych.cli.failures import counted, print_failures, print_passed
 from triptych.cli.search import printable
-from triptych.retrieval.rag.intake import DocumentReport, IntakeOptions, index_documents
+from triptych.retrieval.rag.intake import (
+    DocumentReport,
+    IntakeOptions,
+    check_there,
+    index_documents,
+)
 from triptych.retrieval.rag.searchable import Searchable
 
 _NAMED = 20
@@ -21,6 +26,7 @@ def index_documents_with_bar(
 ) -> int:
     """Take in all sources, one after the other; return how many documents were left out."""
     failed = 0
+    check_there(collection, sources, options)
     for source in sources:
         with tqdm(desc="reading", unit=" documents", disable=None) as bar:
 

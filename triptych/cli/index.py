@@ -122,7 +122,7 @@ def _check_there(names: Sequence[str]) -> None:
     """Refuse a name that is mistyped before a collection is made for it."""
     for name in names:
         if not is_pattern(name) and not os.path.exists(os.path.expanduser(name)):
-            raise NotFound(f"There is no folder {name!r}.")
+            raise NotFound(f"There is no folder or file {name!r}.")
 
 
 def _index(

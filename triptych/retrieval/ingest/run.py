@@ -306,4 +306,4 @@ def _check_root(top: str, *, num_known: int, prune: bool) -> None:
             f"The folder {top!r} is gone, and {num_known:,} pictures were indexed from it.",
             hint="Is the disk there? If they are to be dropped, say --prune (prune=True).",
         )
-    raise NotFound(f"There is no folder {top!r}.")
+    raise NotFound(f"There is no folder or file {top!r}.")

@@ -96,6 +96,16 @@ def check_readers(sources: Iterable[str | Path]) -> None:
             READERS.resolve(kind)
 
 
+def check_there(
+    collection: Searchable, sources: Iterable[str | Path], options: IntakeOptions
+) -> None:
+    """Raise as `index_documents` would where a path is not there: before the work on others."""
+    for source in sources:
+        given = os.path.abspath(os.path.expanduser(source))
+        if not os.path.lexists(given):
+            _left_of(collection, source, prune=options.prune)
+
+
 class _Intake:
     def __init__(self, collection: Searchable, options: IntakeOptions) -> None:
         self._collection = collection
@@ -121,7 +131,8 @@ class _Intake:
             folder = os.path.realpath(os.path.dirname(given))
             self._all(folder, [os.path.join(folder, os.path.basename(given))])
         else:
-            self._drop_folder(os.path.realpath(given))
+            for path in _left_of(self._collection, source, prune=self._options.prune):
+                self._report.removed += self._forget(path)
         self._report.seconds = time.monotonic() - started
         return self._report
 
@@ -190,7 +201,7 @@ class _Intake:
         self._report.passages += len(items) - pictures
 
     def _drop_vanished(self, top: str, scan: Scan) -> None:
-        known = self._documents(top)
+        known = _documents(self._collection, top)
         gone = known.difference(found.path for found in scan.found)
         gone = {path for path in gone if not any(is_below(path, at) for at in scan.unlisted)}
         if 2 * len(gone) > len(known) and not self._options.prune:
@@ -199,19 +210,6 @@ class _Intake:
                 hint="Is the disk there? If they are to be dropped, say --prune (prune=True).",
             )
         for path in gone:
-            self._report.removed += self._forget(path)
-
-    def _drop_folder(self, top: str) -> None:
-        """Drop what was indexed from a folder that is gone, if that is wished."""
-        known = self._documents(top)
-        if not known:
-            raise NotFound(f"There is no folder or file {self._source!r}.")
-        if not self._options.prune:
-            raise InvalidInput(
-                f"The folder {top!r} is gone, and {len(known):,} documents were indexed from it.",
-                hint="Is the disk there? If they are to be dropped, say --prune (prune=True).",
-            )
-        for path in known:
             self._report.removed += self._forget(path)
 
     def _note_moved(self, top: str) -> None:
@@ -232,22 +230,6 @@ class _Intake:
                     f"anew from {top!r}. To drop it, index it again with --prune (prune=True)."
                 )
                 self._note(Path(folder), Note(code="documents_moved", reason=reason))
-
-    def _documents(self, top: str) -> set[str]:
-        """Return the indexed documents that lie in a folder, from whichever they were taken in."""
-        known: set[str] = set()
-        name = top.rstrip("/")
-        inside = {"$gte": f"{name}/", "$lt": f"{name}0"}  # 0 is what comes after / in Unicode
-        while True:
-            wanted = {
-                "folder": {"$exists": True},
-                "document": {**inside, "$nin": sorted(known)},
-            }
-            facets = self._collection.facets("document", filter=wanted, limit=_AT_ONCE)
-            fresh = {str(path) for path, _ in facets["document"]}
-            known |= fresh
-            if len(fresh) < _AT_ONCE:
-                return known
 
     def _forget(self, path: str) -> bool:
         """Delete all items of a document; return whether there were any."""
@@ -270,3 +252,34 @@ class _Intake:
                 source=self._source, place=str(path), code=note.code, reason=note.reason
             )
             self._report.notes.append(failure)
+
+
+def _left_of(collection: Searchable, source: str | Path, *, prune: bool) -> set[str]:
+    """Return what was indexed from a folder that is gone, if that is to be dropped."""
+    top = os.path.realpath(os.path.expanduser(source))
+    known = _documents(collection, top)
+    if not known:
+        raise NotFound(f"There is no folder or file {str(source)!r}.")
+    if not prune:
+        raise InvalidInput(
+            f"The folder {top!r} is gone, and {len(known):,} documents were indexed from it.",
+            hint="Is the disk there? If they are to be dropped, say --prune (prune=True).",
+        )
+    return known
+
+
+def _documents(collection: Searchable, top: str) -> set[str]:
+    """Return the indexed documents that lie in a folder, from whichever they were taken in."""
+    known: set[str] = set()
+    name = top.rstrip("/")
+    inside = {"$gte": f"{name}/", "$lt": f"{name}0"}  # 0 is what comes after / in Unicode
+    while True:
+        wanted = {
+            "folder": {"$exists": True},
+            "document": {**inside, "$nin": sorted(known)},
+        }
+        facets = collection.facets("document", filter=wanted, limit=_AT_ONCE)
+        fresh = {str(path) for path, _ in facets["document"]}
+        known |= fresh
+        if len(fresh) < _AT_ONCE:
+            return known
