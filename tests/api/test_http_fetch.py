@@ -302,6 +302,14 @@ def test_no_host_is_flooded(site: Watch) -> None:
     assert fetcher.fetch("http://allowed.example/ok") == png("red")
 
 
+def test_who_leads_elsewhere_is_asked_again(site: Watch) -> None:
+    site.names["other.example"] = [["93.184.216.35"]]
+    fetcher = Fetcher(FetchConfig(hosts=("*",), at_once=2))
+    for _ in range(3):
+        url = "http://allowed.example/to/302/http://other.example/ok"
+        assert fetcher.fetch(url) == png("red")
+
+
 def test_a_search_with_an_address(site: Watch, tmp_path: Path) -> None:
     with serving(tmp_path, allow_urls=("allowed.example",)) as live:
         live.json("POST", "/v1/collections", {"name": "c"})

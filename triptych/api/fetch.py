@@ -94,7 +94,8 @@ class Fetcher:
         """
         deadline = time.monotonic() + self._config.seconds
         target = self._permitted(url)
-        self._begin(target.host)
+        asked = target.host
+        self._begin(asked)
         try:
             for _ in range(self._config.hops + 1):
                 found = self._ask(target, deadline)
@@ -104,7 +105,7 @@ class Fetcher:
         except (OSError, http.client.HTTPException, ValueError, ApiError):
             raise _failed() from None
         finally:
-            self._end(target.host)
+            self._end(asked)  # not where it led to
         raise _failed()
 
     def _permitted(self, url: str) -> _Target:
