@@ -23,7 +23,7 @@ from triptych.api.catalog import Catalog
 from triptych.api.config import ServerConfig
 from triptych.api.edge import Edge, Scope
 from triptych.api.embedding import Embedding
-from triptych.api.errors import ApiError, body_of, headers_of, internal, status_of
+from triptych.api.errors import ApiError, body_of, disk_full, headers_of, internal, status_of
 from triptych.api.experts import ExpertCollector
 from triptych.api.fast_path import FastPath
 from triptych.api.fetch import FetchConfig, Fetcher
@@ -52,6 +52,7 @@ from triptych.api.search_service import SearchService
 from triptych.api.services import Services
 from triptych.api.tiers import TierCollector
 from triptych.errors import NotFound, TriptychError
+from triptych.index.disk import FULL
 from triptych.settings import Settings
 
 _LOOK = 0.2  # seconds between two looks at what other workers want
@@ -88,6 +89,7 @@ def build(settings: Settings, config: ServerConfig, access: Access) -> Applicati
     api.add_exception_handler(TriptychError, partial(_known, _secret(services)))
     api.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
     api.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
+    api.add_exception_handler(OSError, _no_room)  # type: ignore[arg-type]
     api.add_exception_handler(Exception, _unknown)
     return behind_edge(api, services, access)
 
@@ -260,6 +262,12 @@ def _allowed(request: Request) -> str:
 
 def _is_taken(scope: Scope, routes: Iterable[BaseRoute]) -> bool:
     return any(route.matches(scope)[0] is Match.FULL for route in routes)
+
+
+async def _no_room(request: Request, error: OSError) -> Response:
+    if error.errno not in FULL:
+        raise error
+    return _reply(disk_full())
 
 
 async def _unknown(request: Request, error: Exception) -> Response:

@@ -108,6 +108,11 @@ def overloaded_jobs(most: int) -> Overloaded:
     return Overloaded(f"{most} jobs wait or run already.", retry_after=30)
 
 
+def disk_full() -> DiskFull:
+    """Return the error of what a request was to write, beside items: those have one of their own."""
+    return DiskFull("The disk is full.", hint="Free some space and send the same again.")
+
+
 def shutting_down() -> ApiError:
     """Return the error of a request that a server which stops has no more time for."""
     return ApiError(

@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from triptych.api.config import Limits
-from triptych.api.errors import internal, overloaded_jobs, shown
+from triptych.api.errors import disk_full, internal, overloaded_jobs, shown
 from triptych.api.item_writer import Before, Mode, Pace, WriteOutcome
 from triptych.errors import CollectionBusy, NotAvailable, NotFound, Overloaded, TriptychError
-from triptych.index.disk import sync_folder
+from triptych.index.disk import FULL, sync_folder
 from triptych.index.sqlite.lock import WriterLock
 from triptych.retrieval.prepare import FIRST
 
@@ -41,6 +41,7 @@ _KEPT = 100  # jobs of a tenant that are over
 _TRIES = 30  # a second apart, while another process holds the collection
 _STALE = 3_600.0  # seconds without a byte: far more than a body is given
 _LOOK = 0.2  # seconds between two looks at what other processes have taken in
+_LONGEST_PAUSE = 30.0  # seconds between two tries to note what the disk does not take
 
 Write = Callable[["Job", Sequence[bytes], Before], WriteOutcome]
 """A job and its next lines to what became of them; `item_writer.Before` is for those it adds."""
@@ -128,12 +129,19 @@ class Jobs:
     def submit(
         self, scratch: Path, tenant: str, collection: str, mode: Mode, total: int, into: str
     ) -> Job:
-        """Take over a body that was written; the job is on the disk when this returns."""
+        """Take over a body that was written; the job is on the disk when this returns.
+
+        Raises DiskFull; nothing is left of it then.
+        """
         job = Job(scratch.stem, tenant, collection, mode, total, created=time.time(), into=into)
         with scratch.open("rb") as file:
             os.fsync(file.fileno())
-        scratch.rename(scratch.with_suffix(".ndjson"))
-        self._save(job, sync=True)
+        body = scratch.rename(scratch.with_suffix(".ndjson"))
+        try:
+            self._save(job, sync=True)
+        except BaseException:
+            body.unlink()  # nobody would ever look for it
+            raise
         sync_folder(scratch.parent)
         with self._wake:
             self._wake.notify_all()
@@ -166,31 +174,45 @@ class Jobs:
 
     def _sweep(self) -> None:
         """Delete bodies that came in part when a server was killed; others may be coming in."""
-        for path in self._folder.glob("*/*.part"):
+        unnoted = set(self._folder.glob("*/*.ndjson")) - set(_bodies(self._folder, "*/"))
+        for path in (*self._folder.glob("*/*.part"), *unnoted):
             with suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _STALE:
                     path.unlink()
 
     def _run(self) -> None:
+        pause = 0.0  # after a turn that failed
         while True:
             with self._wake:
-                if not (self._queue or self._stopping):
-                    self._wake.wait(_LOOK)
+                if not self._stopping and (pause or not self._queue):
+                    self._wake.wait(pause or _LOOK)
                 if self._stopping:
                     return
-            if not self._leads():
-                continue
-            self._take_in()
-            if not self._queue:
-                continue
-            job = self._queue[0]
+            try:
+                self._turn()
+                pause = 0.0
+            # a disk that takes no notes, mostly: jobs go on when it does
+            except Exception:
+                pause = min(2 * pause or _LOOK, _LONGEST_PAUSE)
+                logger.exception("jobs stand still")
+
+    def _turn(self) -> None:
+        """Work off one batch of the next job, if it is this process that works."""
+        if not self._leads():
+            return
+        self._take_in()
+        if not self._queue:
+            return
+        job = self._queue[0]
+        if not job.is_over:
             self._step(job)
+        if job.is_over:
+            self._settle(job)
+            self._jobs.pop(job.id, None)
+            self._forget_old(job.tenant)
             self._queue.popleft()
-            if not job.is_over:
-                self._queue.append(job)
-            else:
-                self._jobs.pop(job.id, None)
-                self._forget_old(job.tenant)
+        else:
+            self._queue.rotate(-1)
 
     def _leads(self) -> bool:
         """Whether it is this process that works."""
@@ -278,6 +300,9 @@ class Jobs:
     def _end(self, job: Job, status: str, error: TriptychError | None = None) -> None:
         job.error = None if error is None else shown(error, secret=f"{self._folder.parent}/")
         job.finished, job.status, job.taken = time.time(), status, None
+
+    def _settle(self, job: Job) -> None:
+        """Put the end of a job on the disk; where that fails it is over all the same."""
         self._save(job)
         for suffix in (".ndjson", ".cancel"):
             self._path(job).with_suffix(suffix).unlink(missing_ok=True)
@@ -285,12 +310,18 @@ class Jobs:
     def _save(self, job: Job, *, sync: bool = False) -> None:
         path = self._path(job)
         scratch = path.with_suffix(".new")
-        with scratch.open("w", encoding="utf-8") as file:
-            json.dump(asdict(job), file)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        scratch.rename(path)
+        try:
+            with scratch.open("w", encoding="utf-8") as file:
+                json.dump(asdict(job), file)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            scratch.rename(path)
+        except OSError as error:
+            scratch.unlink(missing_ok=True)
+            if error.errno not in FULL:
+                raise
+            raise disk_full() from None
 
     def _path(self, job: Job) -> Path:
         return self._folder / job.tenant / f"{job.id}.json"

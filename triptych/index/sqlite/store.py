@@ -17,7 +17,7 @@ from typing import Self
 import apsw
 import numpy as np
 
-from triptych.errors import CollectionDamaged, InvalidInput, NotAvailable
+from triptych.errors import CollectionDamaged, DiskFull, InvalidInput
 from triptych.index.sqlite import pictures, tokens, words
 from triptych.index.sqlite.counter import Counter
 from triptych.index.sqlite.database import Database
@@ -317,12 +317,12 @@ class Store(Reader):
     def compact(self) -> None:
         """Give the space of deleted items back, and overwrite what they left in the log.
 
-        Raises NotAvailable before it begins where the disk has not the room.
+        Raises DiskFull before it begins where the disk has not the room.
         """
         if self.path is not None:
             needed, free = 2 * self._database.used(), shutil.disk_usage(self.path).free
             if free < needed:
-                raise NotAvailable(
+                raise DiskFull(
                     f"Compacting {self.path} takes {needed >> 20:,} MB for a while, "
                     f"{free >> 20:,} MB are free.",
                     hint="Free some space and run the same again.",

@@ -19,13 +19,14 @@ import pyarrow.parquet as pq
 
 from triptych.errors import (
     CollectionDamaged,
+    DiskFull,
     InvalidInput,
     ModelMismatch,
     NotAvailable,
     NotFound,
 )
 from triptych.index.blobs import Blobs
-from triptych.index.disk import sync_folder
+from triptych.index.disk import FULL, sync_folder
 from triptych.index.snapshot import Snapshots
 from triptych.index.sqlite import pictures
 from triptych.index.sqlite.lock import WriterLock
@@ -68,8 +69,7 @@ def export_collection(
     """Write one state of the store to `path`, whole or not at all; it may be written to meanwhile.
 
     The model's own files are not in it. Raises InvalidInput where `path` is no file, or exists and
-    `replace` is not said, CollectionDamaged naming a damaged item, NotAvailable where the disk is
-    full.
+    `replace` is not said, CollectionDamaged naming a damaged item, DiskFull.
     """
     with store.view(keep_pictures=True) as view, archiving(path, replace=replace) as tar:
         return write_archive(store, view, tar, progress=progress)
@@ -100,6 +100,11 @@ def archiving(path: Path, *, replace: bool = False) -> Iterator[tarfile.TarFile]
             scratch.unlink(missing_ok=True)
         sync_folder(path.parent)
     except OSError as error:
+        if error.errno in FULL:
+            raise DiskFull(
+                f"The disk is full: {path} is not written.",
+                hint="Free some space and run the same again.",
+            ) from None
         raise NotAvailable(f"{path} cannot be written: {error.strerror}.") from None
 
 
