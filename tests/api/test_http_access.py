@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,17 @@ def routes(live: Live) -> list[tuple[str, str]]:
 
 
 PUBLIC = {("GET", "/"), ("GET", "/livez"), ("GET", "/readyz")}
+
+
+def test_who_sends_a_large_body_without_a_key_is_told_so(guarded: Live) -> None:
+    # this client reads no answer before all is sent
+    asking = HTTPConnection("127.0.0.1", guarded.port, timeout=20)
+    for _ in range(2):
+        asking.request("PUT", "/v1/collections/photos/items", body=b"x" * 20_000_000)
+        reply = asking.getresponse()
+        assert reply.status == 401
+        reply.read()
+    asking.close()
 
 
 def test_no_route_answers_without_a_key(guarded: Live, secrets: Any) -> None:

@@ -126,7 +126,8 @@ class Edge:
             _check_body(headers)
         except ApiError as error:
             self._metrics.refused.labels(error.code).inc()
-            await send_error(marked, error, close=b"content-length" in headers)
+            # the body is read and dropped: who still sends it would find the line cut, no answer
+            await send_error(marked, error)
             return
         if self._fast_path.is_search(scope, headers):
             looked, receive = await self._fast_path.look(scope["path"], call, receive)
@@ -219,13 +220,9 @@ class Edge:
         )
 
 
-async def send_error(
-    send: Send, error: TriptychError, *, secret: str = "", close: bool = False
-) -> None:
-    """Answer with an error; `close` ends the connection, for a body that is not read."""
+async def send_error(send: Send, error: TriptychError, *, secret: str = "") -> None:
+    """Answer with an error."""
     headers = [(k.lower().encode(), v.encode()) for k, v in headers_of(error).items()]
-    if close:
-        headers.append((b"connection", b"close"))
     await _send(send, status_of(error), body_of(error, secret=secret), headers)
 
 
