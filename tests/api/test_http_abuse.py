@@ -275,6 +275,28 @@ def test_a_client_that_does_not_read_is_given_up(strict: Live) -> None:
         read_all(connected)
 
 
+@pytest.mark.parametrize("kept", [b"keep-alive", b"close"])
+def test_a_client_that_reads_slowly_gets_all_of_its_answer(strict: Live, kept: bytes) -> None:
+    strict.json("PUT", f"{PATH}/items", {"items": [{"id": "long", "text": "x" * 40_000}]})
+    body = json.dumps({"ids": ["long"] * 500}).encode()
+    request = (
+        b"POST /v1/collections/photos/items/get HTTP/1.1\r\nHost: localhost\r\nConnection: %b\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (kept, len(body))
+    )
+    start, found = time.monotonic(), bytearray()
+    with socket.socket() as connected:
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        connected.connect(("127.0.0.1", strict.port))
+        connected.settimeout(30)
+        connected.sendall(request + body)
+        size = 20_000_000
+        while len(found) < size and (data := connected.recv(min(2**20, size - len(found)))):
+            found += data
+            time.sleep(len(data) / 6_000_000)
+    assert len(found) == size
+    assert time.monotonic() - start > 3, "it was too quick to be cut off before"
+
+
 def _connections(live: Live) -> float:
     text = live.client.get("/metrics").text
     line = next(one for one in text.splitlines() if one.startswith("triptych_connections "))

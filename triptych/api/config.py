@@ -46,7 +46,7 @@ class Times:
     """Seconds; all of them by a clock that nobody can set."""
 
     head: float = 10.0  # from the first byte of a request, or from connecting, to its last header
-    body: float = 30.0  # for the whole body, and beside it ...
+    body: float = 30.0  # for the whole body, or for the client to read an answer, and beside it ...
     bytes_per_second: int = 64 * 2**10  # ... a second more for each of these
     stall: float = 10.0  # without a byte of the body, or with a client that reads none
     keep_alive: float = 15.0

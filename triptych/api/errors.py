@@ -109,7 +109,7 @@ def overloaded_jobs(most: int) -> Overloaded:
 
 
 def disk_full() -> DiskFull:
-    """Return the error of what a request was to write, beside items: those have one of their own."""
+    """Return the error of what was to be written beside items: those have one of their own."""
     return DiskFull("The disk is full.", hint="Free some space and send the same again.")
 
 

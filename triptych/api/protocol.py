@@ -2,7 +2,8 @@
 
 uvicorn itself waits forever for the rest of a request. Here the head has a time, the whole body has
 one that grows with what has come, a body that stands still is given up, and so is a client that
-does not read its answer. One timer a connection looks at all of it; each byte costs nothing.
+does not read its answer, by the same measure: a large answer may take its time on a slow line as a
+large body may. One timer a connection looks at all of it; each byte costs nothing.
 """
 
 from __future__ import annotations
@@ -79,7 +80,10 @@ class GuardedProtocol(HttpToolsProtocol):
         self._body_since = 0.0  # 0: no body is awaited
         self._body_bytes = 0
         self._last_byte = self._head_since
-        self._write_stalled = 0.0  # since when the client reads nothing; 0: it reads
+        self._unread_since = 0.0  # when more was written than the client has read; 0: it keeps up
+        self._unread = 0  # bytes of what was written, at the last look
+        self._read_bytes = 0  # of them, since then
+        self._last_read = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -139,11 +143,11 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(400, "bad_request", "The request is no HTTP.")
 
     def pause_writing(self) -> None:
-        self._write_stalled = time.monotonic()
+        self._watch_reader()
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        self._write_stalled = 0.0
+        self._unread_since = 0.0
         super().resume_writing()
 
     def drop(self) -> None:
@@ -155,23 +159,36 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _look(self) -> None:
         self._timer = None
-        if self.transport.is_closing():
-            # closed by us, and the client does not take the rest
-            self._timer = self.loop.call_later(self.times.stall, self.transport.abort)
-            return
         now, times = time.monotonic(), self.times
-        if self._write_stalled and now - self._write_stalled > times.stall:
-            self.drop()
-            return
-        if self._head_since and now - self._head_since > times.head:
+        if self.transport.is_closing():
+            if not self._unread_since:
+                self._watch_reader()  # of what is left: it may be less than writing waits for
+        elif self._head_since and now - self._head_since > times.head:
             self._refuse(408, "too_slow", "The request's headers took too long.")
-            return
-        if self._body_since and not self.flow.read_paused:
-            allowed = times.body + self._body_bytes / times.bytes_per_second
-            if now - self._body_since > allowed or now - self._last_byte > times.stall:
-                self._refuse(408, "too_slow", "The request's body took too long.")
+        elif (
+            self._body_since
+            and not self.flow.read_paused
+            and self._is_slow(now - self._body_since, self._body_bytes, now - self._last_byte)
+        ):
+            self._refuse(408, "too_slow", "The request's body took too long.")
+        if self._unread_since:
+            unread = self.transport.get_write_buffer_size()
+            if unread < self._unread:
+                self._read_bytes += self._unread - unread
+                self._unread, self._last_read = unread, now
+            if self._is_slow(now - self._unread_since, self._read_bytes, now - self._last_read):
+                self.drop()
                 return
         self._timer = self.loop.call_later(_LOOK, self._look)
+
+    def _watch_reader(self) -> None:
+        self._unread_since = self._last_read = time.monotonic()
+        self._unread, self._read_bytes = self.transport.get_write_buffer_size(), 0
+
+    def _is_slow(self, seconds: float, num_bytes: int, silent: float) -> bool:
+        """Whether so many bytes, the last one `silent` seconds ago, are too few for `seconds`."""
+        allowed = self.times.body + num_bytes / self.times.bytes_per_second
+        return seconds > allowed or silent > self.times.stall
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         """Say why and hang up; where an answer has begun, only hang up."""
