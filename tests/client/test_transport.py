@@ -304,6 +304,35 @@ def test_an_address_is_an_address(url: Any) -> None:
         connect(url)
 
 
+def test_a_connection_that_was_closed_says_so(fake: Fake) -> None:
+    async def ask_late() -> None:
+        remote = connect_async(fake.url)
+        assert await remote.count() == 7
+        await remote.close()
+        with pytest.raises(NotAvailable, match="closed"):
+            await remote.count()
+
+    remote = connect(fake.url)
+    remote.close()
+    with pytest.raises(NotAvailable, match="closed"):
+        remote.count()
+    asyncio.run(ask_late())
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    with pytest.raises(RemoteError, match=r"No answer from http://127\.0\.0\.1:9 ") as caught:
+        connect("http://me:secret@127.0.0.1:9", retries=0).count()
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "ftp://127.0.0.1:1"])
+def test_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(NotAvailable, match="proxy"):
+        connect("http://127.0.0.1:9")
+
+
 def test_an_address_in_capitals_is_one(fake: Fake) -> None:
     with connect(fake.url.replace("http", "HTTP")) as remote:
         assert remote.count() == 7

@@ -27,6 +27,7 @@ except ModuleNotFoundError:
     ) from None
 
 T = TypeVar("T")
+C = TypeVar("C", httpx2.Client, httpx2.AsyncClient)
 
 _LONGEST = 86_400.0  # seconds
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
@@ -54,14 +55,20 @@ class Address:
             raise InvalidInput(f"timeout is seconds, more than 0, got {self.timeout!r}.")
         whole("retries", self.retries, least=0)
 
-    def options(self) -> dict[str, Any]:
-        """Return what both of httpx2's clients are told."""
-        return {
-            "base_url": self.url.rstrip("/"),
-            "headers": {} if self.key is None else {"Authorization": f"Bearer {self.key}"},
-            "timeout": httpx2.Timeout(self.timeout, connect=min(self.timeout, 5.0)),
-            "verify": _authorities(),
-        }
+    def client(self, kind: type[C]) -> C:
+        """Return a new one of httpx2's clients; raises NotAvailable for a proxy that is none."""
+        try:
+            return kind(
+                base_url=self.url.rstrip("/"),
+                headers={} if self.key is None else {"Authorization": f"Bearer {self.key}"},
+                timeout=httpx2.Timeout(self.timeout, connect=min(self.timeout, 5.0)),
+                verify=_authorities(),
+            )
+        except (ImportError, ValueError):
+            raise NotAvailable(
+                "The proxy that the environment names (ALL_PROXY and the like) cannot be used.",
+                hint="For socks5:// do: pip install socksio; or go without: NO_PROXY='*'.",
+            ) from None
 
     def conversation(self, call: Call[T]) -> Generator[float, Reply | httpx2.HTTPError, T]:
         """Yield the seconds to wait before each try, take in what it brought, return the result.
@@ -80,9 +87,10 @@ class Address:
                 if not left or not again or wait > self.most_wait:
                     return call.result(got)
             elif not left or not (call.repeatable or isinstance(got, _NOT_SENT)):
+                shown = httpx2.URL(self.url).copy_with(userinfo=b"")  # no password in a log
                 raise RemoteError(
                     "no_reply",
-                    f"No answer from {self.url} ({type(got).__name__}).",
+                    f"No answer from {shown} ({type(got).__name__}).",
                     hint="Is the server running, and is this its address?",
                 ) from got
             else:
@@ -95,7 +103,7 @@ class Waiting:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._client, self._process = httpx2.Client(**address.options()), os.getpid()
+        self._client, self._process = address.client(httpx2.Client), os.getpid()
 
     def send(self, call: Call[T]) -> T:
         """Return the call's result; raises the server's errors and RemoteError."""
@@ -122,9 +130,9 @@ class Waiting:
     def _own(self) -> httpx2.Client:
         # over its parent's connections a forked child would read what the parent is answered
         if self._process != os.getpid():
-            self._client = httpx2.Client(**self.address.options())
+            self._client = self.address.client(httpx2.Client)
             self._process = os.getpid()
-        return self._client
+        return _open(self._client)
 
     def __enter__(self) -> Self:
         return self
@@ -172,8 +180,8 @@ class Awaiting:
     def _own(self) -> httpx2.AsyncClient:
         # connections of a loop that is over, or of a parent's, are of no use here
         if self._client is None or self._home != _here():
-            self._client, self._home = httpx2.AsyncClient(**self.address.options()), _here()
-        return self._client
+            self._client, self._home = self.address.client(httpx2.AsyncClient), _here()
+        return _open(self._client)
 
     async def __aenter__(self) -> Self:
         return self
@@ -193,6 +201,12 @@ def _is_address(url: str) -> bool:
     except (httpx2.InvalidURL, TypeError):
         return False
     return parsed.scheme in ("http", "https") and bool(parsed.host)
+
+
+def _open(client: C) -> C:
+    if client.is_closed:
+        raise NotAvailable("This connection is closed.", hint="Connect again.")
+    return client
 
 
 def _here() -> tuple[int, asyncio.AbstractEventLoop]:

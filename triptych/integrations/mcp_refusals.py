@@ -72,7 +72,7 @@ class Gate:
                 raise ApiError(405, "method_not_allowed", _NO_SESSION, headers={"Allow": "POST"})
             body = await whole_body(Request(scope, receive), most=self._most)
         except ApiError as error:
-            await send_error(send, error, close=True)
+            await send_error(send, error)
             return
         refusal = _refusal_of(body)
         if refusal is None:
