@@ -254,6 +254,20 @@ def test_a_slow_sender_is_given_up(strict: Live, first: bytes, again: bytes) -> 
     assert not found or found.split()[1] in (b"408", b"415"), found[:80]
 
 
+def test_who_is_too_slow_is_named_and_counted_as_such(strict: Live) -> None:
+    head = (
+        b"PUT /v1/collections/photos/items HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: slow-1\r\n"
+    )
+    kind = b"Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    reply = strict.raw(head + kind)
+    assert reply.split()[1] == b"408"
+    assert b"\r\nx-request-id: slow-1\r\n" in reply
+    counted = (
+        'triptych_requests_total{method="PUT",route="/v1/collections/{name}/items",status="408"}'
+    )
+    assert counted in strict.client.get("/metrics").text
+
+
 def test_a_client_that_does_not_read_is_given_up(strict: Live) -> None:
     metadata = {"filler": "x" * 3_000}
     items = [{"id": f"big{at}", "text": "big", "metadata": metadata} for at in range(50)]

@@ -29,6 +29,7 @@ class Call:
     address: str
     caller: Caller | None = None
     status: int = 0
+    refused: int = 0  # the status of who was too slow, whatever a route would answer
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)  # for the reply
 
     def renew(self) -> float:

@@ -204,7 +204,7 @@ class Edge:
         return marked
 
     def _note(self, scope: Scope, call: Call) -> None:
-        status = call.status or 499  # the caller hung up
+        status = call.refused or call.status or 499  # the caller hung up
         self._health.note(status)
         if scope.get("triptych.route") == _SEARCH and status == 200:
             self._known_requests.inc()

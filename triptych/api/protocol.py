@@ -13,10 +13,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from triptych.api.call import KEY, Call
 from triptych.api.config import Limits, Times
 from triptych.api.errors import ApiError, body_of
 
@@ -197,11 +198,16 @@ class GuardedProtocol(HttpToolsProtocol):
             self.drop()
             return
         body = body_of(ApiError(status, code, message))
-        retry = f"retry-after: 1{CRLF}" if status == 503 else ""
+        more = f"retry-after: 1{CRLF}" if status == 503 else ""
+        is_asked = self.cycle is not None and not self.cycle.response_complete
+        call = cast(Call | None, self.cycle.scope.get(KEY) if is_asked else None)
+        if call is not None:
+            call.refused = status
+            more += f"x-request-id: {call.request_id}{CRLF}"
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            f"{retry}connection: close\r\n\r\n"
+            f"{more}connection: close\r\n\r\n"
         )
         if self.cycle is not None:
             self.cycle.disconnected = True
