@@ -107,3 +107,16 @@ def test_an_export_that_finds_no_room(live: Live, monkeypatch: pytest.MonkeyPatc
         status = live.error("GET", "/v1/collections/photos/export")
     assert status == (507, "disk_full")
     assert live.client.get("/v1/collections/photos/export").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["export", "changes"])
+def test_an_archive_is_sent_whole_and_leaves_nothing(live: Live, path: str) -> None:
+    live.json("PUT", "/v1/collections/photos/items", ITEMS)
+    url = f"/v1/collections/photos/{path}"
+    whole = live.client.get(url)
+    assert whole.headers.get("content-length", str(len(whole.content))) == str(len(whole.content))
+    for asked in ("bytes=5-", "bytes=99999999-", "bytes=", "lines=1"):
+        reply = live.client.get(url, headers={"Range": asked})
+        assert (reply.status_code, reply.content) == (200, whole.content)
+    assert live.client.head(url).status_code == 200
+    assert list((live.services.catalog.settings.data / ".exports").iterdir()) == []

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, Query, Request, Response
 from starlette.background import BackgroundTask
-from starlette.responses import FileResponse, StreamingResponse
+from starlette.responses import StreamingResponse
 
 from triptych.api.follower import GENERATION
 from triptych.api.jsons import dumps
@@ -46,12 +47,13 @@ async def list_generations(request: Request, caller: Reader, server: Server) -> 
 async def export(name: CollectionName, caller: Reader, server: Server) -> Response:
     """Return all of a collection, as `triptych export` writes it; `import` takes it."""
     deadline = time.monotonic() + _LONGEST
-    path, generation = await server.pool.run(deadline, _export, server, caller.tenant, name)
-    return FileResponse(
-        path,
+    file, generation = await server.pool.run(deadline, _export, server, caller.tenant, name)
+    size = os.fstat(file.fileno()).st_size
+    return StreamingResponse(
+        _sent(b"", file),
         media_type="application/x-tar",
-        headers={GENERATION: generation},
-        background=BackgroundTask(path.unlink),
+        headers={GENERATION: generation, "Content-Length": str(size)},
+        background=BackgroundTask(file.close),
     )
 
 
@@ -74,20 +76,19 @@ async def changes(
     """
     deadline = time.monotonic() + _LONGEST
     mark = Mark.of(since) if since else None
-    path, found = await server.pool.run(deadline, _changes, server, caller.tenant, name, mark)
+    file, found = await server.pool.run(deadline, _changes, server, caller.tenant, name, mark)
     head = {"mark": str(found.mark), "count": found.num_items, "gone": found.gone}
     return StreamingResponse(
-        _sent(dumps(head) + b"\n", path),
+        _sent(dumps(head) + b"\n", file),
         media_type="application/octet-stream",
-        background=BackgroundTask(path.unlink),
+        background=BackgroundTask(file.close),
     )
 
 
-def _sent(head: bytes, path: Path) -> Iterator[bytes]:
+def _sent(head: bytes, file: BinaryIO) -> Iterator[bytes]:
     yield head
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            yield chunk
+    while chunk := file.read(1 << 20):
+        yield chunk
 
 
 def _generations(server: Services, tenant: str) -> dict[str, str]:
@@ -98,18 +99,26 @@ def _generations(server: Services, tenant: str) -> dict[str, str]:
     return found
 
 
-def _export(server: Services, tenant: str, name: str) -> tuple[Path, str]:
+def _export(server: Services, tenant: str, name: str) -> tuple[BinaryIO, str]:
     with _scratch(server, tenant, name) as (store, path):
         generation = store.generation  # before: what is exported is as new, or newer
         export_collection(store, path)
-    return path, generation
+        return _opened(path), generation
 
 
 def _changes(
     server: Services, tenant: str, name: str, since: Mark | None
-) -> tuple[Path, Increment]:
+) -> tuple[BinaryIO, Increment]:
     with _scratch(server, tenant, name) as (store, path):
-        return path, export_increment(store, path, since)
+        found = export_increment(store, path, since)
+        return _opened(path), found
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open an archive, gone from the disk once it is closed, whatever becomes of the reply."""
+    file = path.open("rb")
+    path.unlink()
+    return file
 
 
 @contextmanager

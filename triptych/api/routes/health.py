@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Response
 
 from triptych.api.jsons import dumps
@@ -30,7 +32,10 @@ async def readyz(server: Server) -> Response:
     return Response(dumps(said), 200 if is_ready else 503, media_type="application/json")
 
 
-@router.get("/metrics", responses=ERRORS, response_class=Response)
+_TEXT: dict[int | str, Any] = {200: {"content": {"text/plain": {}}}}
+
+
+@router.get("/metrics", responses=ERRORS | _TEXT, response_class=Response)
 async def metrics(caller: Reader, server: Server) -> Response:
     """Return all numbers in Prometheus's text form."""
     return Response(server.metrics.text(), media_type=CONTENT_TYPE)
