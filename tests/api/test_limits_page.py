@@ -20,7 +20,8 @@ ROWS = {
     f"{LIMITS.line_bytes // _MIB} MiB a line",
     "the time of a body": f"{TIMES.body:.0f} s and a second more for each "
     f"{TIMES.bytes_per_second // _KIB} KiB, never {TIMES.stall:.0f} s without",
-    "an answer": f"{TIMES.answer:.0f} s; a client that reads nothing for {TIMES.stall:.0f} s",
+    "an answer": f"{TIMES.answer:.0f} s; to read it {TIMES.body:.0f} s and a second more for each "
+    f"{TIMES.bytes_per_second // _KIB} KiB, never {TIMES.stall:.0f} s without",
     "connections": f"{SERVED.connections:,}, of one address {SERVED.connections_per_address:,}",
     "requests worked on, and waiting": f"{SERVED.pool}, and {SERVED.queue}",
     "JSON": f"{LIMITS.json_depth} levels",
