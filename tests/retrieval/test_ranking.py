@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,10 @@ from triptych.retrieval.ranking import (
 
 RANKED = st.lists(st.integers(0, 20), unique=True, max_size=10)
 KEYS = st.one_of(st.none(), st.booleans(), st.integers(0, 2), st.sampled_from(["a", "b", ""]))
+
+
+def named(keys: list[Any]) -> list[str]:
+    return [f"alone {at}" if key is None else repr(key) for at, key in enumerate(keys)]
 
 
 @given(st.lists(st.tuples(RANKED, st.floats(0, 4)), max_size=4), st.integers(0, 100))
@@ -73,12 +78,20 @@ def test_woven_rankings_keep_their_order_their_places_and_what_is_due(
         assert is_judged[: len(places)] == [row < 100 for row in places]
 
 
-def slow_mmr(vectors: np.ndarray, scores: np.ndarray, limit: int, diversity: float) -> list[int]:
+def slow_mmr(
+    vectors: np.ndarray,
+    scores: np.ndarray,
+    limit: int,
+    diversity: float,
+    groups: list[str],
+    size: int,
+) -> list[int]:
     chosen: list[int] = []
-    while len(chosen) < min(limit, len(scores)):
+    while len(chosen) < limit:
+        full = [name for name in groups if [groups[at] for at in chosen].count(name) == size]
         best, best_value = -1, -np.inf
         for candidate in range(len(scores)):
-            if candidate in chosen:
+            if candidate in chosen or groups[candidate] in full:
                 continue
             value = float(scores[candidate])
             if chosen:
@@ -89,21 +102,32 @@ def slow_mmr(vectors: np.ndarray, scores: np.ndarray, limit: int, diversity: flo
                 value = (1 - diversity) * value - diversity * like
             if value > best_value + 1e-9:
                 best, best_value = candidate, value
+        if best < 0:
+            break
         chosen.append(best)
     return chosen
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 12), st.integers(0, 14), st.floats(0, 1), st.integers(0, 10_000))
+@given(
+    st.integers(0, 12),
+    st.integers(0, 14),
+    st.floats(0, 1),
+    st.integers(0, 10_000),
+    st.none() | st.lists(KEYS, min_size=12, max_size=12),
+    st.integers(1, 3),
+)
 def test_diversity_is_that_of_the_definition(
-    count: int, limit: int, diversity: float, seed: int
+    count: int, limit: int, diversity: float, seed: int, keys: list[Any] | None, size: int
 ) -> None:
     rng = np.random.default_rng(seed)
     vectors = rng.standard_normal((count, 6)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     scores = rng.uniform(-1, 1, count)
-    found = maximal_marginal_relevance(vectors, scores, limit, diversity)
-    assert found.tolist() == slow_mmr(vectors, scores, limit, diversity)
+    keys = keys and keys[:count]
+    found = maximal_marginal_relevance(vectors, scores, limit, diversity, groups=keys, size=size)
+    names = named(keys or [None] * count)
+    assert found.tolist() == slow_mmr(vectors, scores, limit, diversity, names, size)
 
 
 @given(st.lists(st.integers(0, 3), max_size=10))
@@ -134,7 +158,7 @@ def test_arguments_of_diversity_are_checked() -> None:
 
 
 @given(st.lists(KEYS, max_size=15), st.integers(1, 4))
-def test_the_first_of_each_group_are_kept(keys: list[object], size: int) -> None:
-    names = [f"alone {at}" if key is None else repr(key) for at, key in enumerate(keys)]
+def test_the_first_of_each_group_are_kept(keys: list[Any], size: int) -> None:
+    names = named(keys)
     expected = [at for at, name in enumerate(names) if names[:at].count(name) < size]
     assert first_of_each(keys, size) == expected

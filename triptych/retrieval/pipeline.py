@@ -91,6 +91,7 @@ class Pipeline:
         self._vector_M = vector_M
         self._reranker = reranker
         self._ids: dict[int, str] = {}  # of those whose order they decided
+        self._groups: dict[int, Hashable] = {}  # of those that were looked at
         with stage("filter"):
             self._allowed = None if request.filter is None else store.where(request.filter)
         named = store.rows_of(request.without) if request.without else {}
@@ -113,7 +114,7 @@ class Pipeline:
         horizon = end if asked.by_cosine and self._live.exact else asked.limit
         shown: dict[int, Match] = {}
         while True:
-            order, is_all = self._order(horizon)
+            order, is_all = self._order(horizon, end)
             for match in order:
                 shown.setdefault(match.row, match)
             if asked.group_by is not None:  # a deeper look finds others of a group that is full
@@ -122,8 +123,11 @@ class Pipeline:
                 return list(shown.values())[asked.offset : end]
             horizon *= _CANDIDATES
 
-    def _order(self, horizon: int) -> tuple[list[Match], bool]:
-        """Return the first `horizon` matches, and whether there are no more."""
+    def _order(self, horizon: int, wanted: int) -> tuple[list[Match], bool]:
+        """Return the first `horizon` matches, and whether there are no more.
+
+        Those after the first `wanted` may be left out.
+        """
         asked = self._asked
         pool = horizon if asked.by_cosine else max(_CANDIDATES * horizon, asked.rerank)
         found = self._by_cosine(pool)
@@ -138,9 +142,9 @@ class Pipeline:
             with stage("rerank"):
                 found = self._reranked(found, self._reranker)
         if asked.diversity:
-            is_all &= len(found) <= horizon
             with stage("diversity"):
-                found = self._diverse(found, horizon)
+                found, is_whole = self._diverse(found, min(horizon, wanted))
+            is_all &= is_whole
         if asked.group_by is not None:
             found = self._grouped(found, asked.group_by)
         return found[:horizon], is_all and len(found) <= horizon
@@ -240,22 +244,44 @@ class Pipeline:
         scored.sort(key=lambda match: match.tokens or 0.0, reverse=True)
         return [*scored, *without, *rest]
 
-    def _diverse(self, found: list[Match], limit: int) -> list[Match]:
-        """Return the most various first; only those reranked, where some are."""
-        first = [match for match in found if match.tokens is not None] or found
+    def _diverse(self, found: list[Match], limit: int) -> tuple[list[Match], bool]:
+        """Return the most various first, and whether those are all; only those reranked, if any.
+
+        A full group takes part no more: else a search for more groups than there are would choose
+        among all items, one after the other.
+        """
+        groups = None
+        if self._asked.group_by is not None:
+            found, groups = self._with_groups(found, self._asked.group_by)
+        num = sum(match.tokens is not None for match in found) or len(found)
+        first, rest = found[:num], found[num:]
         vectors_KM = self._live.vectors(as_rows(match.row for match in first))
         scores = [match.score if match.tokens is None else match.tokens for match in first]
-        scores_K = np.array(scores, dtype=np.float32)
-        chosen = maximal_marginal_relevance(vectors_KM, scores_K, limit, self._asked.diversity)
-        return [*(first[at] for at in chosen), *found[len(first) :]]
+        chosen = maximal_marginal_relevance(
+            vectors_KM,
+            np.array(scores, dtype=np.float32),
+            limit,
+            self._asked.diversity,
+            groups=groups and groups[:num],
+            size=self._asked.group_size,
+        )
+        is_whole = len(chosen) < limit or limit >= num
+        return [*(first[at] for at in chosen), *(rest if is_whole else ())], is_whole
 
     def _grouped(self, found: list[Match], field: str) -> list[Match]:
-        records, damaged = self._store.records([match.row for match in found])
-        self._live.set_aside(damaged)
-        values = {record.row: _group(record, field) for record in records}
-        found = [match for match in found if match.row in values]
-        groups = [values[match.row] for match in found]
+        found, groups = self._with_groups(found, field)
         return [found[at] for at in first_of_each(groups, self._asked.group_size)]
+
+    def _with_groups(
+        self, found: list[Match], field: str
+    ) -> tuple[list[Match], list[Hashable | None]]:
+        """Return those that are whole, and the name of each one's group."""
+        fresh = [match.row for match in found if match.row not in self._groups]
+        records, damaged = self._store.records(fresh)
+        self._live.set_aside(damaged)
+        self._groups |= {record.row: _group(record, field) for record in records}
+        found = [match for match in found if match.row in self._groups]
+        return found, [self._groups[match.row] for match in found]
 
     def _hit(self, record: Record, match: Match) -> Hit:
         return Hit(

@@ -77,15 +77,23 @@ def woven(judged: Rows, others: Rows, places: Rows, share: float, due: int) -> R
 
 
 def maximal_marginal_relevance(
-    vectors_KM: Matrix, scores_K: NDArray[np.floating], limit: int, diversity: float
+    vectors_KM: Matrix,
+    scores_K: NDArray[np.floating],
+    limit: int,
+    diversity: float,
+    *,
+    groups: Sequence[Hashable | None] | None = None,
+    size: int = 1,
 ) -> Order:
     """Return the positions of up to `limit` candidates, each unlike the ones before it.
 
     The next is the one of the largest (1 - diversity) x score - diversity x its largest cosine
     with those chosen (Carbonell and Goldstein 1998), of equal ones the first; the first is the
     best score. Diversity 0 is the order of the scores, 1 looks at nothing but unlikeness. The
-    vectors are unit rows. Takes limit x K products. Raises InvalidInput for a diversity outside
-    of 0..1, a limit below 0, and where vectors and scores are not of one length.
+    vectors are unit rows. `groups` names them as for `first_of_each`: of a group with `size`
+    chosen nothing more is. Takes a product of K for each that is returned. Raises InvalidInput for
+    a diversity outside of 0..1, a limit below 0, and where vectors and scores are not of one
+    length.
     """
     if not 0 <= diversity <= 1:
         raise InvalidInput(f"A diversity is a number from 0 to 1, got {diversity!r}.")
@@ -94,21 +102,24 @@ def maximal_marginal_relevance(
     scores_K = np.asarray(scores_K, dtype=np.float64)
     if len(vectors_KM) != len(scores_K):
         raise InvalidInput(f"Got {len(vectors_KM)} vectors and {len(scores_K)} scores.")
-    chosen = np.empty(min(limit, len(scores_K)), dtype=np.intp)
-    if not len(chosen):
-        return chosen
-    relevance_K = (1 - diversity) * scores_K
+    numbers_K = np.array(_numbered(groups or [None] * len(scores_K)), dtype=np.intp)
+    room = np.full(len(scores_K), size)  # by the number of a group
     likeness_K = np.full(len(scores_K), -np.inf)
+    marginal_K = scores_K
     left_K = np.ones(len(scores_K), dtype=bool)
-    chosen[0] = scores_K.argmax()
-    for at in range(1, len(chosen)):
-        last = chosen[at - 1]
-        left_K[last] = False
-        cosines_K = exact_scores(vectors_KM, vectors_KM[last])
-        np.maximum(likeness_K, cosines_K, out=likeness_K)
-        marginal_K = np.where(left_K, relevance_K - diversity * likeness_K, -np.inf)
-        chosen[at] = marginal_K.argmax()
-    return chosen
+    chosen: list[int] = []
+    while len(chosen) < limit and left_K.any():
+        if chosen:
+            cosines_K = exact_scores(vectors_KM, vectors_KM[chosen[-1]])
+            np.maximum(likeness_K, cosines_K, out=likeness_K)
+            marginal_K = (1 - diversity) * scores_K - diversity * likeness_K
+        best = int(np.where(left_K, marginal_K, -np.inf).argmax())
+        chosen.append(best)
+        left_K[best] = False
+        room[numbers_K[best]] -= 1
+        if not room[numbers_K[best]]:
+            left_K &= numbers_K != numbers_K[best]
+    return np.array(chosen, dtype=np.intp)
 
 
 def first_of_each(groups: Sequence[Hashable | None], size: int) -> list[int]:
@@ -116,11 +127,20 @@ def first_of_each(groups: Sequence[Hashable | None], size: int) -> list[int]:
 
     `groups` names the group of each position, the best first; None is a group of its own.
     """
-    seen: Counter[tuple[bool, Hashable]] = Counter()
+    seen: Counter[int] = Counter()
     kept = []
-    for at, group in enumerate(groups):
-        name = (isinstance(group, bool), group)  # for Python true is 1, for metadata it is not
-        seen[name] += 1
-        if group is None or seen[name] <= size:
+    for at, number in enumerate(_numbered(groups)):
+        seen[number] += 1
+        if seen[number] <= size:
             kept.append(at)
     return kept
+
+
+def _numbered(groups: Sequence[Hashable | None]) -> list[int]:
+    """Return for each position the number of its group."""
+    numbers: dict[Hashable, int] = {}
+    # for Python true is 1, for metadata it is not
+    names = (
+        (at,) if name is None else (isinstance(name, bool), name) for at, name in enumerate(groups)
+    )
+    return [numbers.setdefault(name, len(numbers)) for name in names]
