@@ -205,6 +205,7 @@ def test_limit_offset_threshold(collection: Collection) -> None:
     assert collection.search("red", limit=2, offset=1) == everything[1:3]
     assert collection.search("red", offset=99) == []
     assert collection.search("red", top_k=1) == collection.search("red", k=1) == everything[:1]
+    assert collection.search("red", limit=1, k=1) == everything[:1]
     cut = everything[1].score
     assert collection.search("red", threshold=cut) == everything[:2]
     assert collection.search("red", threshold=np.float32(2)) == []
@@ -221,6 +222,7 @@ def test_limit_offset_threshold(collection: Collection) -> None:
         {"limit": True},
         {"k": 0},
         {"top_k": 2, "k": 3},
+        {"limit": 5, "k": 3},
         {"offset": -1},
         {"threshold": "high"},
         {"threshold": float("nan")},

@@ -42,11 +42,17 @@ def whole(name: str, value: Any, *, least: int) -> int:
 
 
 def one_limit(limit: Any, top_k: Any, k: Any) -> int:
-    """Return how many hits are wanted: `limit`, or one of its other names."""
-    aliases = {name: value for name, value in (("top_k", top_k), ("k", k)) if value is not None}
-    if len(set(map(repr, aliases.values()))) > 1:
-        raise InvalidInput(f"top_k and k mean the same, got {top_k!r} and {k!r}.")
-    name, value = next(iter(aliases.items()), ("limit", limit))
+    """Return how many hits are wanted: `limit`, or one of its other names.
+
+    Raises InvalidInput where they differ; a limit of 10 is what it is where nobody gave one.
+    """
+    given = {name: value for name, value in (("top_k", top_k), ("k", k)) if value is not None}
+    if not given or limit != 10:
+        given["limit"] = limit
+    if len(set(map(repr, given.values()))) > 1:
+        said = " and ".join(f"{name}={value!r}" for name, value in given.items())
+        raise InvalidInput(f"limit, top_k and k mean the same, got {said}.", hint="Give one.")
+    name, value = next(iter(given.items()))
     return whole(name, value, least=1)
 
 
