@@ -108,6 +108,7 @@ def test_a_key_goes_along_and_a_connection_is_kept(fake: Fake) -> None:
     with connect(fake.url, key="secret", collection="my photos") as remote:
         assert remote.count() == remote.count() == 7
         assert "secret" not in repr(remote.address)
+        assert repr(remote) == f"<RemoteCollection 'my photos' of {fake.url}>"
     assert [path for _, path, _, _ in fake.got] == ["/v1/collections/my%20photos/items/count"] * 2
     assert all(headers["authorization"] == "Bearer secret" for _, _, headers, _ in fake.got)
     assert len(fake.peers) == 1

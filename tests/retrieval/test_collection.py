@@ -198,6 +198,14 @@ def test_minus_like_and_parts(collection: Collection) -> None:
         collection.search(like="nobody")
 
 
+def test_what_it_is_can_be_seen(tmp_path: Path) -> None:
+    with Collection.open(tmp_path / "c", embedder=CountingModel()) as collection:
+        collection.add(WORDS)
+        said = f"<Collection {tmp_path / 'c'}: 4 items, {collection.embedder.name}>"
+        assert repr(collection) == said
+    assert repr(collection) == said
+
+
 def test_limit_offset_threshold(collection: Collection) -> None:
     collection.add(WORDS)
     everything = collection.search("red", limit=10**9)

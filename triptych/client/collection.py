@@ -72,6 +72,9 @@ class RemoteCollection(Waiting):
     drop = _waiting(Calls.drop)
     collections = _waiting(Calls.collections)
 
+    def __repr__(self) -> str:
+        return f"<RemoteCollection {self.calls.name!r} of {self.address.url}>"
+
     def to_async(self) -> AsyncRemoteCollection:
         """Return the same collection to await, with connections of its own."""
         return AsyncRemoteCollection(self.address, self.calls.name)
@@ -108,6 +111,9 @@ class AsyncRemoteCollection(Awaiting):
     create = _awaiting(Calls.create)
     drop = _awaiting(Calls.drop)
     collections = _awaiting(Calls.collections)
+
+    def __repr__(self) -> str:
+        return f"<AsyncRemoteCollection {self.calls.name!r} of {self.address.url}>"
 
     async def _write(self, items: AnyItems, *, replace: bool) -> int:
         calls = self.calls.writes(items, replace=replace)

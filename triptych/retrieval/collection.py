@@ -78,23 +78,14 @@ class Collection:
         self._live = LiveIndex(store, snapshots=snapshots, before_turn=self._models.of)
         mutex = threading.RLock()  # held by whoever writes
         self._builder = Builder(
-            store,
-            self._live,
-            snapshots,
-            mutex,
-            kind=kind,
-            budget=budget or Budget(),
-            threads=threads,
-        )
+            store, self._live, snapshots, mutex,
+            kind=kind, budget=budget or Budget(), threads=threads,
+        )  # fmt: skip
         self._writer = Writer(
-            store,
-            self._live,
-            self._builder,
-            mutex,
-            folder=folder,
+            store, self._live, self._builder, mutex, folder=folder,
             check=lambda: self._adopt(self.embedder),
             finish=partial(fill_the_rest, store, self._models),
-        )
+        )  # fmt: skip
         self.spaces = Spaces(store, self._models, self._writer)
         self.copying = Copying(store, self._writer)
 
@@ -347,6 +338,11 @@ class Collection:
                 self._writer.close()
         finally:
             self._store.close()
+
+    def __repr__(self) -> str:
+        # as it is searched: neither the disk nor another thread is waited for
+        where, held = self.folder or ":memory:", len(self._live)
+        return f"<Collection {where}: {held:,} items, {self._live.meta.model}>"
 
     def __enter__(self) -> Self:
         return self
