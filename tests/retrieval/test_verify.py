@@ -210,6 +210,28 @@ def test_a_page_of_noise_is_found_and_repaired(folder: Path, whole: Path) -> Non
     assert 0 in hopeless and len(hopeless) < 5
 
 
+@pytest.mark.parametrize("with_log", [False, True], ids=["closed", "with a log"])
+def test_the_root_of_the_items_is_made_again(folder: Path, tmp_path: Path, with_log: bool) -> None:
+    with Collection.open(folder, embedder=MODEL) as collection:
+        collection.upsert(item(51))
+        if with_log:
+            no_socket = shutil.ignore_patterns("*.sock")
+            folder = Path(shutil.copytree(folder, tmp_path / "left", ignore=no_socket))
+    connection = apsw.Connection(str(folder / STORE), vfs=CHECKED)
+    query = "SELECT rootpage FROM sqlite_schema WHERE name = 'items'"
+    root = connection.execute(query).get
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, int(with_log))
+    connection.close()
+    assert not with_log or (folder / f"{STORE}-wal").stat().st_size
+    with (folder / STORE).open("r+b") as file:
+        file.seek((root - 1) * PAGE)
+        file.write(bytes(PAGE // 2))
+    done = repair(verify(folder))
+    assert done.complete and done.kept is not None
+    assert verify(folder).ok
+    check_answers(folder)
+
+
 def test_one_wrong_bit_of_the_store_loses_nothing(folder: Path, whole: Path) -> None:
     raw = (whole / STORE).read_bytes()
     rng = random.Random(4)

@@ -20,11 +20,13 @@ from pathlib import Path
 import apsw
 
 from triptych.errors import CollectionDamaged
+from triptych.index.sqlite.inner import inner_page
 
 PAGE = 8_192  # three vectors of 512 numbers a page, instead of one in 4096 bytes
 CHECKED = "triptych"
 MENDING = "triptych-mending"
-"""Names of the two VFS: the second mends a single wrong bit while it reads."""
+"""Names of the two VFS: the second mends what it can while it reads: a single wrong bit, and, of
+a file without a log, the one page that is lost, if the others say what was on it."""
 
 _MOST_ZEROS = 1 << 16  # SQLite writes less than 128 KB at once
 _SUM = 8
@@ -185,13 +187,32 @@ class _CheckedFile(apsw.VFSFile):
 
 
 class _MendingFile(_CheckedFile):
+    def __init__(self, name: apsw.URIFilename, flags: list[int]) -> None:
+        super().__init__(name, flags)
+        self._made: dict[int, bytes | None] = {}  # the first that was lost, by its number
+
     def xRead(self, amount: int, offset: int) -> bytes:
         if amount <= _HEADER and offset < _HEADER and self.xFileSize():
             return super().xRead(PAGE, 0)[offset : offset + amount]
         return super().xRead(amount, offset)
 
     def repaired(self, data: bytes, offset: int) -> bytes:
-        return mended(data) or super().repaired(data, offset)
+        return (
+            mended(data) or self._made_again(offset // PAGE + 1) or super().repaired(data, offset)
+        )
+
+    def _made_again(self, number: int) -> bytes | None:
+        log = Path(f"{self.name}-wal")
+        if log.exists() and log.stat().st_size:  # pages may be others there
+            return None
+        if not self._made:  # of two that are lost neither can be told
+            body = inner_page(self._whole, number, PAGE - _SUM, _LOCKED_PAGE)
+            self._made[number] = body and summed(body + bytes(_SUM))
+        return self._made.get(number)
+
+    def _whole(self, number: int) -> bytes | None:
+        page = super().xRead(PAGE, (number - 1) * PAGE)
+        return page if intact(page) or not any(page) else mended(page)
 
 
 class _CheckedPages(apsw.VFS):

@@ -199,6 +199,7 @@ def salvaging(path: Path) -> Iterator[Salvage]:
 
     Raises CollectionDamaged where its first pages are gone, so that nothing can be found.
     """
+    _settle(path)
     database = Database(path, vfs=MENDING)
     try:
         with database.own_reading() as connection:
@@ -206,6 +207,17 @@ def salvaging(path: Path) -> Iterator[Salvage]:
             database.trust()
             blobs = Blobs(path.with_name(pictures.FOLDER))
             yield Salvage(meta=meta, connection=connection, blobs=blobs)
+    finally:
+        database.close()
+
+
+def _settle(path: Path) -> None:
+    """Move the log to its place, where nobody else reads: a lost page can then be made again."""
+    database = Database(path, vfs=MENDING)
+    try:
+        with suppress(CollectionDamaged), database.own_reading() as connection:
+            read_meta(connection, path)
+            database.trust()
     finally:
         database.close()
 
