@@ -12,12 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 LOG = logging.getLogger(__name__)
 LINES, FIGURES = "log.jsonl", "figures.jsonl"
+_NAMED = ("emoji.en@1", "emoji.zh@1", "emoji.de@1", "emoji.hi@1", "fashion@10")
 
 
 class RunLog:
@@ -73,27 +75,37 @@ def draw_curves(folder: Path, picture: Path) -> None:
     lines, figures = read_log(folder / LINES), read_log(folder / FIGURES)
     canvas = Figure(figsize=(13, 8), layout="constrained")
     axes = canvas.subplots(2, 2)
-    axes[0, 0].set_prop_cycle(color=colormaps["tab20"](range(20)))  # there are eleven sets
+    for each in (axes[0, 0], axes[1, 1]):
+        each.set_prop_cycle(color=colormaps["tab20"](range(20)))  # eleven sets, as many figures
     for name in sorted({str(line["set"]) for line in lines}):
         some = [line for line in lines if line["set"] == name]
-        axes[0, 0].plot(*_series(some, "loss"), ".-", label=name, linewidth=0.8)
+        _draw(axes[0, 0], some, "loss", name, ".-")
     axes[0, 0].set_title("loss of one batch, by set")
     for name in ("contrastive", "classification", "sparsity", "regularisation"):
-        axes[0, 1].plot(*_series(lines, name), label=name, linewidth=0.8)
+        _draw(axes[0, 1], lines, name, name)
     axes[0, 1].set(title="the four terms, unweighted", yscale="log")
-    axes[1, 0].plot(*_series(lines, "num_active"), linewidth=0.8, label="active experts")
+    _draw(axes[1, 0], lines, "num_active", "active experts")
     axes[1, 0].set_title("mean number of active experts")
     for name in sorted({key for record in figures for key in record} - {"step"}):
-        if name.endswith(("t2i@1", "t2i@10", "i2t@1")) or name in ("emoji.en@1", "fashion@10"):
-            axes[1, 1].plot(*_series(figures, name), "o-", label=name)
+        if name.endswith(("t2i@1", "t2i@10", "i2t@1")) or name in _NAMED:
+            _draw(axes[1, 1], figures, name, name, "o-")
     axes[1, 1].set_title("on dev, percent")
     for each in axes.flat:
         each.set_xlabel("step")
-        if each.has_data():
+        if each.lines:
             each.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))  # beside the lines
+        else:
+            each.set_axis_off()
+            each.set_title("")
     canvas.savefig(picture, dpi=110)
 
 
-def _series(records: list[dict[str, object]], name: str) -> tuple[list[int], list[float]]:
+def _draw(
+    axis: Axes, records: list[dict[str, object]], name: str, label: str, form: str = "-"
+) -> None:
+    """Draw what the records have of a name, if it is anything."""
     some = [record for record in records if name in record]
-    return [int(str(r["step"])) for r in some], [float(str(r[name])) for r in some]
+    if some:
+        steps = [int(str(record["step"])) for record in some]
+        values = [float(str(record[name])) for record in some]
+        axis.plot(steps, values, form, label=label, linewidth=0.8)
