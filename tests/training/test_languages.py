@@ -12,7 +12,7 @@ import pytest
 
 from triptych.pairs import Row
 from triptych.training import recipes
-from triptych.training.build import prepare
+from triptych.training.build import TrainingContext, prepare
 from triptych.training.checkpoint import load
 from triptych.training.embed import embed_texts
 from triptych.training.languages import (
@@ -107,14 +107,24 @@ def stage() -> recipes.Recipe:
     config = LanguagesConfig(names=8, words=8, captions=4, english=2, held=8)
     small = recipes.smoke()[-1]
     return replace(
-        small, name="languages", scorer_only=False, languages=config, steps=6, lr_text=1e-3,
-        lr_words=1e-2, train_text=True,
+        small, name="languages", scorer_only=False, languages=config, steps=6, lr_text=3e-4,
+        lr_words=3e-3, train_text=True,
     )  # fmt: skip
+
+
+def trainer_of(context: TrainingContext, folder: Path) -> Trainer:
+    return Trainer(
+        stage(),
+        model=context.model(stage().model, seed=7),
+        tokenizer=context.tokenizer,
+        sources=context.sources,
+        folder=folder,
+    )
 
 
 @pytest.mark.slow
 def test_the_text_tower_alone_learns_and_english_stays(data: Path, tmp_path: Path) -> None:
-    recipe = replace(stage(), steps=30, eval_every=30, ema=0.5)
+    recipe = replace(stage(), steps=20, eval_every=20, ema=0.5)
     context = prepare(recipe, data=data, work=tmp_path)
     model = context.model(recipe.model, seed=1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -122,7 +132,7 @@ def test_the_text_tower_alone_learns_and_english_stays(data: Path, tmp_path: Pat
     def vectors(*texts: str) -> torch.Tensor:
         return embed_texts(model.eval(), context.tokenizer, texts)
 
-    asked, meant = ("vierkant", "rood", "Quadrat"), ("square", "red", "a red square")
+    asked, meant = ("vierkant", "rood"), ("square", "red")
     was, english = (vectors(*asked) * vectors(*meant)).sum(1), vectors("a blue square", "red")
     trainer = Trainer(
         recipe, model=model, tokenizer=context.tokenizer, sources=context.sources, folder=tmp_path
@@ -131,9 +141,9 @@ def test_the_text_tower_alone_learns_and_english_stays(data: Path, tmp_path: Pat
     model.load_state_dict(trainer.result())
     moved = {name for name, value in model.state_dict().items() if not value.equal(before[name])}
     assert moved and all(name.startswith("text.") for name in moved)
-    apart = (vectors(*asked[:2]) * vectors(*meant[:2])).sum(1)
-    assert (apart > was[:2]).all()
-    assert ((vectors("a blue square", "red") * english).sum(1) > 0.97).all()
+    apart = (vectors(*asked) * vectors(*meant)).sum(1)
+    assert (was < 0.8).all() and (apart > 0.95).all()
+    assert ((vectors("a blue square", "red") * english).sum(1) > 0.95).all()
 
 
 @pytest.mark.slow
@@ -141,14 +151,7 @@ def test_an_interrupted_run_is_the_same_bit_for_bit(data: Path, tmp_path: Path) 
     torch.set_num_threads(1)
     for folder, stops in (("whole", (6,)), ("parts", (2, 6))):
         for stop in stops:
-            context = prepare(stage(), data=data, work=tmp_path)
-            trainer = Trainer(
-                stage(),
-                model=context.model(stage().model, seed=7),
-                tokenizer=context.tokenizer,
-                sources=context.sources,
-                folder=tmp_path / folder,
-            )
+            trainer = trainer_of(prepare(stage(), data=data, work=tmp_path), tmp_path / folder)
             trainer.train(measure=lambda: {"right": 1.0}, until=stop)
     whole, parts = load(tmp_path / "whole"), load(tmp_path / "parts")
     assert whole is not None and parts is not None and whole.step == parts.step == 6
@@ -158,13 +161,6 @@ def test_an_interrupted_run_is_the_same_bit_for_bit(data: Path, tmp_path: Path) 
 @pytest.mark.slow
 def test_without_dictionaries_the_emoji_are_learnt_from(tmp_path: Path) -> None:
     write_data(tmp_path)
-    context = prepare(stage(), data=tmp_path, work=tmp_path)
-    trainer = Trainer(
-        stage(),
-        model=context.model(stage().model, seed=7),
-        tokenizer=context.tokenizer,
-        sources=context.sources,
-        folder=tmp_path / "stage",
-    )
+    trainer = trainer_of(prepare(stage(), data=tmp_path, work=tmp_path), tmp_path / "stage")
     trainer.train(measure=dict, until=1)
     assert trainer.step == 1
