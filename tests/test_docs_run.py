@@ -37,7 +37,8 @@ ELSEWHERE = {
     "triptych serve": "the same",
     "triptych mcp": "tests/integrations/test_mcp.py talks to it",
     "python -m triptych.training": "tests/training/test_run.py runs the smoke recipe",
-    "apt-get download": "156 MB; tests/training/test_clipart.py makes a small library",
+    "apt-get download": "100 MB and more; tests/training makes a small library, and dictionaries",
+    "pip download": "the same",
     "for package in": "the same",
     "python -m benchmarks": "minutes to hours",
 }
