@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,10 @@ def test_two_fingers_zoom_the_map_where_they_are(phone: Page) -> None:
     box: Any = phone.locator("#canvas").bounding_box()
     middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     phone.wait_for_timeout(300)
-    # a thing that lies aside of the middle, found by tapping
-    for dx, dy in ((45, 5), (-45, 5), (5, 45), (5, -45), (45, 45), (-45, -45)):
+    # a thing that lies aside of the middle, found by tapping around it: where depends on the model
+    for turn in range(48):
+        away, angle = 40 + turn // 16 * 10, turn * math.pi / 8
+        dx, dy = round(away * math.cos(angle)), round(away * math.sin(angle))
         phone.touchscreen.tap(middle[0] + dx, middle[1] + dy)
         if phone.locator("#detail").is_visible():
             break
