@@ -10,6 +10,7 @@ import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
 
+from triptych.errors import InvalidInput
 from triptych.pairs import Row
 from triptych.training import recipes
 from triptych.training.build import TrainingContext, prepare
@@ -164,3 +165,11 @@ def test_without_dictionaries_the_emoji_are_learnt_from(tmp_path: Path) -> None:
     trainer = trainer_of(prepare(stage(), data=tmp_path, work=tmp_path), tmp_path / "stage")
     trainer.train(measure=dict, until=1)
     assert trainer.step == 1
+
+
+def test_sets_without_other_languages_are_told(tmp_path: Path) -> None:
+    write_data(tmp_path)
+    (tmp_path / "emoji.parquet").unlink()
+    context = prepare(stage(), data=tmp_path, work=tmp_path)
+    with pytest.raises(InvalidInput, match="neither emoji nor dictionaries is there"):
+        trainer_of(context, tmp_path / "stage")

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from triptych.encoders.towers.states import TokenStates
+from triptych.errors import InvalidInput
 from triptych.model import JointModel
 from triptych.pairs import Row
 from triptych.training.batches import Source, read_texts, text_ids
@@ -92,7 +93,10 @@ class Languages:
         sources: Mapping[str, Source],
         held: Mapping[str, float],
     ) -> None:
-        """`held` are the shares of the sets whose texts stay where they were."""
+        """`held` are the shares of the sets whose texts stay where they were.
+
+        Raises InvalidInput where no set has words of another language.
+        """
         self.config, self._tokenizer = config, tokenizer
         self._teacher = deepcopy(model).eval().requires_grad_(False)
         self._held = {name: sorted(_said(sources[name].rows)) for name in held}
@@ -106,6 +110,11 @@ class Languages:
         self._captions = [said for name in config.of if words for said in self._held.get(name, ())]
         all_words = chain.from_iterable((*names.values(), *words.values()))
         self._english = sorted({each for word in all_words for each in word.english})
+        if not self._english:
+            raise InvalidInput(
+                "No set has words of other languages: neither emoji nor dictionaries is there.",
+                hint="How to make the latter: python -m triptych.training.dictionaries --help",
+            )
         asked = [*self._english, *self._captions]
         self._vector = dict(zip(asked, embed_texts(self._teacher, tokenizer, asked), strict=True))
 
