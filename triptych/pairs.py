@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pyarrow.parquet as parquet
 
 from triptych.errors import InvalidInput
@@ -51,6 +52,23 @@ def read_file(path: Path) -> Iterator[Row]:
     for group in range(file.num_row_groups):
         for record in file.read_row_group(group, columns=columns).to_pylist():
             yield _row(record, path)
+
+
+def write_file(rows: Iterable[Row], path: Path) -> None:
+    """Write rows to a Parquet file that `read_file` reads; folders that are missing are made."""
+    records = [
+        {
+            "id": row.id,
+            "split": row.split,
+            "image": row.image,
+            "texts": list(row.texts),
+            "label": row.label,
+            "attributes": json.dumps(dict(row.attributes), ensure_ascii=False),
+        }
+        for row in rows
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pyarrow.Table.from_pylist(records), path, compression="zstd")
 
 
 def _row(record: Mapping[str, Any], path: Path) -> Row:

@@ -1,8 +1,9 @@
-"""Do words of other languages find photos? Translations that no training has seen.
+"""Do words of other languages find photos? Translations by hand.
 
 `caltech101.tsv`: what Caltech's photos of dev show, in six languages beside English; a name asks
 among all 867 photos, the photos of its name are right. `flickr8k.tsv`: captions of 60 photos of
-dev in three languages; a caption asks among all 1,000 photos, its own is right.
+dev in three languages; a caption asks among all 1,000 photos, its own is right. Names may stand in
+the dictionaries and among the emoji that were learnt from, beside no photo; the captions nowhere.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def number(value: int) -> str:
 
 
 def meanings(folder: Path) -> dict[str, list[str]]:
-    return {str(row["id"]): list(row["texts"])[1:] for row in dictionaries.records_of(folder)}  # type: ignore[call-overload]
+    return {row.id: list(row.texts[1:]) for row in dictionaries.rows_of(folder)}
 
 
 def test_a_word_has_the_meanings_of_its_first_sense(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_chinese_in_both_kinds_of_writing(tmp_path: Path) -> None:
 
 def test_the_command_writes_rows_that_training_reads(tmp_path: Path) -> None:
     write_freedict(tmp_path, "fra-eng", {"vélo": "vélo /velo/ <n>\nbike, bicycle\n"})
-    out = tmp_path / "dictionaries.parquet"
+    out = tmp_path / "data" / "dictionaries.parquet"  # a folder that is not there yet
     command = [sys.executable, "-m", "triptych.training.dictionaries", tmp_path, "--out", out]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == f"1 words in {out}\n"
@@ -100,4 +100,4 @@ def test_the_command_writes_rows_that_training_reads(tmp_path: Path) -> None:
 
 def test_a_folder_without_dictionaries_is_told(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="holds no dictionary"):
-        dictionaries.records_of(tmp_path)
+        dictionaries.rows_of(tmp_path)

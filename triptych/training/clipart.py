@@ -19,18 +19,16 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 from zlib import crc32
 
-import pyarrow as arrow
-import pyarrow.parquet as parquet
 from PIL import Image, ImageStat
 
 from triptych.encoders.onnx import DEFAULT_FOLDER, OnnxModel
 from triptych.encoders.pictures.colour import flattened
-from triptych.pairs import Row
+from triptych.pairs import Row, write_file
 from triptych.types import Item
 
 SIDE = 176  # of the longer side, in pixels
@@ -61,7 +59,11 @@ class Drawing:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="triptych.training.clipart", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="triptych.training.clipart",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # commands stay lines
+    )
     parser.add_argument("library", type=Path, help="the folder that holds png and svg")
     parser.add_argument("--out", type=Path, required=True, help="the Parquet file")
     parser.add_argument("--unlike", type=Path, help="a folder of pictures that are to stay unseen")
@@ -69,8 +71,7 @@ def main() -> None:
     rows = rows_of(args.library)
     if args.unlike is not None:
         rows = unlike(rows, folder=args.unlike)
-    records = [asdict(row) | {"attributes": "{}"} for row in rows]
-    parquet.write_table(arrow.Table.from_pylist(records), args.out, compression="zstd")
+    write_file(rows, args.out)
     sys.stdout.write(f"{len(rows):,} drawings in {args.out}\n")
 
 

@@ -22,10 +22,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase, digits
 
-import pyarrow as arrow
-import pyarrow.parquet as parquet
-
 from triptych.errors import InvalidInput
+from triptych.pairs import Row, write_file
 
 # FreeDict's names of the languages whose pieces the tokenizer knows
 LANGUAGES = {
@@ -46,19 +44,23 @@ _ENTRY = re.compile(r"(\S+) (\S+) \[[^\]]*\] /(.*)/")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="triptych.training.dictionaries", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="triptych.training.dictionaries",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # commands stay lines
+    )
     parser.add_argument("folder", type=Path, help="where the packages were unpacked")
     parser.add_argument("--out", type=Path, required=True, help="the Parquet file")
     args = parser.parse_args()
     try:
-        records = records_of(args.folder)
+        rows = rows_of(args.folder)
     except InvalidInput as error:
         parser.exit(2, f"{error}\n")
-    parquet.write_table(arrow.Table.from_pylist(records), args.out, compression="zstd")
-    sys.stdout.write(f"{len(records):,} words in {args.out}\n")
+    write_file(rows, args.out)
+    sys.stdout.write(f"{len(rows):,} words in {args.out}\n")
 
 
-def records_of(folder: Path) -> list[dict[str, object]]:
+def rows_of(folder: Path) -> list[Row]:
     """Return a row for every word of every dictionary below a folder, one language after another.
 
     Raises InvalidInput where there is none.
@@ -73,14 +75,14 @@ def records_of(folder: Path) -> list[dict[str, object]]:
             hint="How to get them: python -m triptych.training.dictionaries --help",
         )
     return [
-        {
-            "id": f"{language}:{word}",
-            "split": "train",
-            "image": None,
-            "texts": [word, *english],
-            "label": language,
-            "attributes": "{}",
-        }
+        Row(
+            id=f"{language}:{word}",
+            split="train",
+            image=None,
+            texts=(word, *english),
+            label=language,
+            attributes={},
+        )
         for (language, word), english in sorted(meanings.items())
     ]
 

@@ -102,7 +102,9 @@ class Languages:
         self._held = {name: sorted(_said(sources[name].rows)) for name in held}
         self._shares = [held[name] for name in self._held]
         rows = {name: source.rows for name, source in sources.items()}
-        words = words_of(rows.pop("dictionaries", ()), count=(count := counted(rows.values())))
+        dictionaries = rows.pop("dictionaries", ())
+        count = counted(rows.values())
+        words = words_of(dictionaries, count=count)
         names = names_of(rows.get("emoji", ()))
         self._names = {each: Weighed(some) for each, some in names.items()}
         self._words = {each: Weighed(some, common(some, count)) for each, some in words.items()}

@@ -66,9 +66,8 @@ def freeze(recipe: Recipe, model: JointModel) -> None:
         frozen_rest = recipe.languages is not None and not name.startswith("text.")
         # where the space is as wide as the head's, that ends in a projection of its own
         doubled = name.startswith("leave_picture.") and model.config.dim == model.config.width
-        fixed = frozen_trunk or frozen_text or frozen_joint or frozen_rest or doubled
-        fixed = fixed or name == "head.scale"
-        parameter.requires_grad_(not fixed)
+        frozen = frozen_trunk or frozen_text or frozen_joint or frozen_rest
+        parameter.requires_grad_(not (frozen or doubled or name == "head.scale"))
 
 
 def set_rates(recipe: Recipe, optimizer: torch.optim.Optimizer, step: int) -> None:

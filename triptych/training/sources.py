@@ -8,6 +8,7 @@ from random import Random
 from typing import TypeAlias
 
 from triptych.pairs import Row
+from triptych.training.data import TEXT_SETS
 
 PHOTO_OF = (
     "a photo of a {}",
@@ -164,12 +165,6 @@ def law(rows: Sequence[Row], random: Random) -> SampledTexts:
     return _join(texts, [row.id for row in rows])
 
 
-def dictionaries(rows: Sequence[Row], random: Random) -> SampledTexts:
-    """A word of another language, and one of its meanings."""
-    texts = [[row.texts[0], random.choice(row.texts[1:])] for row in rows]
-    return _join(texts, [row.id for row in rows])
-
-
 def draw_of(name: str) -> Draw:
     """Return how texts of a set are drawn; a set that has no way of its own has captions."""
     return _DRAWS.get(name, captions)
@@ -177,7 +172,7 @@ def draw_of(name: str) -> Draw:
 
 def is_own(name: str) -> bool:
     """Whether no recipe names the set: somebody's own pairs."""
-    return name not in _DRAWS
+    return name not in _DRAWS and name not in TEXT_SETS
 
 
 def first_captioned(names: Iterable[str]) -> str | None:
@@ -197,5 +192,4 @@ _DRAWS: dict[str, Draw] = {
     "medpix": medpix,
     "clipart": clipart,
     "law": law,
-    "dictionaries": dictionaries,
 }
