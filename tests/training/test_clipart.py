@@ -1,8 +1,10 @@
 """The set of drawings: what is said of them is read out of their SVG, the pixels out of the PNG."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
+from typing import IO
+from xml.etree import ElementTree
 
 import pyarrow.parquet as parquet
 import pytest
@@ -66,6 +68,21 @@ def test_what_nothing_is_said_of_is_left_out(tmp_path: Path) -> None:
     add(tmp_path, "shapes/stars/star_5", title="Star", keywords=["star", "shape"])
     add(tmp_path, "animals/owl", title="Owl", ending="<broken")
     assert texts(tmp_path) == {"animals/owl.png": ("Owl",)}
+
+
+def test_no_drawing_is_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(tmp_path, "animals/one", title="Owl")
+    add(tmp_path, "animals/two", title="Crow", ending="<broken")
+    read: list[IO[bytes]] = []
+
+    def parse(source: IO[bytes]) -> Iterator[tuple[str, ElementTree.Element]]:
+        read.append(source)
+        return iterparse(source)
+
+    iterparse = ElementTree.iterparse
+    monkeypatch.setattr(ElementTree, "iterparse", parse)
+    texts(tmp_path)
+    assert [file.closed for file in read] == [True, True]
 
 
 def test_a_blank_drawing_is_left_out(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -107,17 +108,16 @@ def drawings(library: Path) -> list[Drawing]:
 
 def _said(path: Path, svg: Path) -> Drawing:
     titles, keywords = [], []
-    try:
-        # Debian's own files, whose checksum apt has seen to
-        for _, element in ElementTree.iterparse((svg / path).with_suffix(".svg")):  # noqa: S314
+    # the file is closed here: the parser, left early, keeps what it opened itself
+    with (svg / path).with_suffix(".svg").open("rb") as drawing, suppress(ElementTree.ParseError):
+        # Debian's own files, whose checksum apt has seen to; some are no XML after all
+        for _, element in ElementTree.iterparse(drawing):  # noqa: S314
             if element.tag == f"{_DUBLIN_CORE}title":
                 titles.append(element.text or "")
             elif element.tag == f"{_RDF}li":
                 keywords.append(element.text or "")
             elif element.tag.endswith("}metadata"):
                 break
-    except ElementTree.ParseError:
-        pass  # some are no XML after all
     title = next(iter(titles), "")  # the others are names of who drew and published it
     kept = [_words(word) for word in keywords if not _NO_KEYWORD.search(word)]
     return Drawing(
