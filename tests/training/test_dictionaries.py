@@ -6,6 +6,7 @@ import sys
 from base64 import b64encode
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from triptych.errors import InvalidInput
@@ -30,6 +31,12 @@ def write_freedict(folder: Path, name: str, entries: dict[str, str]) -> None:
         text += said
     (folder / f"freedict-{name}.index").write_text("".join(lines), encoding="utf-8")
     (folder / f"freedict-{name}.dict.dz").write_bytes(gzip.compress(text))
+
+
+def write_list(folder: Path, name: str, *steps: list[str]) -> None:
+    """As wordfreq has it: the words of each centibel."""
+    packed = msgpack.packb([{"format": "cB", "version": 1}, *steps])
+    (folder / f"{name}.msgpack.gz").write_bytes(gzip.compress(packed))
 
 
 def number(value: int) -> str:
@@ -66,6 +73,59 @@ def test_from_english_each_translation_is_a_word(tmp_path: Path) -> None:
     hound = "hound <n>\n犬\nanimal\n"
     write_freedict(tmp_path, "eng-jpn", {"dog": dog, "hound": hound})
     assert meanings(tmp_path) == {"ja:犬": ["dog", "hound"], "ja:狗": ["dog"]}
+
+
+def test_of_several_english_words_the_one_that_it_translates_first(tmp_path: Path) -> None:
+    write_list(tmp_path, "small_en", ["machine"], ["car"], ["automobile"])
+    entries = {
+        "automobile": "automobile <n>\nмашина\n",
+        "car": "car <n>\nмашина, вагон\n",
+        "machine": "machine <n>\nстанок, машина\n",
+    }
+    write_freedict(tmp_path, "eng-rus", entries)
+    found = meanings(tmp_path)
+    assert found["ru:машина"] == ["car", "automobile", "machine"]
+
+
+def test_notes_of_the_japanese_dictionary_are_no_words(tmp_path: Path) -> None:
+    entries = {
+        "薔薇": "[ichi1] 薔薇 /bara/, ばら /bara/\n(noun (common) (futsuumeishi))\n\n"
+        "         Note: word usually written using kana alonerose, briar\n",
+        "犬": "犬 /inu/\n(noun)\n         Note: esp. a pet\ndog, hound\n",
+    }
+    write_freedict(tmp_path, "jpn-eng", entries)
+    assert meanings(tmp_path) == {"ja:薔薇": ["rose", "briar"], "ja:犬": ["dog", "hound"]}
+
+
+def test_forms_that_no_dictionary_lists_mean_what_the_commonest_of_their_stem_does(
+    tmp_path: Path,
+) -> None:
+    write_freedict(
+        tmp_path,
+        "deu-eng",
+        {
+            "katze": "Katze <fem>\ncat\n",
+            "katzig": "katzig <adj>\ncatty\n",
+            "hund": "Hund\ndog\n",
+        },
+    )
+    far = [*[[]] * 640, ["hunden"], *[[]] * 20]  # rarer than three in ten million is left out
+    write_list(tmp_path, "large_de", ["katze"], ["katzen", "katzig", "vogel"], *far, ["hundes"])
+    found = meanings(tmp_path)
+    assert found.keys() == {"de:Katze", "de:katzig", "de:Hund", "de:katzen", "de:hunden"}
+    assert found["de:katzen"] == ["cat"]
+
+
+def test_a_word_is_as_common_as_the_list_says(tmp_path: Path) -> None:
+    write_freedict(tmp_path, "deu-eng", {"hund": "Hund\ndog\n", "qualle": "Qualle\njelly\n"})
+    (tmp_path / "cedict_1_0_ts_utf-8_mdbg.txt.gz").write_bytes(gzip.compress(CEDICT.encode()))
+    write_list(tmp_path, "small_de", *[[]] * 200, ["hund"])
+    write_list(tmp_path, "small_zh", *[[]] * 300, ["飞机"])
+    packed = gzip.compress(msgpack.packb({ord("飛"): "飞", ord("機"): "机"}))
+    (tmp_path / "_chinese_mapping.msgpack.gz").write_bytes(packed)
+    share = {row.id: row.attributes["frequency"] for row in dictionaries.rows_of(tmp_path)}
+    assert share["de:Hund"] == pytest.approx(0.01) and share["de:Qualle"] == 0.0
+    assert share["zh:飞机"] == share["zh-hant:飛機"] == pytest.approx(0.001)
 
 
 def test_russian_by_way_of_german(tmp_path: Path) -> None:

@@ -1,96 +1,22 @@
-"""Other languages by what the model knows of English: what words mean, and what a step does."""
+"""Other languages by what the model knows of English: what a step does."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
 
 from triptych.errors import InvalidInput
-from triptych.pairs import Row
 from triptych.training import recipes
 from triptych.training.build import TrainingContext, prepare
 from triptych.training.checkpoint import load
 from triptych.training.embed import embed_texts
-from triptych.training.languages import (
-    LanguagesConfig,
-    Weighed,
-    Word,
-    common,
-    counted,
-    names_of,
-    switched,
-    switches,
-    words_of,
-)
+from triptych.training.languages import LanguagesConfig
 from triptych.training.loop import Trainer
 from triptych.training.made_up import write_data
 
 torch = pytest.importorskip("torch")
-
-
-def row(texts: Sequence[str], *, label: str = "", names: Mapping[str, object] | None = None) -> Row:
-    return Row(
-        id=texts[0], split="train", image=None, texts=tuple(texts), label=label,
-        attributes=names or {},
-    )  # fmt: skip
-
-
-def test_an_emoji_has_names_and_a_tag_means_what_its_emoji_share() -> None:
-    rows = [
-        row(["dog", "pet", "animal"], names={"de": ["Hund", "Tier"], "en-gb": ["dog", "pet"]}),
-        row(["cat", "pet", "animal"], names={"de": ["Katze", "Tier", "schnurrt"]}),
-        row(["whale", "animal", "sea"], names={"de": ["Wal", "Tier"]}),
-        row(["hand: dark skin tone", "hand"], names={"de": ["Hand: dunkel"]}),
-        row(["bone", "pet"], names={"fr": []}),
-    ]
-    assert names_of(rows) == {
-        "de": [
-            Word("Hund", ("dog",)),
-            Word("Katze", ("cat",)),
-            Word("Wal", ("whale",)),
-            Word("Tier", ("animal",)),
-            Word("schnurrt", ("cat",)),  # of one emoji: what that is called
-        ]
-    }
-
-
-def test_a_dictionary_s_word_means_what_stands_in_a_text() -> None:
-    rows = [
-        row(["Hund", "dog", "crampon", "big dog"], label="de"),
-        row(["Bandhaken", "crampon"], label="de"),
-    ]
-    count = counted([[row(["a big dog"]), row(["the dog and a big cat"])]])
-    assert count["dog"] == 2 and count["cat"] == 1
-    assert words_of(rows, count=count) == {"de": [Word("Hund", ("dog", "big dog"))]}
-
-
-def test_common_meanings_are_drawn_more_often_and_synonyms_share() -> None:
-    words = [Word("Hund", ("dog",)), Word("Köter", ("dog",)), Word("Okapi", ("okapi",))]
-    weights = common(words, {"dog": 32, "okapi": 1})
-    assert weights == pytest.approx([2.0, 2.0, 1.0])
-    random, weighed = Random(1), Weighed(words, weights)
-    drawn = Counter(weighed.draw(random).text for _ in range(5000))
-    assert drawn["Hund"] / drawn["Okapi"] == pytest.approx(2.0, rel=0.15)
-
-
-def test_a_caption_in_which_words_have_given_way() -> None:
-    words = [
-        Word("狗", ("dog",)),
-        Word("獢", ("dog",)),
-        Word("跑", ("run",)),
-        Word("x y", ("a b",)),
-    ]
-    switch = switches(words, [1, 3, 1, 1], most=1)
-    assert switch == {"dog": ["狗"], "run": ["跑"]}
-    said = {switched("Two dogs are running .", switch, Random(n), spaced=False) for n in range(60)}
-    assert said >= {"two狗跑", "狗跑"} and not any("are" in each for each in said)
-    spaced = {switched("the dogs", switch, Random(n), spaced=True) for n in range(40)}
-    assert spaced == {"狗", "dogs", "the dogs"}  # never nothing
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def model() -> JointModel:
 
 
 def filled(folder: Path) -> JointModel:
-    parts = shipped.text_tower(folder), shipped.picture_tower(folder)
+    parts = shipped.text_tower(shipped.words(folder)), shipped.picture_tower(folder)
     model = JointModel(JOINT, text=parts[0], picture=parts[1])
     shipped.fill(model, folder)
     return model.eval()
@@ -136,7 +136,8 @@ def test_it_is_taught_further_with_nothing_but_pairs(tmp_path: Path) -> None:
 
 
 def test_one_that_is_built_otherwise_is_refused() -> None:
-    text, picture = shipped.text_tower(DEFAULT_FOLDER), shipped.picture_tower(DEFAULT_FOLDER)
+    text = shipped.text_tower(shipped.words(DEFAULT_FOLDER))
+    picture = shipped.picture_tower(DEFAULT_FOLDER)
     other = JointModel(replace(JOINT, dim=256), text=text, picture=picture)
     with pytest.raises(InvalidInput, match="built otherwise"):
         shipped.fill(other, DEFAULT_FOLDER)

@@ -23,8 +23,8 @@ MAX_SEGMENTS = 32
 PLACES = (7, 7)  # rows and columns of the last map
 ASIDE = ("places.onnx",)  # what explains only: no vector and no score depends on it
 LANGUAGES = (
-    "en", "bn", "da", "de", "es", "et", "fi", "fr", "hi", "hu", "it", "ja", "ko", "lt", "ms", "nb",
-    "nl", "pl", "pt", "ru", "sv", "th", "uk", "vi", "zh", "zh-Hant",
+    "en", "ar", "bn", "cs", "da", "de", "el", "es", "et", "fi", "fr", "hi", "hu", "it", "ja", "ko",
+    "lt", "ms", "nb", "nl", "pl", "pt", "ru", "sv", "th", "tr", "uk", "vi", "zh", "zh-Hant",
 )  # fmt: skip
 
 
@@ -91,7 +91,8 @@ def describe(folder: Path, *, model: JointModel, name: str, quantised: bool) -> 
             "normaliser": "NFKC, lower case",
         },
         "quantisation": {
-            "text": "weights 8 bit, a scale per output, words by row; activations float",
+            "text": "weights 8 bit, a scale per output, words 4 bit, a scale per 32; "
+            "activations float",
             "image": "static 8 bit, ranges and biases set at export; head: weights 8 bit",
             "experts": "weights 8 bit, a scale per output; activations float",
         }

@@ -81,10 +81,11 @@ def _shared_out(shares: Mapping[str, float], steps: int) -> list[str]:
 def text_ids(
     tokenizer: Tokenizer, texts: Sequence[str], *, drop: Random | None = None
 ) -> list[list[int]]:
-    """Return the ids of each text; `drop` leaves out every twelfth piece at random."""
+    """Return the ids of each text; `drop` leaves out every twelfth piece at random, never all."""
     encoded = [item.ids[:TRAIN_TOKENS] for item in tokenizer.encode_batch(list(texts))]
     if drop is not None:
-        encoded = [[i for i in ids if i < 4 or drop.random() > 1 / 12] for ids in encoded]
+        fewer = [[i for i in ids if i < 4 or drop.random() > 1 / 12] for ids in encoded]
+        encoded = [some if len(some) > 2 else ids for some, ids in zip(fewer, encoded, strict=True)]
     return encoded
 
 

@@ -31,7 +31,10 @@ from triptych.training.batches import Source
 from triptych.training.data import TEXT_SETS, checked, picture_sets, read_rows
 from triptych.training.embed import embed_maps, embed_texts
 from triptych.training.features import CUT, ViewCache, build_cache
+from triptych.training.languages import LanguagesConfig
 from triptych.training.recipes import Recipe
+from triptych.training.vocabulary import extended
+from triptych.training.words import english_of, lexicon, said_in
 from triptych.types import Matrix
 
 
@@ -86,15 +89,17 @@ def prepare(recipe: Recipe, *, data: Path, work: Path) -> TrainingContext:
     views = {name: recipe.views_of(name) for name in files}
     folder = work / "features"
     cached = partial(build_cache, seed=recipe.seed, folder=folder, tower=trunk)
+    seen = {name: recipe.most_pictures_of(name) for name in files}
     caches = {
-        name: cached(rows, name=f"{name}.train", views=views[name]) for name, rows in train.items()
+        name: cached(rows[: seen[name]], name=f"{name}.{seen[name] or 'train'}", views=views[name])
+        for name, rows in train.items()
     }
     dev_caches = {name: cached(rows, name=f"{name}.dev", views=1) for name, rows in dev.items()}
     texts = {name: data / f"{name}.parquet" for name in TEXT_SETS}
     said = {
         name: read_rows(file, splits=["train"]) for name, file in texts.items() if file.exists()
     }
-    tokenizer, text = _text_tower(recipe, train=train, law_rows=said.get("law", ()), data=data)
+    tokenizer, text = _text_tower(recipe, rows={**train, **said}, data=data)
     sources = {
         name: Source(rows=rows, cache=caches[name], views=views[name])
         for name, rows in train.items()
@@ -129,23 +134,17 @@ def _picture_tower(recipe: Recipe, *, data: Path) -> MobileNet:
 
 
 def _text_tower(
-    recipe: Recipe,
-    *,
-    train: Mapping[str, Sequence[Row]],
-    law_rows: Sequence[Row],
-    data: Path,
+    recipe: Recipe, *, rows: Mapping[str, Sequence[Row]], data: Path
 ) -> tuple[Tokenizer, Transformer]:
     torch.manual_seed(recipe.seed)
     if recipe.shipped:
-        return read_tokenizer(DEFAULT_FOLDER), shipped.text_tower(DEFAULT_FOLDER)
+        return _shipped_text_tower(recipe.languages, rows)
     folder = minilm_folder(data)
     bert = load_file(folder / "model.safetensors")
     wordpieces = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    built = pieces.build(
-        wordpieces=wordpieces, corpus=_corpus(train, law_rows), num_new=recipe.num_new_pieces
-    )
+    built = pieces.build(wordpieces=wordpieces, corpus=_corpus(rows), num_new=recipe.num_new_pieces)
     words_VD = pieces.borrow_rows(
-        _translations(train.get("emoji", ())),
+        _translations(rows.get("emoji", ())),
         tokenizer=built.tokenizer,
         origins_V=built.origins_V,
         table_VD=bert["embeddings.word_embeddings.weight"].float().numpy(),
@@ -153,13 +152,31 @@ def _text_tower(
     return built.tokenizer, from_bert(bert, words_VD=torch.from_numpy(words_VD))
 
 
-def _corpus(train: Mapping[str, Sequence[Row]], law_rows: Sequence[Row]) -> Iterator[str]:
-    for foreign, _ in _translations(train.get("emoji", ())):
+def _shipped_text_tower(
+    languages: LanguagesConfig | None, rows: Mapping[str, Sequence[Row]]
+) -> tuple[Tokenizer, Transformer]:
+    """The shipped ones, with a piece more for each word that is to be learnt most."""
+    tokenizer, words_VD = read_tokenizer(DEFAULT_FOLDER), shipped.words(DEFAULT_FOLDER)
+    if languages is not None:
+        known = lexicon(rows)
+        seen = map(said_in, english_of(rows))
+        tokenizer, words_VD = extended(
+            tokenizer,
+            words_VD,
+            words=languages.chances(known),
+            english=[*known.english(), *itertools.chain.from_iterable(seen)],
+            most=languages.pieces,
+        )
+    return tokenizer, shipped.text_tower(words_VD)
+
+
+def _corpus(rows: Mapping[str, Sequence[Row]]) -> Iterator[str]:
+    for foreign, _ in _translations(rows.get("emoji", ())):
         yield foreign
-    for row in train.get("vietnamese", ()):
+    for row in rows.get("vietnamese", ()):
         yield from row.texts
     # every eighth section: statutes are long, and would else crowd out 26 languages
-    for row in itertools.islice(law_rows, 0, None, 8):
+    for row in itertools.islice(rows.get("law", ()), 0, None, 8):
         yield from (text[:400] for text in row.texts)
 
 

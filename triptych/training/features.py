@@ -22,6 +22,7 @@ from triptych.encoders.pictures.picture import load_picture
 from triptych.encoders.towers.mobilenet import IMAGE_SIZE, MobileNet
 from triptych.errors import InvalidInput, PictureError
 from triptych.pairs import Row
+from triptych.training.precision import autocast
 
 LOG = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def build_cache(
 
 def _fill(maps_NHWC: Tensor, *, pixels: Iterator[Tensor], tower: MobileNet) -> None:
     start = 0
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode(), autocast(torch.device("cpu")):
         for pixels_BCHW in pixels:
             map_BCHW = tower(pixels_BCHW, until=CUT)
             stop = start + len(map_BCHW)

@@ -56,6 +56,7 @@ class Recipe:
     views: Mapping[str, int] = field(
         default_factory=lambda: dict(VIEWS)
     )  # set -> cached views, else 1
+    most_pictures: int | None = None  # of a set, but for those that hubs are measured on
     batch: int = 128  # pictures, or pairs of texts
     looks: int = (
         1  # views of every picture in a batch, which are alike as a picture and its texts are
@@ -104,6 +105,10 @@ class Recipe:
     def views_of(self, name: str) -> int:
         """Return how many views of a set are cached; of one that no recipe names, many."""
         return self.views.get(name, max(self.views.values(), default=1) if is_own(name) else 1)
+
+    def most_pictures_of(self, name: str) -> int | None:
+        """Return how many pictures of a set are looked at, None for all."""
+        return None if name in self.hub_sets or is_own(name) else self.most_pictures
 
     def at_most(self, steps: int) -> Recipe:
         """Return the stage with so many steps or fewer."""
@@ -220,8 +225,8 @@ def more() -> Stages:
 def languages() -> Stages:
     """The model in the package, its text tower taught other languages by texts alone.
 
-    The sets of the mixture say what is held where it was. One view of a picture will do: only hubs
-    and the experts' budget are measured on them.
+    The sets of the mixture say what is held where it was. Few pictures, and one view of each, will
+    do: only hubs and the experts' budget are measured on them.
     """
     taught = Recipe(
         name="languages",
@@ -230,21 +235,24 @@ def languages() -> Stages:
         languages=LanguagesConfig(),
         hubness=HubnessConfig(),
         mixture={
-            "flickr8k": 0.40,
-            "emoji": 0.20,
-            "fashion": 0.13,
-            "vietnamese": 0.10,
+            "flickr8k": 0.38,
+            "emoji": 0.18,
+            "fashion": 0.16,
+            "vietnamese": 0.08,
             "grocery": 0.06,
             "caltech101": 0.06,
+            "clipart": 0.03,
             "medpix": 0.03,
             "clothing": 0.02,
         },
         views={},
+        most_pictures=400,
         prefixes={512: 1.0, 256: 0.5, 128: 0.25, 64: 0.25},
-        steps=900,
-        warmup=30,
-        lr_words=8e-4,
-        lr_text=3e-4,
+        steps=320,
+        eval_every=320,
+        warmup=20,
+        lr_words=1e-3,
+        lr_text=2e-4,
         layer_decay=0.9,
         weight_decay=0.0,
         picture_after=None,

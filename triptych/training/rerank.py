@@ -18,6 +18,7 @@ from triptych.pairs import Row
 from triptych.training.batches import read_texts, text_ids
 from triptych.training.features import CUT
 from triptych.training.losses import logits
+from triptych.training.precision import autocast
 
 WEIGHTS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3)  # cosines per unit of the score
 
@@ -38,7 +39,7 @@ def reranked(
     texts = [(at, text) for at, row in enumerate(rows) for text in row.texts[:1]]
     for start in range(0, len(texts), 32):
         some = texts[start : start + 32]
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+        with torch.inference_mode(), autocast(device):
             read = read_texts(model, text_ids(tokenizer, [text for _, text in some]))
             cosines_TN = logits(model(read, None).emb_BM, emb_NM, scale=1.0)
             top_TK = cosines_TN.topk(min(candidates, len(emb_NM)), dim=1).indices
@@ -57,7 +58,7 @@ def _pictures(
 ) -> tuple[TokenStates, Tensor]:
     device = model.log_scale.device
     tokens, embs = [], []
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+    with torch.inference_mode(), autocast(device):
         for chunk in torch.split(maps_NHWC, 64):
             looked = model.look(chunk.permute(0, 3, 1, 2).to(device), after=CUT)
             tokens.append(matcher.picture(looked).tokens_BTD)

@@ -36,6 +36,7 @@ from triptych.errors import InvalidInput
 from triptych.model import JointModel
 from triptych.moe.layer import MoE
 from triptych.moe.serving import Floats
+from triptych.training.export.nibbles import of_nibbles
 from triptych.training.export.picture import STEP
 
 
@@ -110,7 +111,11 @@ class _Graph:
         ]
 
     def table(self) -> Floats:
-        """Return what is gathered by the graph's input: rows, times a scale for each."""
+        """Return what is gathered by the graph's input."""
+        for node in self.of_kind("GatherBlockQuantized"):
+            pairs_VP, _, scale_VB = (self._stored.get(name) for name in node.input)
+            assert pairs_VP is not None and scale_VB is not None
+            return of_nibbles(numpy_helper.to_array(pairs_VP), numpy_helper.to_array(scale_VB))
         rows, *scale = [
             self.value(node.input[0]) for node in self.of_kind("Gather") if node.input[1] == "ids"
         ]
@@ -191,10 +196,16 @@ def name_of(folder: Path) -> str:
     return str(json.loads((folder / "model.json").read_text("utf-8"))["name"])
 
 
-def text_tower(folder: Path) -> Transformer:
-    """Return a tower of the shipped one's shape, which `fill` gives its weights."""
-    words_VD = _Graph(folder / "text.onnx").table()
-    return Transformer(TransformerConfig(vocabulary=len(words_VD)))
+def words(folder: Path) -> Tensor:
+    """Return words_VD, the table of the shipped text tower."""
+    return torch.tensor(_Graph(folder / "text.onnx").table())
+
+
+def text_tower(words_VD: Tensor) -> Transformer:
+    """Return a tower of the shipped one's shape with these words; `fill` gives it all the rest."""
+    tower = Transformer(TransformerConfig(vocabulary=len(words_VD)))
+    tower.words.weight.data = words_VD
+    return tower
 
 
 def fill(model: JointModel, folder: Path) -> None:
@@ -217,7 +228,8 @@ def fill(model: JointModel, folder: Path) -> None:
 def _fill_text(model: JointModel, graph: _Graph) -> None:
     tower = model.text
     assert isinstance(tower, Transformer)
-    _copy(tower.words.weight, graph.table())
+    table_VD = graph.table()
+    _copy(tower.words.weight[: len(table_VD)], table_VD)  # pieces that are new keep their rows
     _copy(tower.places.weight, graph.value(next(graph.of_kind("Slice")).input[0]))
     _norm(tower.norm, graph)
     for block in tower.blocks:

@@ -25,6 +25,7 @@ from tokenizers import (
 
 UNKNOWN = "[UNK]"
 SPECIALS = ("[PAD]", "[CLS]", "[SEP]", UNKNOWN)
+FIRST_PIECE = len(SPECIALS) + 256  # what comes before are bytes
 START = "▁"
 MAX_TOKENS = 256
 
@@ -44,7 +45,7 @@ def build(*, wordpieces: Sequence[str], corpus: Iterable[str], num_new: int) -> 
     fixed = [*SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256))]
     pieces = [*fixed, *known, *new]
     # the far lower score keeps a byte from ever beating a piece that knows the character
-    scored = [(piece, -60.0 if i < len(fixed) else _score(piece)) for i, piece in enumerate(pieces)]
+    scored = [(piece, -60.0 if i < len(fixed) else score(piece)) for i, piece in enumerate(pieces)]
     specials = {word: row for row, word in enumerate(wordpieces) if word in SPECIALS}
     origins = [specials[piece] if piece in SPECIALS else known.get(piece, -1) for piece in pieces]
     return BuiltTokenizer(
@@ -59,7 +60,8 @@ def _adopted(wordpieces: Sequence[str]) -> Iterator[tuple[str, int]]:
         yield (word[2:] if word.startswith("##") and len(word) > 2 else START + word), row
 
 
-def _score(piece: str) -> float:
+def score(piece: str) -> float:
+    """Return a piece's logarithm of chance: the fewest pieces win, then the longest."""
     # all pieces cost about 10; of two ways with as many pieces, the one with the longest piece wins
     return -10.0 + 0.002 * min(len(piece), 20) ** 2
 
@@ -140,9 +142,8 @@ def borrow_rows(
 
 
 def _inner(tokenizer: Tokenizer, text: str) -> set[int]:
-    first_piece = len(SPECIALS) + 256
     return {
         token
         for token in tokenizer.encode(text, add_special_tokens=False).ids
-        if token >= first_piece
+        if token >= FIRST_PIECE
     }

@@ -1,4 +1,4 @@
-"""A small writer of ONNX graphs: nodes in order, constants, and weights in eight bits.
+"""A small writer of ONNX graphs: nodes in order, constants, and weights in eight or four bits.
 
 The graphs are written by hand, not traced: so each operator is chosen, and none quantises a whole
 batch with one scale, which would let a neighbour change a vector.
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from triptych.moe.serving import ONNX_RUNTIME
+from triptych.training.export.nibbles import BLOCK, in_nibbles
 
 OPSET = 21
 
@@ -79,14 +80,22 @@ class Graph:
         return self.op("Mul", floats, self.constant(scale_V1))
 
     def embedding(self, ids: str, *, table_VD: NDArray[np.float32]) -> str:
-        """Rows of a table; in eight bits with a scale per row."""
+        """Rows of a table; in four bits with a scale for each BLOCK of a row."""
         if not self.quantised:
             return self.op("Gather", self.constant(table_VD), ids)
-        bytes_VD, scale_V1 = _rows_in_bytes(table_VD)
+        pairs_VP, scale_VB = in_nibbles(table_VD)
         rows = self.op(
-            "Cast", self.op("Gather", self.constant(bytes_VD), ids), to=TensorProto.FLOAT
+            "GatherBlockQuantized",
+            self.constant(pairs_VP),
+            ids,
+            self.constant(scale_VB),
+            domain=ONNX_RUNTIME,
+            bits=4,
+            block_size=BLOCK,
+            gather_axis=0,
+            quantize_axis=1,
         )
-        return self.op("Mul", rows, self.op("Gather", self.constant(scale_V1), ids))
+        return self.op("Cast", rows, to=TensorProto.FLOAT)
 
     def norm(
         self, x: str, *, weight_D: NDArray[np.float32], bias_D: NDArray[np.float32], epsilon: float

@@ -1,0 +1,80 @@
+"""Words that become pieces of their own: which, with what rows, and that English stays."""
+
+import pytest
+from tokenizers import Tokenizer
+
+torch = pytest.importorskip("torch")
+
+from triptych.encoders.onnx import DEFAULT_FOLDER  # noqa: E402
+from triptych.encoders.text_reader import read_tokenizer  # noqa: E402
+from triptych.training import shipped  # noqa: E402
+from triptych.training.tokenizer import build  # noqa: E402
+from triptych.training.vocabulary import extended  # noqa: E402
+from triptych.training.words import Word  # noqa: E402
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "dog", "cat", "black", "s"]
+WORDS = [
+    ("de", Word("Hund", ("dog",)), 0.4),
+    ("de", Word("Katze", ("cat", "black cat")), 0.3),
+    ("sv", Word("katze", ("cat",)), 0.1),
+    ("zh", Word("黑狗", ("black dog",)), 0.2),
+    ("de", Word("schwarzer Hund", ("black dog",)), 0.9),  # two words
+    ("nl", Word("cat", ("cat",)), 0.9),  # a piece already
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return build(wordpieces=PIECES, corpus=["h u n d k a t z e 黑 狗"] * 9, num_new=40).tokenizer
+
+
+def table(tokenizer: Tokenizer) -> "torch.Tensor":
+    return torch.eye(tokenizer.get_vocab_size())
+
+
+def inner(tokenizer: Tokenizer, text: str) -> list[str]:
+    return list(tokenizer.encode(text, add_special_tokens=False).tokens)
+
+
+def test_the_likeliest_words_become_pieces_whatever_their_language(tokenizer: Tokenizer) -> None:
+    longer, rows = extended(tokenizer, table(tokenizer), words=WORDS, english=[], most=2)
+    assert inner(longer, "HUND katze") == ["▁hund", "▁katze"]
+    assert inner(longer, "黑狗") == inner(tokenizer, "黑狗")
+    assert len(rows) == longer.get_vocab_size() == tokenizer.get_vocab_size() + 2
+    assert rows[:-2].equal(table(tokenizer))
+
+
+def test_what_is_written_without_spaces_is_found_anywhere(tokenizer: Tokenizer) -> None:
+    longer, _ = extended(tokenizer, table(tokenizer), words=WORDS, english=[], most=3)
+    assert inner(longer, "dog黑狗") == ["▁dog", "黑狗"]
+
+
+def test_a_row_is_that_of_the_meanings_and_as_long(tokenizer: Tokenizer) -> None:
+    was = table(tokenizer)
+    longer, rows = extended(tokenizer, was, words=WORDS, english=[], most=3)
+    dog, cat, black = (tokenizer.token_to_id(f"▁{word}") for word in ("dog", "cat", "black"))
+    row = rows[longer.token_to_id("▁hund")]
+    assert row.equal(was[dog])
+    katze = rows[longer.token_to_id("▁katze")]
+    assert katze.norm().item() == pytest.approx(1.0)
+    # 0.3 + 0.1 of "cat", 0.15 of "black cat"
+    assert (katze[black] / katze[cat]).item() == pytest.approx(0.075 / 0.475)
+    assert katze[dog] == 0
+
+
+def test_a_word_that_an_english_text_would_be_read_by_is_left_out(tokenizer: Tokenizer) -> None:
+    longer, _ = extended(tokenizer, table(tokenizer), words=WORDS, english=["a hund"], most=3)
+    assert inner(longer, "hund") == inner(tokenizer, "hund")
+    assert inner(longer, "katze") == ["▁katze"]
+
+
+def test_no_words_no_pieces(tokenizer: Tokenizer) -> None:
+    longer, rows = extended(tokenizer, table(tokenizer), words=[], english=["a"], most=9)
+    assert longer.get_vocab_size() == len(rows) == tokenizer.get_vocab_size()
+
+
+def test_the_shipped_tokenizer_reads_common_words_in_one_piece() -> None:
+    tokenizer = read_tokenizer(DEFAULT_FOLDER)
+    assert len(shipped.words(DEFAULT_FOLDER)) == tokenizer.get_vocab_size()
+    for word in ("eine Katze", "un pájaro", "une fleur", "большая машина", "三个乐器", "自転車"):
+        assert len(inner(tokenizer, word)) <= 3
