@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cached_property
 from hashlib import sha256
@@ -295,10 +296,14 @@ class OnnxModel(DualStates):
     @cached_property
     def _reader(self) -> TextReader:
         limits = self._description["text"]
-        try:
-            tokenizer = read_tokenizer(self.folder)
-        except Exception as error:  # gzip, zlib and tokenizers each have their own
-            raise _damaged(self.folder / PACKED) from error
+        # reading 66,000 pieces holds the interpreter, opening a graph does not: a cold start has
+        # time for both at once. What the graph lacks is told when it is asked
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(self._session, "text")
+            try:
+                tokenizer = read_tokenizer(self.folder)
+            except Exception as error:  # gzip, zlib and tokenizers each have their own
+                raise _damaged(self.folder / PACKED) from error
         return TextReader(
             tokenizer,
             max_tokens=int(limits["max_tokens"]),
@@ -317,6 +322,10 @@ class OnnxModel(DualStates):
         return self._outputs(graph, [output], **inputs)[0]
 
     def _outputs(self, graph: str, outputs: list[str], /, **inputs: NDArray[Any]) -> list[Matrix]:
+        found: list[Matrix] = self._session(graph).run(outputs, inputs)
+        return found
+
+    def _session(self, graph: str) -> Any:
         with self._lock:
             if graph not in self._sessions:
                 path = self.folder / f"{graph}.onnx"
@@ -324,8 +333,7 @@ class OnnxModel(DualStates):
                     self._sessions[graph] = open_session(path, threads=self._threads)
                 except Exception as error:  # ONNX Runtime's have no class in common
                     raise _damaged(path) from error
-        found: list[Matrix] = self._sessions[graph].run(outputs, inputs)
-        return found
+            return self._sessions[graph]
 
 
 def _damaged(path: Path) -> NotAvailable:

@@ -19,8 +19,9 @@ Triptych's own training (`python -m triptych.training`) in the stages {stages}.
 - Pictures: MobileNetEdgeTPU 1.0 (224x224, the whole picture squashed), attention pooling beside
   the mean. Eight bits, static: every scale was fixed at export.
 - Texts: a 6-layer transformer of width 384, 256 tokens; a longer text is the mean of up to 32
-  segments. Weights in eight bits, multiplied out at load; nothing that they meet is rounded. A
-  text embeds alone as it does in a batch: it is padded to a multiple of four, whatever its company.
+  segments. Weights in eight bits, multiplied out at load, the table of words in four; nothing that
+  they meet is rounded. A text embeds alone as it does in a batch: it is padded to a multiple of
+  four, whatever its company.
 - An item with a text and a picture: words and patches see each other through cross-modal attention
   with a bottleneck of 8 latents and a soft spatial mask, then both sides are added.
 - Experts: words and patches go through the same 128 small experts, 3.2 of them each on average
@@ -91,8 +92,8 @@ SOURCES = {
     "medpix": "CT and MR pictures | captions, kind of scan | research use",
     "clipart": "Open Clip Art Library, drawings | titles and keywords | public domain",
     "law": "German statutes, heading and body, text alone | pairs | official works",
-    "dictionaries": "FreeDict, 17 languages, and CC-CEDICT, words with what they mean in English | "
-    "translations | GPL, CC BY-SA",
+    "dictionaries": "FreeDict, 21 languages, CC-CEDICT and wordfreq, words with what they mean in "
+    "English and how common they are | translations | GPL, CC BY-SA",
 }
 ROWS = {
     "Flickr8k: text finds picture, recall@1 / @10": ("flickr8k.t2i@1", "flickr8k.t2i@10"),
