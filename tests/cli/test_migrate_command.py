@@ -65,6 +65,10 @@ def test_token_states_are_dropped_by_word_alone(run: Run, data: Path) -> None:
     assert "with_tokens" not in info(run)
     assert run("migrate", "--back")[0] == 0
     assert info(run)["token_width"] == 64
+    code, out, _ = run("migrate", "--model", "hashing:64", "--drop-tokens")
+    assert code == 0
+    assert out == "hashing:64 is searched already\nthe token states of 1 item are deleted\n"
+    assert "token_width" not in info(run)
 
 
 def test_what_is_lost_is_told_with_the_ways_out(run: Run, photos: Path) -> None:

@@ -167,6 +167,37 @@ def test_a_model_without_states_is_refused_before_the_work(tmp_path: Path) -> No
         assert reranked(collection) == before
 
 
+@pytest.mark.parametrize("handed_over", [False, True])
+def test_the_model_that_is_searched_can_lose_its_states(
+    tmp_path: Path, *, handed_over: bool
+) -> None:
+    items = [Item(id=one["id"], text=str(one["text"])) for one in words(3)]
+    needles = [
+        one.tobytes() for one in stored_tokens(CountingModel(), items, 32) if one is not None
+    ]
+    drop = MigrateOptions(drop_tokens=True)
+    with opened(tmp_path) as collection, open_here(tmp_path) as follower:
+        collection.add(words(60))
+        collection.compact()
+        assert all(needle in all_bytes(tmp_path) for needle in needles)
+        before, generation = answers(follower), collection._store.generation
+        model = CountingModel()
+        report = migrate(follower if handed_over else collection, model, drop)
+        assert (report.without_tokens, report.embedded, model.embedded) == (60, 0, [])
+        assert collection._store.generation != generation
+        assert not any(needle in all_bytes(tmp_path) for needle in needles)
+        assert answers(collection) == answers(follower) == before
+        for one in (collection, follower):
+            assert "token_width" not in one.info() and len(one.info()["spaces"]) == 1
+            with pytest.raises(InvalidInput, match="no token states"):
+                one.search("red", rerank=5)
+            one.upsert([{"id": "0001", "text": "changed"}])
+        assert migrate(collection, CountingModel(), drop).without_tokens == 0
+    with open_here(tmp_path) as collection:
+        assert len(collection) == 60
+    assert verify(tmp_path).ok
+
+
 def test_the_choice_can_be_changed_halfway(tmp_path: Path) -> None:
     with opened(tmp_path) as collection:
         collection.add(words(300))

@@ -49,7 +49,8 @@ class Migrate:
         )  # fmt: skip
         parser.add_argument(
             "--drop-tokens", action="store_true",
-            help="keep no token states of the new model: no more --rerank, less disk",
+            help="keep no token states of this model, also where it is searched already: no more "
+            "--rerank, less disk",
         )  # fmt: skip
         parser.add_argument(
             "--max-megapixels", type=positive_number, default=50, metavar="N",
@@ -104,6 +105,8 @@ def _migrate_with_bar(
 def _print(report: MigrateReport) -> None:
     if report.before == report.after and not report.embedded:
         print(f"{printable(report.after)} is searched already")
+        if num := report.without_tokens:
+            print(f"the token states of {num:,} item{'s' * (num != 1)} are deleted")
         return
     rate = f" ({report.embedded / report.seconds:,.0f} a second)" if report.embedded else ""
     print(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,8 +127,33 @@ def add_space(connection: apsw.Connection, space: Space) -> int:
     return number
 
 
-def with_tokens(connection: apsw.Connection, space: Space, width: int) -> Space:
-    """Return a space that keeps states of this width; those of another are deleted."""
+def space_for(connection: apsw.Connection, wanted: Space) -> Space:
+    """Return the space of a model that keeps states of the wanted width, begun where it was not.
+
+    Another than the one that is searched, which can but lose its states.
+    """
+    current = current_space(connection)
+    alike = [one for one in read_spaces(connection) if one[2:5] == wanted[2:5]]
+    for space in alike:
+        if space != current:
+            return _with_tokens(connection, space, wanted.token_width)
+    if not alike or wanted.token_width:
+        return wanted._replace(space=add_space(connection, wanted))
+    if current.token_width:
+        turn_to(connection, current)
+    return _with_tokens(connection, current, 0)
+
+
+def turn_to(connection: apsw.Connection, space: Space) -> None:
+    """Search a space; an index that follows can replay nothing of before, and loads all anew."""
+    state = read_state(connection)
+    sequence = state.sequence + 1
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'space'", (space.space,))
+    connection.execute("DELETE FROM removed")
+    write_state(connection, state, replace(state, sequence=sequence, floor=sequence))
+
+
+def _with_tokens(connection: apsw.Connection, space: Space, width: int) -> Space:
     if space.token_width == width:
         return space
     tokens.drop(connection, space.space)

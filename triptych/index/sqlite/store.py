@@ -34,16 +34,15 @@ from triptych.index.sqlite.meta import (
     PRECISIONS,
     Space,
     State,
-    add_space,
     bring_up,
     create,
     current_space,
     is_blank,
     read_epoch,
     read_sequence,
-    read_spaces,
     read_state,
-    with_tokens,
+    space_for,
+    turn_to,
     write_state,
 )
 from triptych.index.sqlite.reader import Change, Reader, as_rows
@@ -250,15 +249,12 @@ class Store(Reader):
     ) -> Space:
         """Return an empty space for another model, or the one begun before for it.
 
-        It keeps token states of `token_width`: one begun with others loses them.
+        It keeps token states of `token_width`: one begun with others loses them. With 0 so does
+        the one that is searched, which is returned for its own model.
         """
         wanted = Space(0, model, fingerprint, dim, precision, token_width)
         with self._changing() as connection:
-            current = current_space(connection)
-            for space in read_spaces(connection):
-                if space[2:5] == wanted[2:5] and space.space != current.space:
-                    return with_tokens(connection, space, token_width)
-            return wanted._replace(space=add_space(connection, wanted))
+            return space_for(connection, wanted)
 
     def put_vectors(
         self, space: Space, rows_N: Rows, vectors_NM: Matrix, states: Sequence[Tokens | None] = ()
@@ -289,11 +285,7 @@ class Store(Reader):
             missing = missing_rows(connection, space, 0, limit=-1)
             if len(missing):
                 raise InvalidInput(f"{len(missing):,} items have no vector of {space.model} yet.")
-            state = read_state(connection)
-            sequence = state.sequence + 1
-            connection.execute("UPDATE meta SET value = ? WHERE key = 'space'", (space.space,))
-            connection.execute("DELETE FROM removed")
-            write_state(connection, state, replace(state, sequence=sequence, floor=sequence))
+            turn_to(connection, space)
         self.refreshed_meta()
 
     def drop_space(self, space: Space) -> None:

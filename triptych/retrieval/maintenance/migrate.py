@@ -54,7 +54,7 @@ class MigrateOptions:
 
     from_thumbnails: bool = False
     drop_missing: bool = False
-    drop_tokens: bool = False  # keep no token states of the new model, so that nothing reranks
+    drop_tokens: bool = False  # keep no states of `model`, searched already or not: no reranking
     limits: PictureLimits = field(default_factory=PictureLimits)
     progress: Progress | None = None
 
@@ -67,6 +67,7 @@ class MigrateReport:
     after: str
     embedded: int = 0
     from_thumbnails: int = 0
+    without_tokens: int = 0  # items whose states went, where the model was searched already
     dropped: list[Lost] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -88,6 +89,9 @@ def migrate(
     report = MigrateReport(before=before.model, after=model.name)
     if before.fingerprint != model.fingerprint:
         _Migration(collection, model, options, report).run()
+    elif options.drop_tokens and before.token_width:
+        report.without_tokens = collection.spaces.drop_tokens(model)
+        collection.compact()
     report.seconds = time.monotonic() - started
     return report
 

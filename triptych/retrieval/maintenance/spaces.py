@@ -81,6 +81,15 @@ class Spaces:
             Space(0, model.name, model.fingerprint, model.dim, current.precision, width)
         )
 
+    def drop_tokens(self, model: EmbeddingModel) -> int:
+        """Delete the token states of what is searched, with `model`; return of how many items.
+
+        `compact` gives their bytes back.
+        """
+        items, _ = self._store.token_size()
+        self.begin(model, drop_tokens=True)
+        return items
+
     def missing(self, space: Space, after_row: int, limit: int) -> Rows:
         """Return the first rows after `after_row` that `space` lacks something of; -1 means all."""
         return self._store.missing(space, after_row, limit)
