@@ -10,13 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.retrieval.fakes import unit_vectors
 from triptych.errors import InvalidInput
+from triptych.index.base import exact_scores
+from triptych.retrieval import ranking
 from triptych.retrieval.ranking import (
+    Scores,
     first_of_each,
     maximal_marginal_relevance,
     reciprocal_rank_fusion,
     woven,
 )
+from triptych.types import Matrix, Vector
 
 RANKED = st.lists(st.integers(0, 20), unique=True, max_size=10)
 KEYS = st.one_of(st.none(), st.booleans(), st.integers(0, 2), st.sampled_from(["a", "b", ""]))
@@ -128,6 +133,54 @@ def test_diversity_is_that_of_the_definition(
     found = maximal_marginal_relevance(vectors, scores, limit, diversity, groups=keys, size=size)
     names = named(keys or [None] * count)
     assert found.tolist() == slow_mmr(vectors, scores, limit, diversity, names, size)
+
+
+def eager_mmr(vectors: Matrix, scores: Vector, limit: int, diversity: float) -> list[int]:
+    """Every candidate against each that is chosen."""
+    marginal = scores.astype(np.float64)
+    likeness = np.full(len(scores), -np.inf)
+    chosen: list[int] = []
+    while len(chosen) < min(limit, len(scores)):
+        marginal[chosen] = -np.inf
+        chosen.append(int(marginal.argmax()))
+        likeness = np.maximum(likeness, exact_scores(vectors, vectors[chosen[-1]]))
+        marginal = (1 - diversity) * scores.astype(np.float64) - diversity * likeness
+    return chosen
+
+
+@pytest.mark.parametrize("diversity", [0.0, 0.3, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("copies", [1, 3])
+def test_of_many_most_are_compared_with_few(
+    monkeypatch: pytest.MonkeyPatch, diversity: float, copies: int
+) -> None:
+    rng = np.random.default_rng(copies)
+    vectors = np.tile(unit_vectors(3000 // copies, dim=48, seed=copies), (copies, 1))
+    vectors = rng.permutation(vectors)
+    scores = exact_scores(vectors, vectors[5]).round(3)  # so that some are equal
+    multiplied, product = [], ranking._largest_products
+
+    def counted(rows_PM: Scores, others_LM: Scores) -> Scores:
+        multiplied.append(len(rows_PM) * len(others_LM))
+        return product(rows_PM, others_LM)
+
+    monkeypatch.setattr(ranking, "_largest_products", counted)
+    found = maximal_marginal_relevance(vectors, scores, 100, diversity)
+    assert found.tolist() == eager_mmr(vectors, scores, 100, diversity)
+    assert sum(multiplied) < 0.7 * len(vectors) * len(found)
+
+
+def test_a_product_is_one_of_those_that_blas_makes_alone() -> None:
+    rows, others = unit_vectors(64, dim=512), unit_vectors(100, dim=512, seed=1)
+    sizes: list[int] = []
+
+    class Noted(np.ndarray):  # type: ignore[type-arg]
+        def __matmul__(self, other: Any) -> Any:
+            sizes.append(self.size * other.shape[1])
+            return np.asarray(self) @ np.asarray(other)
+
+    found = ranking._largest_products(rows.astype(np.float64).view(Noted), others.astype(float))
+    np.testing.assert_allclose(found, (rows @ others.T).max(axis=1), atol=1e-6)
+    assert len(sizes) > 1 and max(sizes) <= 64**3
 
 
 @given(st.lists(st.integers(0, 3), max_size=10))

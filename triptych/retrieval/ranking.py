@@ -1,6 +1,6 @@
 """Lists of answers into one: fusion, diversity, groups. Pure functions on arrays.
 
-Letters: K candidates, M embedding width.
+Letters: K candidates, L of them chosen, P some of them, M embedding width.
 """
 
 from __future__ import annotations
@@ -14,10 +14,16 @@ from numpy.typing import NDArray
 
 from triptych.errors import InvalidInput
 from triptych.index.base import exact_scores
-from triptych.types import Matrix, Rows
+from triptych.types import Matrix, Rows, Vector
 
 Scores: TypeAlias = NDArray[np.float64]
 Order: TypeAlias = NDArray[np.intp]
+
+_LOOKED_AT = 64  # candidates at once
+_RECENT = 16
+# multiplications up to which BLAS wakes no second thread: that costs more than the product, and
+# where other work has the cores, a hundred times as much
+_BY_ONE_THREAD = 262_144
 
 
 def reciprocal_rank_fusion(
@@ -91,9 +97,8 @@ def maximal_marginal_relevance(
     with those chosen (Carbonell and Goldstein 1998), of equal ones the first; the first is the
     best score. Diversity 0 is the order of the scores, 1 looks at nothing but unlikeness. The
     vectors are unit rows. `groups` names them as for `first_of_each`: of a group with `size`
-    chosen nothing more is. Takes a product of K for each that is returned. Raises InvalidInput for
-    a diversity outside of 0..1, a limit below 0, and where vectors and scores are not of one
-    length.
+    chosen nothing more is. Raises InvalidInput for a diversity outside of 0..1, a limit below 0,
+    and where vectors and scores are not of one length.
     """
     if not 0 <= diversity <= 1:
         raise InvalidInput(f"A diversity is a number from 0 to 1, got {diversity!r}.")
@@ -104,22 +109,87 @@ def maximal_marginal_relevance(
         raise InvalidInput(f"Got {len(vectors_KM)} vectors and {len(scores_K)} scores.")
     numbers_K = np.array(_numbered(groups or [None] * len(scores_K)), dtype=np.intp)
     room = np.full(len(scores_K), size)  # by the number of a group
-    likeness_K = np.full(len(scores_K), -np.inf)
-    marginal_K = scores_K
-    left_K = np.ones(len(scores_K), dtype=bool)
-    chosen: list[int] = []
-    while len(chosen) < limit and left_K.any():
-        if chosen:
-            cosines_K = exact_scores(vectors_KM, vectors_KM[chosen[-1]])
-            np.maximum(likeness_K, cosines_K, out=likeness_K)
-            marginal_K = (1 - diversity) * scores_K - diversity * likeness_K
-        best = int(np.where(left_K, marginal_K, -np.inf).argmax())
-        chosen.append(best)
-        left_K[best] = False
+    marginal = _Marginal(vectors_KM, scores_K, limit, diversity)
+    while len(marginal.chosen) < limit and (best := marginal.best()) is not None:
+        marginal.choose(best)
         room[numbers_K[best]] -= 1
         if not room[numbers_K[best]]:
-            left_K &= numbers_K != numbers_K[best]
-    return np.array(chosen, dtype=np.intp)
+            marginal.leave_out(numbers_K == numbers_K[best])
+    return np.array(marginal.chosen, dtype=np.intp)
+
+
+class _Marginal:
+    """What each candidate would bring, worked out only where it may be the most.
+
+    More chosen ones make a candidate no less alike to them, so that what it would have brought
+    earlier is a bound of what it brings now (Minoux 1978): most are never looked at again.
+    """
+
+    def __init__(self, vectors_KM: Matrix, scores_K: Scores, limit: int, diversity: float) -> None:
+        self.chosen: list[int] = []
+        self._vectors_KM = vectors_KM
+        self._scores_K = scores_K
+        self._diversity = diversity
+        self._bounds_K = scores_K.copy()  # -inf: takes part no more
+        self._likeness_K = np.full(len(scores_K), -np.inf)
+        self._seen_K = np.zeros(len(scores_K), dtype=np.intp)  # chosen ones in the likeness
+        most = min(limit, len(scores_K))
+        self._chosen_LM = np.empty((most, vectors_KM.shape[1]), dtype=np.float64)
+
+    def best(self) -> int | None:
+        """Return the first of those that bring the most, None where there are no more."""
+        while len(self._bounds_K):
+            best = int(self._bounds_K.argmax())
+            if self._bounds_K[best] == -np.inf:
+                break
+            if self._seen_K[best] == len(self.chosen):
+                return best
+            self._look()
+        return None
+
+    def choose(self, at: int) -> None:
+        """Take a candidate: from now on the others should be unlike it."""
+        vector_M = self._vectors_KM[at]
+        self._chosen_LM[len(self.chosen)] = vector_M
+        self.chosen.append(at)
+        self._bounds_K[at] = -np.inf
+        if len(self.chosen) == 1:  # before it nothing bounds what they bring
+            left = np.flatnonzero(self._bounds_K > -np.inf)
+            self._note(left, exact_scores(self._vectors_KM, vector_M)[left])
+
+    def leave_out(self, out_K: NDArray[np.bool_]) -> None:
+        """Have these take part no more."""
+        self._bounds_K[out_K] = -np.inf
+
+    def _look(self) -> None:
+        """Bring those of the highest bounds up to date."""
+        num = len(self.chosen)
+        stale_K = np.where(self._seen_K < num, self._bounds_K, -np.inf)
+        at = max(len(stale_K) - _LOOKED_AT, 0)
+        some = np.argpartition(stale_K, at)[at:]
+        some = some[stale_K[some] > -np.inf]
+        is_recent = self._seen_K[some] >= num - _RECENT
+        # apart, or one that was not looked at for long would have all compared with all chosen
+        for part in (some[is_recent], some[~is_recent]):
+            if len(part):
+                fresh_LM = self._chosen_LM[self._seen_K[part].min() : num]
+                cosines_P = _largest_products(self._vectors_KM[part].astype(np.float64), fresh_LM)
+                # rounded as `exact_scores` does
+                self._note(part, np.clip(cosines_P, -1, 1).astype(np.float32))
+
+    def _note(self, part: Order, cosines_P: Vector) -> None:
+        likeness_P = np.maximum(self._likeness_K[part], cosines_P)
+        self._likeness_K[part] = likeness_P
+        self._seen_K[part] = len(self.chosen)
+        relevance_P = (1 - self._diversity) * self._scores_K[part]
+        self._bounds_K[part] = relevance_P - self._diversity * likeness_P
+
+
+def _largest_products(rows_PM: Scores, others_LM: Scores) -> Scores:
+    """Return of each row its largest product with any of the others."""
+    step = max(1, _BY_ONE_THREAD // rows_PM.size)
+    parts = (others_LM[at : at + step] for at in range(0, len(others_LM), step))
+    return np.maximum.reduce([(rows_PM @ part_LM.T).max(axis=1) for part_LM in parts])
 
 
 def first_of_each(groups: Sequence[Hashable | None], size: int) -> list[int]:
