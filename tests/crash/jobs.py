@@ -335,3 +335,11 @@ def make_reference(
 def linger(seconds: float) -> None:
     """Do nothing for a while: the test of the limits."""
     time.sleep(seconds)
+
+
+def toil(seconds: float, core: int) -> float:
+    """Use so much of one core's time."""
+    os.sched_setaffinity(0, {core})
+    while (used := time.process_time()) < seconds:
+        pass
+    return used

@@ -79,8 +79,8 @@ class ForkServer:
     ) -> Outcome:
         """Return how `jobs.<job>(**arguments)` ended in a child of its own.
 
-        It is killed after `kill_after` seconds if still there; `limit` (s) and `memory` (bytes of
-        address space) end it as well.
+        It is killed after `kill_after` seconds if still there; `limit` (s, without what it waited
+        for a core that others had) and `memory` (bytes of address space) end it as well.
         """
         asked = {
             "job": job, "kill_after": kill_after, "limit": limit, "memory": memory,
@@ -158,15 +158,18 @@ def _child(pipe: int, asked: dict[str, Any], find: Callable[[str], Callable[...,
 
 def _follow(child: int, pipe: int, asked: dict[str, Any]) -> dict[str, Any]:
     """Wait for the end of the pipe, or for the moment of the kill."""
-    now = time.perf_counter()
-    limit = now + asked["limit"]
-    deadline = limit if asked["kill_after"] is None else min(limit, now + asked["kill_after"])
+    began = time.perf_counter()
+    kill_at = began + (asked["kill_after"] or 1e9)
+    limit, queued = asked["limit"], 0.0
     body, ended = bytearray(), False
-    while not ended and (left := deadline - time.perf_counter()) > 0:
+    while not ended and (left := min(kill_at, began + limit + queued) - time.perf_counter()) > 0:
         if select.select([pipe], [], [], left)[0]:
             part = os.read(pipe, 1 << 20)
             ended = not part
             body += part
+        else:
+            queued = max(queued, _queued(child))
+    slow = not ended and time.perf_counter() < kill_at
     if not ended:
         _kill(child)
     os.close(pipe)
@@ -176,8 +179,16 @@ def _follow(child: int, pipe: int, asked: dict[str, Any]) -> dict[str, Any]:
     with suppress(ValueError):  # nothing, or half of an answer, where it was killed
         answer: dict[str, Any] = json.loads(body)
         return answer
-    slow = not ended and deadline == limit
     return {"signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else None, "slow": slow}
+
+
+def _queued(child: int) -> float:
+    """Return for how many seconds the threads of a child could run and had no core."""
+    nanoseconds = 0
+    for one in Path(f"/proc/{child}/task").glob("*/schedstat"):
+        with suppress(OSError):  # the thread has ended
+            nanoseconds += int(one.read_text().split()[1])
+    return nanoseconds / 1e9
 
 
 def _kill(child: int) -> None:

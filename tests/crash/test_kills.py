@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +29,19 @@ def test_a_kill_loses_nothing(
         # each kind of call was met
         met = {"add", "upsert", "delete", "compact", "recovery", "reopen"}
         assert met | {"migrate", "export", "import", "repair"} <= set(tally.during)
+
+
+def test_a_child_that_others_keep_off_the_core_is_not_slow(server: ForkServer) -> None:
+    core = min(os.sched_getaffinity(0))
+    busy = f"import os; os.sched_setaffinity(0, {{{core}}})\nwhile True: pass"
+    others = [subprocess.Popen([sys.executable, "-c", busy]) for _ in range(3)]
+    try:
+        assert server.run("toil", seconds=1.0, core=core, limit=2.0).value is not None
+        assert server.run("toil", seconds=30.0, core=core, limit=0.2).slow
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def test_an_endless_child_is_ended(server: ForkServer) -> None:
