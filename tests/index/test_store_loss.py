@@ -98,6 +98,56 @@ def test_a_store_and_the_log_of_two_collections_are_noticed(
                 attempt(mixed)
 
 
+def test_an_older_file_beside_a_newer_log_is_noticed(
+    path: Path, store: Store, tmp_path: Path
+) -> None:
+    backups = []
+    for turn in range(3):
+        # at its end the file holds everything, and the next write begins a log
+        store.write([entry(f"{turn}-{at}") for at in range(40)], replace=False)
+        store.close()
+        backups.append(path.read_bytes())
+        store = open_store(path)
+    store.write([entry("0-1")], replace=True)
+    store.delete(["0-2"])
+    crashed = crash_copy(path, tmp_path / "crashed")
+    store.move_log()  # it goes on with the old frames behind the new ones
+    store.write([entry("0-3")], replace=True)
+    moved = crash_copy(path, tmp_path / "moved")
+    store.close()
+    cases = [(crashed, body) for body in backups] + [(moved, body) for body in backups]
+    for at, (live, body) in enumerate(cases):
+        mixed = crash_copy(live, tmp_path / f"mixed{at}")
+        mixed.write_bytes(body)
+        if live == crashed and body == backups[-1]:  # which it is the log of
+            fits = open_store(mixed)
+            assert len(fits) == 219
+            fits.close()
+            continue
+        for generation in (True, False):
+            if not generation:
+                mixed.with_name(GENERATION).unlink()
+            with pytest.raises(CollectionDamaged, match="is older than its log") as error:
+                open_store(mixed)
+            assert "verify --repair" in str(error.value.hint)
+    for whole in (crashed, moved):
+        again = open_store(whole)
+        assert len(again) == 219 and not again.check()
+        again.close()
+
+
+def test_a_log_that_is_moved_while_a_store_is_opened_is_no_damage(path: Path, store: Store) -> None:
+    for turn in range(12):
+        store.write([entry(f"{turn}-{at}") for at in range(3)], replace=False)
+        if turn % 3 == 1:
+            store.move_log()
+        if turn % 5 == 4:
+            store.compact()
+        other = open_store(path)
+        assert len(other) == len(store)
+        other.close()
+
+
 def test_the_mark_of_a_file_stays(path: Path, store: Store) -> None:
     mark = mark_of(path)
     assert store.meta.collection.startswith(f"{mark:08x}") and mark

@@ -52,6 +52,7 @@ class Database:
         self._closed = False
         self._trusted = self._failed = False
         self._log_pages = self._pages = 0  # of the log; of the file, at least
+        self.log_is_moved = False  # all of it: the file is known to be whole without the log
         self._long_log = _LONG_LOG_PAGES  # the next that is worth a warning
         self._writer: apsw.Connection | None = None
         if path is None:
@@ -146,6 +147,7 @@ class Database:
             try:
                 pages, moved = self._open_writer().wal_checkpoint()
                 self._pages = 0  # it cuts off what it does not need
+                self.log_is_moved = moved == pages
             except (apsw.Error, CollectionDamaged) as error:
                 logger.warning("%s: the log cannot be moved to its place: %s", self.path, error)
                 return
@@ -166,6 +168,7 @@ class Database:
             connection.execute("VACUUM")
             self._pages = 0
             ((busy, _, _),) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self.log_is_moved = not busy
         if busy:
             logger.warning("%s: a reader holds the log: what was deleted is in it still", self.path)
 
@@ -264,7 +267,7 @@ class Database:
                     raise
 
     def _note_log(self, connection: apsw.Connection, name: str, pages: int) -> int:
-        self._log_pages = pages
+        self._log_pages, self.log_is_moved = pages, False
         return apsw.SQLITE_OK
 
     def _take(self, look: OpenMode) -> apsw.Connection:
@@ -284,11 +287,11 @@ class Database:
         assert self.path is not None and self.reserve is not None
         check_own(self.path)
         try:
-            return _opened(self.path, mode, self._vfs, cache_kb)
+            return opened(self.path, mode, self._vfs, cache_kb)
         except (apsw.FullError, apsw.IOError) as error:
             if not is_full(error) or not self.reserve.lend():
                 raise
-        return _opened(self.path, mode, self._vfs, cache_kb)
+        return opened(self.path, mode, self._vfs, cache_kb)
 
     def _give(self, look: OpenMode, connection: apsw.Connection) -> None:
         if self._closed or len(self._idle) >= READERS:
@@ -333,7 +336,7 @@ def _create(path: Path) -> None:
     with WriterLock(path.with_name("lock")):
         if path.exists() and path.stat().st_size:
             return
-        log = path.with_name(f"{path.name}-wal")
+        log = log_of(path)
         if log.exists() and log.stat().st_size:
             raise CollectionDamaged(
                 f"{path} is missing or empty, but its log is there.",
@@ -364,7 +367,13 @@ def _uri(path: Path, mode: str = "rw") -> str:
     return path.resolve().as_uri() + ("?immutable=1" if mode == "immutable" else "")
 
 
-def _opened(path: Path, mode: str, vfs: str, cache_kb: int) -> apsw.Connection:
+def log_of(path: Path) -> Path:
+    """Return where SQLite keeps the log of a file."""
+    return path.with_name(f"{path.name}-wal")
+
+
+def opened(path: Path, mode: str, vfs: str, cache_kb: int = _READING_KB) -> apsw.Connection:
+    """Return a new connection; `mode` is rw, ro or, without the log, immutable."""
     if not has_sums(path):
         vfs = ""  # an older format, or no store: `read_meta` says which
     return _settled(apsw.Connection(_uri(path, mode), _flags(mode), vfs or None), cache_kb)

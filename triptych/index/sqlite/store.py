@@ -30,6 +30,7 @@ from triptych.index.sqlite.generation import (
     write_generation,
 )
 from triptych.index.sqlite.lock import WriterLock
+from triptych.index.sqlite.log import check_start, is_empty, note_start
 from triptych.index.sqlite.meta import (
     PRECISIONS,
     Space,
@@ -140,10 +141,15 @@ class Store(Reader):
         return name
 
     def check_generation(self, seen: Seen | None) -> None:
-        """Raise CollectionDamaged where the store is behind what was `seen` before it was read."""
-        if self._generation is not None:
+        """Raise CollectionDamaged where the store is behind what was `seen` before it was read.
+
+        Also where its file is behind its own log.
+        """
+        if self._generation is not None and self.path is not None:
             found = Seen(self.sequence, self.meta.collection)
             check_generation(self._generation, seen, found)
+            with self._database.reading() as connection:
+                check_start(self.path, connection)
 
     def lock(self) -> None:
         """Become the writer until close; raises CollectionBusy naming the one who is.
@@ -350,6 +356,8 @@ class Store(Reader):
         """Yield the connection that writes; errors of SQLite pass."""
         epoch = self._epoch or uuid.uuid4().hex
         with self._database.writing() as connection:
+            if self.path and (self._database.log_is_moved or is_empty(self.path)):
+                note_start(connection)
             if epoch != self._epoch:
                 bring_up(connection)
                 values = (read_state(connection).sequence, epoch)
