@@ -104,12 +104,11 @@ def maximal_marginal_relevance(
         raise InvalidInput(f"A diversity is a number from 0 to 1, got {diversity!r}.")
     if limit < 0:
         raise InvalidInput(f"A limit is 0 or more, got {limit}.")
-    scores_K = np.asarray(scores_K, dtype=np.float64)
     if len(vectors_KM) != len(scores_K):
         raise InvalidInput(f"Got {len(vectors_KM)} vectors and {len(scores_K)} scores.")
     numbers_K = np.array(_numbered(groups or [None] * len(scores_K)), dtype=np.intp)
     room = np.full(len(scores_K), size)  # by the number of a group
-    marginal = _Marginal(vectors_KM, scores_K, limit, diversity)
+    marginal = _Marginal(vectors_KM, scores_K.astype(np.float64), limit, diversity)
     while len(marginal.chosen) < limit and (best := marginal.best()) is not None:
         marginal.choose(best)
         room[numbers_K[best]] -= 1
@@ -189,7 +188,8 @@ def _largest_products(rows_PM: Scores, others_LM: Scores) -> Scores:
     """Return of each row its largest product with any of the others."""
     step = max(1, _BY_ONE_THREAD // rows_PM.size)
     parts = (others_LM[at : at + step] for at in range(0, len(others_LM), step))
-    return np.maximum.reduce([(rows_PM @ part_LM.T).max(axis=1) for part_LM in parts])
+    largest_P: Scores = np.maximum.reduce([(rows_PM @ part_LM.T).max(axis=1) for part_LM in parts])
+    return largest_P
 
 
 def first_of_each(groups: Sequence[Hashable | None], size: int) -> list[int]:
