@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 
 from tests.api.conftest import png
 from tests.api.live import serving
+from tests.ports import free_port
 from triptych.api.catalog import Catalog
 from triptych.api.follower import FollowConfig, Follower
 from triptych.errors import InvalidInput
@@ -80,11 +80,6 @@ def running(*arguments: Any) -> Iterator[Process]:
         yield process
     finally:
         process.end(signal.SIGKILL)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ is: another database, behind a password, behind TLS."""
 from __future__ import annotations
 
 import asyncio
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.redis_server import RedisServer
 from triptych.cache.base import CacheHit
 from triptych.cache.circuit_breaker import CircuitBreakerConfig
@@ -19,11 +19,6 @@ from triptych.cache.redis import RedisCache, RedisConfig
 KEY, VALUE = b"tr1:a:key", b"value"
 PATIENT = RedisConfig(timeout=10.0, breaker=CircuitBreakerConfig(slow=10.0))
 PASSWORD = "p@ss word"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def found_far(url: str) -> CacheHit | None:
