@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -33,13 +33,33 @@ def at_once(*works: Callable[[], Any]) -> list[Any]:
         return [future.result(10) for future in [pool.submit(run, work) for work in works]]
 
 
+class Asked(SingleFlight[Any, Any]):
+    """Lets who works wait until so many have asked: a thread may take its time to begin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._num = 0
+        self._changed = threading.Condition()
+
+    def join(self, key: Any) -> Future[Any] | None:
+        found = super().join(key)
+        with self._changed:
+            self._num += 1
+            self._changed.notify_all()
+        return found
+
+    def wait(self, num: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._num >= num, 10)
+
+
 def test_one_computes_for_all_and_the_next_computes_again() -> None:
-    flight: SingleFlight[str, int] = SingleFlight()
+    flight = Asked()
     calls: list[int] = []
 
     def compute() -> int:
         calls.append(1)
-        time.sleep(0.05)
+        flight.wait(20)
         return len(calls)
 
     assert at_once(*[lambda: flight.do("a", compute)] * 20) == [1] * 20
@@ -148,11 +168,11 @@ def test_a_forked_child_waits_for_no_thread_of_the_parent() -> None:
 
 
 def test_batches_that_want_each_others_do_not_block() -> None:
-    flight: SingleFlight[int, int] = SingleFlight()
+    flight = Asked()
     computed: list[int] = []
 
     def compute(keys: list[int]) -> dict[int, int]:
-        time.sleep(0.02)
+        flight.wait(10)
         computed.extend(keys)
         return {key: key * key for key in keys}
 
