@@ -103,6 +103,7 @@ def test_bodies_at_the_limit_and_beyond_it(strict: Live) -> None:
     assert post(strict, f"{PATH}/facets", b" " * 60_000) == (413, "too_large")
 
 
+@pytest.mark.alone
 def test_a_body_that_says_it_is_huge_is_not_waited_for(strict: Live) -> None:
     start = time.monotonic()
     reply = strict.raw(

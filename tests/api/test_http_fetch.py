@@ -277,6 +277,7 @@ def test_a_loop_ends(site: Watch) -> None:
     assert len(Site.seen) <= 4
 
 
+@pytest.mark.alone
 def test_a_slow_server_is_given_up(site: Watch) -> None:
     start = time.monotonic()
     with pytest.raises(PictureError):

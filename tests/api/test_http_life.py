@@ -416,6 +416,7 @@ def test_who_is_not_answered_before_the_end_is_told(
         assert reply.headers["retry-after"] == "1"
 
 
+@pytest.mark.alone
 def test_what_was_given_up_at_the_end_holds_it_up_no_longer(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

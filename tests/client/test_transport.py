@@ -243,6 +243,7 @@ def test_what_takes_long_is_sent_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch
     assert sizes[0] == 8 and max(sizes[1:]) <= 4 and sum(sizes) == 30  # two, give or take
 
 
+@pytest.mark.alone
 def test_tasks_share_a_client_and_do_not_wait_for_each_other(fake: Fake) -> None:
     async def many() -> list[int]:
         async with connect_async(fake.url, key="k") as remote:

@@ -438,6 +438,7 @@ def test_a_writer_killed_in_the_middle_leaves_the_outcome_unknown(folder: Path) 
         assert write(RemoteWriter(folder), entries(1)) == 1
 
 
+@pytest.mark.alone
 def test_a_stopped_writer_is_waited_for_and_no_longer(folder: Path) -> None:
     with elsewhere(folder, echo) as pid:
         os.kill(pid, signal.SIGSTOP)
@@ -564,6 +565,7 @@ def test_stop_finishes_what_was_taken_and_refuses_the_rest(folder: Path) -> None
     assert not (folder / "writer.sock").exists()
 
 
+@pytest.mark.alone
 def test_stop_does_not_wait_for_a_client_that_sends_slowly(folder: Path) -> None:
     with served(folder) as server:
         connection = connected(folder)
@@ -639,6 +641,7 @@ def connected(folder: Path) -> socket.socket:
     return connection
 
 
+@pytest.mark.alone
 def test_a_sleeping_client_is_dropped(folder: Path) -> None:
     with served(folder, stall=0.2):
         for sent in (
@@ -654,6 +657,7 @@ def test_a_sleeping_client_is_dropped(folder: Path) -> None:
                 assert time.monotonic() - start < 2
 
 
+@pytest.mark.alone
 def test_a_client_that_dribbles_is_dropped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("triptych.index.remote.handoff._WHOLE", 0.3)
     with served(folder), connected(folder) as connection:
@@ -912,6 +916,7 @@ def test_a_forked_child_takes_nothing_away(folder: Path) -> None:
         assert write(RemoteWriter(folder), entries(1)) == 1
 
 
+@pytest.mark.alone
 def test_a_child_does_not_keep_the_clients_of_its_dead_parent_waiting(folder: Path) -> None:
     def handle(request: Request) -> Reply:
         if os.fork() == 0:

@@ -266,6 +266,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.alone
 def test_a_second_writer_is_refused_at_once_with_the_pid(path: Path) -> None:
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE)
     assert holder.stdout is not None and holder.stdout.readline() == b"held\n"

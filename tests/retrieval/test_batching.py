@@ -282,6 +282,7 @@ def test_a_few_words_foretell_no_hours_for_a_long_text(crowd: Callable[..., Crow
     assert 1 < many.model.load.seconds < 3
 
 
+@pytest.mark.alone
 def test_nobody_waits_beyond_his_deadline(crowd: Callable[..., Crowd]) -> None:
     many = crowd()
     many.occupy()
