@@ -20,9 +20,11 @@ _KEY = "log"
 _SEQUENCE = "SELECT value FROM meta WHERE key = 'sequence'"
 
 
-def is_empty(path: Path) -> bool:
-    """Whether the file at `path` has nothing in its log."""
-    log = log_of(path)
+def is_empty(path: Path | None) -> bool:
+    """Whether the file at `path` has nothing in its log, as what is in memory never has."""
+    if path is None:
+        return True
+    log = log_of(path.resolve())  # SQLite resolves links too
     return not log.exists() or not log.stat().st_size
 
 

@@ -356,7 +356,7 @@ class Store(Reader):
         """Yield the connection that writes; errors of SQLite pass."""
         epoch = self._epoch or uuid.uuid4().hex
         with self._database.writing() as connection:
-            if self.path and (self._database.log_is_moved or is_empty(self.path)):
+            if self._database.log_is_moved or (epoch != self._epoch and is_empty(self.path)):
                 note_start(connection)
             if epoch != self._epoch:
                 bring_up(connection)
