@@ -18,6 +18,8 @@ ROWS = {
     "a body": f"{LIMITS.body_bytes // _MIB} MiB; {LIMITS.small_body_bytes // _MIB} MiB where ",
     "a body of lines (NDJSON)": f"{LIMITS.stream_bytes // _GIB} GiB, "
     f"{LIMITS.line_bytes // _MIB} MiB a line",
+    "what frames a body: a chunk's extensions, the trailers": f"{LIMITS.head_bytes // _KIB} KiB ",
+    "a body whose answer is given before it has come": f"{LIMITS.unread_bytes // _MIB} MiB more",
     "the time of a body": f"{TIMES.body:.0f} s and a second more for each "
     f"{TIMES.bytes_per_second // _KIB} KiB, never {TIMES.stall:.0f} s without",
     "an answer": f"{TIMES.answer:.0f} s; to read it {TIMES.body:.0f} s and a second more for each "

@@ -18,6 +18,7 @@ class Limits:
     body_bytes: int = 32 * 2**20  # of a body that is no NDJSON
     small_body_bytes: int = 1 * 2**20  # of a route that takes neither pictures nor items
     stream_bytes: int = 8 * 2**30  # of an NDJSON body
+    unread_bytes: int = 32 * 2**20  # of a body that still comes when its answer is given
     line_bytes: int = 16 * 2**20  # of one line in it
     json_depth: int = 40
     items: int = 10_000  # in one body that is no NDJSON

@@ -4,6 +4,9 @@ uvicorn itself waits forever for the rest of a request. Here the head has a time
 one that grows with what has come, a body that stands still is given up, and so is a client that
 does not read its answer, by the same measure: a large answer may take its time on a slow line as a
 large body may. One timer a connection looks at all of it; each byte costs nothing.
+
+Who is answered before his body has come sends on: it is read, for else he would find the line cut
+and no answer, but only so much of it.
 """
 
 from __future__ import annotations
@@ -79,7 +82,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_since = time.monotonic()  # 0: no head is awaited
         self._head_bytes = 0
         self._body_since = 0.0  # 0: no body is awaited
-        self._body_bytes = 0
+        self._body_bytes = 0  # without what frames it: chunks' lengths, extensions and trailers ...
+        self._frame_bytes = 0  # ... which is bounded by itself, between two pieces of the body
+        self._vain_bytes = 0  # that came after the answer to their request
         self._last_byte = self._head_since
         self._unread_since = 0.0  # when more was written than the client has read; 0: it keeps up
         self._unread = 0  # bytes of what was written, at the last look
@@ -111,7 +116,12 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._last_byte = time.monotonic()
         if self._body_since:
-            self._body_bytes += len(data)
+            self._frame_bytes += len(data)
+            if self.cycle.response_complete:
+                self._vain_bytes += len(data)
+                if self._vain_bytes > self.limits.unread_bytes:
+                    self.drop()
+                    return
         else:
             if not self._head_since:
                 self._head_since, self._head_bytes = self._last_byte, 0
@@ -123,6 +133,8 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if self._head_since and self._head_bytes > self.limits.head_bytes:
             self._refuse(431, "too_large", "The request's headers are too long.")
+        elif self._body_since and self._frame_bytes > self.limits.head_bytes:
+            self._refuse(431, "too_large", "The request's trailers, or a chunk's, are too long.")
 
     def on_headers_complete(self) -> None:
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -131,7 +143,13 @@ class GuardedProtocol(HttpToolsProtocol):
             raise ValueError  # the parser says that the request is no good
         super().on_headers_complete()
         self._head_since = 0.0
-        self._body_since, self._body_bytes = time.monotonic(), 0
+        self._body_since = time.monotonic()
+        self._body_bytes = self._frame_bytes = self._vain_bytes = 0
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        self._frame_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -192,9 +210,9 @@ class GuardedProtocol(HttpToolsProtocol):
         return seconds > allowed or silent > self.times.stall
 
     def _refuse(self, status: int, code: str, message: str) -> None:
-        """Say why and hang up; where an answer has begun, only hang up."""
+        """Say why and hang up; where an answer has begun, or was given, only hang up."""
         begun = self.cycle is not None and self.cycle.response_started
-        if begun and not self.cycle.response_complete:
+        if begun and (self._body_since or not self.cycle.response_complete):
             self.drop()
             return
         body = body_of(ApiError(status, code, message))
