@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 
+import pytest
 from PIL import Image
 
 from tests.api.conftest import png
@@ -45,3 +46,46 @@ def test_a_mosaic_of_many(live: Live) -> None:
     assert Image.open(BytesIO(reply.content)).size == (640, 32)
     assert live.error("POST", f"{ITEMS}/mosaic", {"ids": ["blue"] * 1_001})[0] == 422
     assert live.error("POST", f"{ITEMS}/mosaic", {"ids": "blue"})[0] == 422
+
+
+@pytest.mark.parametrize("what", ["image", "image?side=800", "picture"])
+def test_a_picture_that_the_caller_has_is_not_sent_again(live: Live, what: str) -> None:
+    def put(colour: str) -> None:
+        files = {"image": ("x.png", png(colour, (1000, 500)))}
+        live.json("PUT", ITEMS, data={"id": "seen"}, files=files)
+
+    put("red")
+    path = f"{ITEMS}/seen/{what}"
+    first = live.client.get(path)
+    name = first.headers["etag"]
+    assert first.status_code == 200
+    # no cache on the way may show it to another, and none at all after it is gone
+    assert first.headers["cache-control"] == "private, no-cache"
+    for said in (name, f'"other", {name}', name.removeprefix("W/"), "*"):
+        again = live.client.get(path, headers={"If-None-Match": said})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == name
+        assert again.headers["cache-control"] == "private, no-cache"
+        assert again.headers["x-request-id"]
+    for said in ('"other"', name.strip('W/"'), ""):
+        assert live.client.get(path, headers={"If-None-Match": said}).content == first.content
+    put("blue")
+    changed = live.client.get(path, headers={"If-None-Match": name})
+    assert changed.status_code == 200
+    assert changed.headers["etag"] != name
+    live.json("DELETE", f"{ITEMS}/seen")
+    gone = live.client.get(path, headers={"If-None-Match": name})
+    assert gone.status_code == 404
+    assert gone.headers["cache-control"] == "no-store"
+
+
+def test_a_large_picture_that_the_caller_has_is_not_made_again(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"image": ("x.png", png("red", (1000, 500)))}
+    live.json("PUT", ITEMS, data={"id": "once"}, files=files)
+    path = f"{ITEMS}/once/image?side=500"
+    name = live.client.get(path).headers["etag"]
+    assert live.client.get(path.replace("500", "600")).headers["etag"] != name
+    monkeypatch.setattr("triptych.api.routes.pictures.enlarged", None)
+    assert live.client.get(path, headers={"If-None-Match": name}).status_code == 304

@@ -287,7 +287,7 @@ def _allow_origin(call: Call, origin: str) -> None:
         (b"vary", b"Origin"),
         (
             b"access-control-expose-headers",
-            b"X-Request-Id, X-Triptych-Tier, Server-Timing, Retry-After",
+            b"ETag, X-Request-Id, X-Triptych-Tier, Server-Timing, Retry-After",
         ),
     ]
 
@@ -297,7 +297,7 @@ async def _preflight(send: Send) -> None:
         (b"access-control-allow-methods", b"GET, POST, PUT, DELETE"),
         (
             b"access-control-allow-headers",
-            b"Authorization, Content-Type, X-Api-Key, X-Request-Id, X-Timeout-Ms",
+            b"Authorization, Content-Type, If-None-Match, X-Api-Key, X-Request-Id, X-Timeout-Ms",
         ),
         (b"access-control-max-age", b"600"),
     ]

@@ -6,8 +6,9 @@ import gzip
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from hashlib import blake2b
 from importlib.resources import files
+
+from triptych.api.etag import etag
 
 PREFIX = "/page/"
 """Below it lie all files but the page itself, which is `/`."""
@@ -48,6 +49,6 @@ def assets() -> Mapping[str, Asset]:
             body=body,
             packed=gzip.compress(body, mtime=0),
             kind=_KINDS[suffix],
-            etag=f'"{blake2b(body, digest_size=12).hexdigest()}"',
+            etag=etag(body),
         )
     return found

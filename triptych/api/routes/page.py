@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
+from triptych.api.etag import has_already
 from triptych.api.jsons import dumps
 from triptych.api.openapi import ERRORS
 from triptych.api.page.assets import POLICY, PREFIX, assets
@@ -83,7 +84,7 @@ def _asset(request: Request, path: str) -> Response:
         "Referrer-Policy": "no-referrer",
         "Vary": "Accept, Accept-Encoding",
     }
-    if request.headers.get("if-none-match") == asset.etag:
+    if has_already(request, asset.etag):
         return Response(status_code=304, headers=headers)
     body = asset.body
     if "gzip" in request.headers.get("accept-encoding", ""):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Query, Request, Response
 
+from triptych.api.etag import etag, has_already
 from triptych.api.openapi import ERRORS, takes
 from triptych.api.reading import json_body
 from triptych.api.routes.collections import CollectionName
@@ -14,17 +15,31 @@ from triptych.api.schemas import SomeIds
 from triptych.api.services import Reader, Server, Services, working
 from triptych.encoders.pictures.kind import media_type
 from triptych.errors import InvalidInput, NotFound
-from triptych.retrieval.display.showing import enlarged, mosaic
+from triptych.retrieval.display.showing import enlarged, mosaic, original
 
 router = APIRouter(tags=["items"], responses=ERRORS)
 
 _IN_MOSAIC = 1_000
 _JPEG: dict[int | str, Any] = {200: {"content": {"image/jpeg": {}}}}
+_KNOWN: dict[int | str, Any] = {304: {"description": "The caller has it already."}}
+# kept by the caller alone, and asked for each time: it may be gone, or not be his any more
+_PRIVATE = {"Cache-Control": "private, no-cache"}
 
 Side = Annotated[int | None, Query(ge=1, le=4_096, description="Pixels, at most")]
 
 
-@router.get("/v1/collections/{name}/items/{id}/image", response_class=Response, responses=_JPEG)
+class _Found(NamedTuple):
+    """A picture, None in its place where the caller has it, and its name."""
+
+    etag: str
+    data: bytes | None
+
+
+@router.get(
+    "/v1/collections/{name}/items/{id}/image",
+    response_class=Response,
+    responses={**_JPEG, **_KNOWN},
+)
 async def get_image(
     name: CollectionName,
     id: str,
@@ -39,16 +54,16 @@ async def get_image(
     small one too.
     """
     id = id_of(request)
-    jpeg = await working(request, _image, server, caller.tenant, name, id, side)
-    if jpeg is None:
+    found = await working(request, _image, request, server, caller.tenant, name, id, side)
+    if found is None:
         raise NotFound(f"There is no picture of an item {id!r}.")
-    return Response(jpeg, media_type="image/jpeg")
+    return _reply(found, "image/jpeg")
 
 
 @router.get(
     "/v1/collections/{name}/items/{id}/picture",
     response_class=Response,
-    responses={200: {"content": {"image/*": {}}}},
+    responses={200: {"content": {"image/*": {}}}, **_KNOWN},
 )
 async def get_picture(
     name: CollectionName, id: str, request: Request, caller: Reader, server: Server
@@ -63,7 +78,7 @@ async def get_picture(
         )
     # no page runs what a caller sent, whatever a browser takes it for
     headers = {"Content-Disposition": "attachment", "Content-Security-Policy": "sandbox"}
-    return Response(data, media_type=media_type(data), headers=headers)
+    return _reply(_named(request, data), media_type(data), **headers)
 
 
 @router.post(
@@ -92,9 +107,31 @@ def id_of(request: Request) -> str:
     return unquote(segment.decode("latin-1"), errors="surrogateescape")
 
 
-def _image(server: Services, tenant: str, name: str, id: str, side: int | None) -> bytes | None:
+def _image(
+    request: Request, server: Services, tenant: str, name: str, id: str, side: int | None
+) -> _Found | None:
     with server.catalog.using(tenant, name) as collection:
-        return collection.thumbnail(id) if side is None else enlarged(collection, id, side=side)
+        data = None if side is None else original(collection, id)
+        if side is None or data is None:
+            small = collection.thumbnail(id)
+            return None if small is None else _named(request, small)
+        tag = etag(data, b"%d" % side, weak=True)
+        if has_already(request, tag):
+            return _Found(tag, None)
+        large = enlarged(collection, id, side=side)
+        return None if large is None else _Found(tag, large)
+
+
+def _named(request: Request, data: bytes) -> _Found:
+    tag = etag(data)
+    return _Found(tag, None if has_already(request, tag) else data)
+
+
+def _reply(found: _Found, kind: str, **headers: str) -> Response:
+    headers = {"ETag": found.etag, **_PRIVATE, **headers}
+    if found.data is None:
+        return Response(status_code=304, headers=headers)
+    return Response(found.data, media_type=kind, headers=headers)
 
 
 def _picture(server: Services, tenant: str, name: str, id: str) -> bytes | None:

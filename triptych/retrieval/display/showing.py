@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -23,19 +24,26 @@ COLUMNS = 40
 def enlarged(collection: Collection, id: str, *, side: int) -> bytes | None:
     """Return a JPEG of an item's picture, its longer side at most `side`; None where it has none.
 
-    It is made from what was sent, or from the file that was indexed while that is the same byte for
-    byte; else it is the thumbnail. Nothing of a file but its pixels is passed on.
+    It is made from the original, else it is the thumbnail. Nothing of a file but its pixels is
+    passed on.
     """
+    data = original(collection, id)
+    if data is not None:
+        with suppress(PictureError):  # the thumbnail was made while it could be read
+            return thumbnail(load_picture(data, size_hint=side), side=side)
+    return collection.thumbnail(id)
+
+
+def original(collection: Collection, id: str) -> bytes | None:
+    """Return what was sent as an item's picture, or the file that was indexed while that is the
+    same byte for byte; None where neither is here."""
     record = collection.get([id])[0]
     if record is None or record.modality == "text":
         return None
     try:
-        data = collection.picture(id) or _indexed_file(record)
-        if data is not None:
-            return thumbnail(load_picture(data, size_hint=side), side=side)
+        return collection.picture(id) or _indexed_file(record)
     except (PictureError, CollectionDamaged):
-        pass  # the thumbnail was made while it could be read
-    return collection.thumbnail(id)
+        return None
 
 
 def mosaic(thumbnails: Iterable[bytes | None]) -> bytes:
