@@ -23,6 +23,8 @@ class TriptychError(Exception):
     """The root of the tree: safe to show to a user as it is."""
 
     code = "error"
+    taken_in: int | None = None
+    """Of an add that a server broke off: so many of its items, from the first on, are done with."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message if hint is None else f"{message} {hint}")

@@ -53,7 +53,8 @@ def told(reply: httpx2.Response) -> tuple[int, str]:
     """Return status and code; every error has one shape."""
     body = json.loads(reply.content)
     assert set(body) == {"error"}, body
-    assert set(body["error"]) == {"code", "message", "hint"}, body
+    assert set(body["error"]) - {"taken_in"} == {"code", "message", "hint"}, body
+    assert body["error"].get("taken_in", 1) > 0, body
     assert body["error"]["message"], body
     assert reply.headers["x-request-id"]
     return reply.status_code, body["error"]["code"]

@@ -223,8 +223,11 @@ def test_a_batch_waits_for_room_once_the_first_of_it_are_stored(
     left[0] = 100
     reply = live.client.post(ITEMS, json={"items": items}, headers={"X-Timeout-Ms": "1500"})
     assert told(reply) == (503, "timed_out")
-    stored = live.json("POST", f"{ITEMS}/count", {})["count"]
-    assert stored and f"{stored} items before were taken in." in reply.json()["error"]["message"]
+    error = reply.json()["error"]
+    assert error["taken_in"] == int(at)
+    assert f"The {at} items before were taken in." in error["message"]
+    stored = [item["id"] for item in items[: int(at)] if item["id"] != "bad"]
+    assert live.json("POST", f"{ITEMS}/count", {}) == {"count": len(stored)}
 
 
 def test_lines_that_take_long_are_stored_a_few_at_a_time(
@@ -265,7 +268,9 @@ def test_a_list_of_items_takes_the_time_that_it_takes(
         # unless the caller does not want to wait for it
         reply = live.client.put(ITEMS, json=body, headers={"X-Timeout-Ms": "900"})
         assert told(reply) == (503, "timed_out")
-        assert "items before were taken in." in reply.json()["error"]["message"]
+        taken_in = reply.json()["error"]["taken_in"]
+        assert 0 < taken_in < 40
+        assert f"The {taken_in} items before were taken in." in reply.json()["error"]["message"]
 
 
 def test_of_who_hangs_up_no_more_items_are_stored(
@@ -328,6 +333,7 @@ def test_lines_that_are_refused_midway_are_no_429(tmp_path: Path) -> None:
         assert told(reply) == (503, "quota_exceeded")
         assert int(reply.headers["retry-after"]) > 60
         assert "The 64 lines before were taken in." in reply.json()["error"]["message"]
+        assert reply.json()["error"]["taken_in"] == 64
         # blank lines are no items: half of the 64
         assert live.json("POST", f"{ITEMS}/count", {}) == {"count": 32}
         live.client.headers["X-API-Key"] = none

@@ -29,6 +29,7 @@ from triptych.errors import (
     PictureError,
     RemoteError,
     TimedOut,
+    TriptychError,
 )
 from triptych.retrieval import prepare
 
@@ -102,6 +103,47 @@ ITEM = {"id": "a", "text": "b"}
 WRITTEN = (200, {"written": 1, "errors": [], "num_errors": 0}, {})
 BUSY = (503, failure("collection_busy"), {"Retry-After": "0"})
 FULL = (429, failure("overloaded"), {"Retry-After": "0"})
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["waiting", "awaiting"])
+@pytest.mark.parametrize(
+    ("second", "taken_in"),
+    [
+        ((503, {"error": {**failure("timed_out")["error"], "taken_in": 3}}, {}), 259),
+        ((503, failure("timed_out"), {}), 256),
+        ((200, {"written": 43, "num_errors": 1, "errors": [
+            {"index": 7, "id": "x", **failure("already_exists")}]}, {}), 300),
+        ("hang up", 256),
+        (None, 256),
+    ],
+    ids=["midway", "at once", "one refused", "hangs up", "no item"],
+)  # fmt: skip
+def test_an_add_that_breaks_off_says_how_much_was_taken_in(
+    fake: Fake, waits: bool, second: Any, taken_in: int
+) -> None:
+    fake.script = [(200, {"written": 256, "errors": [], "num_errors": 0}, {}), second]
+    items = [{"id": str(at), "text": "b"} for at in range(300)]
+    if second is None:
+        items[280] = {"id": 280, "text": "b"}  # type: ignore[dict-item]
+
+    async def add() -> None:
+        async with connect_async(fake.url, retries=0) as remote:
+            await remote.add(items)
+
+    with pytest.raises(TriptychError) as raised:
+        if waits:
+            with connect(fake.url, retries=0) as remote:
+                remote.add(items)
+        else:
+            asyncio.run(add())
+    assert raised.value.taken_in == taken_in
+
+
+def test_an_add_of_which_nothing_was_taken_in_says_nothing(fake: Fake) -> None:
+    fake.script = [FULL]
+    with connect(fake.url, retries=0) as remote, pytest.raises(Overloaded) as raised:
+        remote.add(ITEM)
+    assert raised.value.taken_in is None
 
 
 def test_a_key_goes_along_and_a_connection_is_kept(fake: Fake) -> None:

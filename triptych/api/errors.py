@@ -83,12 +83,16 @@ def headers_of(error: TriptychError) -> dict[str, str]:
 
 
 def shown(error: TriptychError, *, secret: str = "") -> dict[str, Any]:
-    """Return code, message and hint; `secret`, the server's folder, is cut out of the words."""
+    """Return code, message and hint, and of what broke off midway how much was taken in.
+
+    `secret`, the server's folder, is cut out of the words.
+    """
     message, hint = error.message, error.hint
     if secret:
         message = message.replace(secret, "")
         hint = hint and hint.replace(secret, "")
-    return {"code": error.code, "message": _clean(message), "hint": hint and _clean(hint)}
+    said = {"code": error.code, "message": _clean(message), "hint": hint and _clean(hint)}
+    return said if error.taken_in is None else {**said, "taken_in": error.taken_in}
 
 
 def body_of(error: TriptychError, *, secret: str = "") -> bytes:

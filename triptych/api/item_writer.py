@@ -159,7 +159,7 @@ class ItemWriter:
         try:
             _with_patience(
                 lambda: collection.put([one for _, one in ready], replace=mode == "upsert"),
-                outcome.written,
+                ready[0][0] if outcome.written else 0,
             )
             outcome.written += len(ready)
         except (InvalidInput, ModelMismatch) as error:
@@ -194,8 +194,8 @@ class ItemWriter:
         return replace(ready, picture=Picture.of(sent))
 
 
-def _with_patience(put: Callable[[], object], written: int) -> None:
-    """Call `put`; where items were `written` before, until there is room for it.
+def _with_patience(put: Callable[[], object], taken_in: int) -> None:
+    """Call `put`; where items were taken in before, until there is room for it.
 
     Raises TimedOut that says how many they are where there is none before the deadline.
     """
@@ -204,17 +204,19 @@ def _with_patience(put: Callable[[], object], written: int) -> None:
             put()
             return
         except Overloaded as error:
-            if not written:
+            if not taken_in:
                 raise
             left = remaining()
             if left is not None and left <= error.retry_after:
-                raise late(error, f" {written:,} items before were taken in.") from None
+                raise late(error, taken_in=taken_in) from None
             time.sleep(min(error.retry_after, _LONGEST_WAIT))
 
 
-def late(error: Overloaded, more: str = "") -> TimedOut:
+def late(error: Overloaded, *, taken_in: int | None = None) -> TimedOut:
     """Return what it is where there was no room for the rest, all the time that there was."""
-    return TimedOut(error.message + more, retry_after=error.retry_after, hint=error.hint)
+    said = TimedOut(error.message, retry_after=error.retry_after, hint=error.hint)
+    said.taken_in = taken_in
+    return said
 
 
 def _new_ones(

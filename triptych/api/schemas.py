@@ -155,6 +155,11 @@ class ErrorDetail(BaseModel):
     code: str
     message: str
     hint: str | None
+    taken_in: int | None = Field(
+        None,
+        description="Of items or lines that were broken off, where some are done with: at least "
+        "so many, from the first on",
+    )
 
 
 class ErrorReply(BaseModel):

@@ -49,6 +49,7 @@ class Call(Generic[T]):
     body: bytes | None = None
     content_type: str = JSON
     repeatable: bool = True  # sent twice it does, and answers, what it does once
+    num_items: int = 0  # in the body
     is_json: bool = True  # else bytes, and None where there are none
 
     def result(self, reply: Reply) -> T:

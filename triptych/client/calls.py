@@ -197,6 +197,7 @@ class Calls:
             content_type=LINES,
             read=_written,
             repeatable=replace,
+            num_items=len(lines),
         )
 
     def _get(self, ids: list[str], read: Any, *, vectors: bool = False) -> Call[Any]:
@@ -214,7 +215,9 @@ def _written(said: Any) -> int:
         first, id = errors[0]["error"], errors[0]["id"]
         named = "" if id is None or repr(id) in first["message"] else f"{id!r}: "
         rest = f" {said['num_errors']} of this batch were refused, {written} were stored."
-        raise error_from(first["code"], named + first["message"] + rest, first.get("hint"))
+        error = error_from(first["code"], named + first["message"] + rest, first.get("hint"))
+        error.taken_in = written + int(said["num_errors"])
+        raise error
     return written
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from triptych.client.call import Call
 from triptych.client.calls import Calls
 from triptych.client.transport import Address, Awaiting, Waiting
+from triptych.errors import TriptychError
 from triptych.retrieval.prepare import AnyItems
 
 P = ParamSpec("P")
@@ -51,12 +53,13 @@ class RemoteCollection(Waiting):
         """Return how many items, or dicts of their fields, were added, in durable batches.
 
         Raises the error of the first item that is refused; the others of its batch are stored.
+        Its `taken_in` says how many of all items are done with.
         """
-        return sum(self.send(call) for call in self.calls.writes(items, replace=False))
+        return self._write(items, replace=False)
 
     def upsert(self, items: AnyItems) -> int:
         """Return how many were written, replacing by id; batches as in `add`."""
-        return sum(self.send(call) for call in self.calls.writes(items, replace=True))
+        return self._write(items, replace=True)
 
     delete = _waiting(Calls.delete)
     get = _waiting(Calls.get)
@@ -74,6 +77,17 @@ class RemoteCollection(Waiting):
 
     def __repr__(self) -> str:
         return f"<RemoteCollection {self.calls.name!r} of {self.address.url}>"
+
+    def _write(self, items: AnyItems, *, replace: bool) -> int:
+        calls = self.calls.writes(items, replace=replace)
+        written = done = 0
+        while True:
+            with _after(done):
+                call = next(calls, None)
+                if call is None:
+                    return written
+                written += self.send(call)
+            done += call.num_items
 
     def to_async(self) -> AsyncRemoteCollection:
         """Return the same collection to await, with connections of its own."""
@@ -117,10 +131,24 @@ class AsyncRemoteCollection(Awaiting):
 
     async def _write(self, items: AnyItems, *, replace: bool) -> int:
         calls = self.calls.writes(items, replace=replace)
-        written = 0
-        while (call := await asyncio.to_thread(next, calls, None)) is not None:
-            written += await self.send(call)
-        return written
+        written = done = 0
+        while True:
+            with _after(done):
+                call = await asyncio.to_thread(next, calls, None)
+                if call is None:
+                    return written
+                written += await self.send(call)
+            done += call.num_items
+
+
+@contextmanager
+def _after(done: int) -> Iterator[None]:
+    """Have an error inside count the items of earlier requests too."""
+    try:
+        yield
+    except TriptychError as error:
+        error.taken_in = (error.taken_in or 0) + done or None
+        raise
 
 
 def connect(

@@ -37,10 +37,15 @@ def error_of(answer: Answer) -> TriptychError:
         said = json.loads(answer.body)["error"]
         code, message = str(said["code"]), str(said["message"])
         hint = None if said.get("hint") is None else str(said["hint"])
+        taken_in = None if said.get("taken_in") is None else int(said["taken_in"])
     # a proxy's page, or the error of another service
     except (ValueError, LookupError, TypeError, AttributeError):
         code, message, hint = "bad_reply", f"The server answered {answer.status}.", None
-    return error_from(code, message, hint, status=answer.status, wait=retry_after(answer.headers))
+        taken_in = None
+    wait = retry_after(answer.headers)
+    error = error_from(code, message, hint, status=answer.status, wait=wait)
+    error.taken_in = taken_in
+    return error
 
 
 def error_from(

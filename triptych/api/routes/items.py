@@ -209,15 +209,18 @@ def _midway(pace: Pace, what: str) -> Iterator[None]:
     try:
         yield
     except TriptychError as error:
-        if not pace.done:
+        taken_in = error.taken_in or pace.done
+        if not taken_in:
             raise
-        raise ApiError(
+        said = ApiError(
             503 if status_of(error) == 429 else status_of(error),
             error.code,
-            f"{error.message} The {pace.done:,} {what} before were taken in.",
+            f"{error.message} The {taken_in:,} {what} before were taken in.",
             hint=error.hint,
             headers=headers_of(error),
-        ) from None
+        )
+        said.taken_in = taken_in
+        raise said from None
 
 
 async def line_batches(request: Request, *, size: int) -> AsyncIterator[list[bytes]]:
