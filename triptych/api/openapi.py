@@ -20,19 +20,37 @@ _BODIES: tuple[type[BaseModel], ...] = (
 )  # fmt: skip
 
 _ERRORS = {
-    400: "It cannot be parsed.", 401: "No key, or an unknown one.", 403: "Not permitted.",
-    404: "There is no such thing.", 408: "Too slow.", 409: "It exists, or is of another model.",
-    413: "A limit is passed.", 415: "Another content type is expected.",
-    422: "Understood, but not usable.", 429: "Too much; see Retry-After.", 500: "An error of ours.",
-    501: "Not installed.", 503: "Not now; see Retry-After.", 507: "The disk is full.",
-}  # fmt: skip
+    400: ("It cannot be parsed", "bad_json bad_request bad_multipart"),
+    401: ("No key, or an unknown one", "unauthorized"),
+    403: ("Not permitted", "forbidden wrong_host wrong_origin read_only url_not_allowed"),
+    404: ("There is no such thing", "not_found"),
+    408: ("Too slow", "too_slow"),
+    409: ("It exists, or is of another model", "already_exists model_mismatch"),
+    413: ("A limit is passed", "too_large picture_too_large"),
+    415: ("Another content type is expected", "unsupported_media_type picture_format"),
+    422: ("Understood, but not usable", "invalid_input picture_..."),
+    429: ("Too much; see Retry-After", "rate_limited quota_exceeded overloaded"),
+    431: ("The headers, or the trailers, are too long", "too_large"),
+    500: ("An error of ours", "internal collection_damaged"),
+    501: ("Not installed", "not_available"),
+    503: (
+        "Not now; see Retry-After",
+        "collection_busy timed_out shutting_down overloaded quota_exceeded not_available",
+    ),
+    507: ("The disk is full", "disk_full"),
+}
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {
-        "description": said,
+        "description": f"{said}: {', '.join(f'`{code}`' for code in codes.split())}.",
         "content": {JSON: {"schema": {"$ref": f"{_REF}ErrorReply"}}},
     }
-    for status, said in _ERRORS.items()
+    for status, (said, codes) in _ERRORS.items()
 }
+
+AHEAD: dict[int | str, dict[str, Any]] = {
+    status: ERRORS[status] for status in (400, 403, 408, 415, 431, 500, 503)
+}
+"""What may be answered ahead of any route, those that need no key among them."""
 
 
 def takes(

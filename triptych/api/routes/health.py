@@ -6,16 +6,32 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from triptych.api.bodies import JSON
 from triptych.api.jsons import dumps
 from triptych.api.metrics import CONTENT_TYPE
-from triptych.api.openapi import ERRORS
+from triptych.api.openapi import AHEAD, ERRORS
 from triptych.api.replies import Ready
 from triptych.api.services import Reader, Server
 
 router = APIRouter(tags=["health"])
 
+_NOT_READY: dict[int | str, Any] = {
+    503: {
+        "description": "Not ready, or no answer in time.",
+        "content": {
+            JSON: {
+                "schema": {
+                    "anyOf": [
+                        {"$ref": f"#/components/schemas/{name}"} for name in ("Ready", "ErrorReply")
+                    ]
+                }
+            }
+        },
+    }
+}
 
-@router.get("/livez")
+
+@router.get("/livez", responses=AHEAD)
 async def livez() -> dict[str, str]:
     """Answer while the process turns."""
     return {"status": "ok"}
@@ -24,7 +40,7 @@ async def livez() -> dict[str, str]:
 @router.get(
     "/readyz",
     response_model=Ready,
-    responses={503: {"description": "Not ready.", "model": Ready}},
+    responses=AHEAD | _NOT_READY,
 )
 async def readyz(server: Server) -> Response:
     """Say whether embedding and searching went well within the last seconds."""

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from triptych.api.etag import has_already
 from triptych.api.jsons import dumps
-from triptych.api.openapi import ERRORS
+from triptych.api.openapi import AHEAD, ERRORS
 from triptych.api.page.assets import POLICY, PREFIX, assets
 from triptych.api.reading import parsed
 from triptych.api.replies import Map, Root
@@ -30,7 +30,11 @@ Narrowed = Annotated[
 @router.get(
     "/",
     response_model=Root,
-    responses={200: {"content": {"text/html": {}}}, 304: {"description": "The page is known."}},
+    responses={
+        **AHEAD,
+        200: {"content": {"text/html": {}}},
+        304: {"description": "The page is known."},
+    },
 )
 async def root(request: Request) -> Response:
     """Return the page to a browser; say where to go on to anybody else."""
