@@ -2,14 +2,17 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from tests.api.live import Live, serving, told
 from tests.redis_server import RedisServer
+from triptych.cache.base import CacheHit
 from triptych.cache.config import CacheConfig
+from triptych.cache.keys import answer_prefix
+from triptych.cache.redis import RedisCache
 
 JSON = "application/json"
 SEARCH = "/v1/collections/photos/search"
@@ -249,3 +252,31 @@ def test_numbers_tell_how_the_tiers_do(tmp_path: Any, redis_server: RedisServer)
             redis_server.start()
         assert said['errors_total{tier="redis"}'] >= 3 and said['left_aside{tier="redis"}'] == 1
         assert said['left_aside{tier="process"}'] == 0
+
+
+def test_a_miss_asks_redis_once(
+    tmp_path: Any, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+    far, get_many = RedisCache.far, RedisCache.get_many
+
+    async def noted(self: RedisCache, key: bytes) -> CacheHit | None:
+        asked.append(key)
+        return await far(self, key)
+
+    def noted_too(self: RedisCache, keys: Sequence[bytes]) -> list[bytes | None]:
+        asked.extend(keys)
+        return get_many(self, keys)
+
+    monkeypatch.setattr(RedisCache, "far", noted)
+    monkeypatch.setattr(RedisCache, "get_many", noted_too)
+    cache = CacheConfig(redis_url=redis_server.url)
+    with serving(tmp_path / "data", cache=cache) as live:
+        live.json("POST", "/v1/collections", {"name": "photos"})
+        live.json("PUT", "/v1/collections/photos/items", {"items": [{"id": "a", "text": "shoe"}]})
+        for body in ({"query": "never asked"}, {"like": "a"}, {"vector": [1.0] * 64}):
+            asked.clear()
+            assert ask(live, body)[0] == "index"
+            answers = [key for key in asked if key.startswith(answer_prefix("default", "photos"))]
+            assert len(answers) == 1, answers
+            assert ask(live, body)[0] == "process"

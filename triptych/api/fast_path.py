@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from hashlib import blake2b
 from typing import Any, NamedTuple, TypeAlias
 
@@ -42,6 +43,7 @@ class Question(NamedTuple):
 
     alias: Alias
     body: bytes
+    missed: bytes | None  # the key of its answer, where that was looked for
 
 
 Looked: TypeAlias = Answer | Question | None
@@ -85,15 +87,16 @@ class FastPath:
             return None, replayed(message, receive)
         name, body = path[len(_BEFORE) : -len(_AFTER)], message["body"]
         alias = call.caller.tenant, name, blake2b(body, digest_size=20).digest()
-        answer = await self._found(alias, body)
-        return answer or Question(alias, body), receive
+        answer, missed = await self._found(alias, body)
+        return answer or Question(alias, body, missed), receive
 
     async def answer(self, question: Question, deadline: float) -> SearchAnswer:
         """Work an answer out, and remember what its bytes lead to; raises TriptychError."""
         tenant, name, _ = question.alias
+        search = partial(self._searches.search, missed=question.missed)
         body = read_as(SearchBody, question.body, self._depth)
         run = self._pool.run if needs_model(body) else self._lane.run
-        found = await run(deadline, self._searches.search, tenant, name, body, {})
+        found = await run(deadline, search, tenant, name, body, {})
         if found.key is not None:
             self._keys[question.alias] = found.key
         return found
@@ -102,23 +105,23 @@ class FastPath:
         """Finish what waits."""
         self._lane.close()
 
-    async def _found(self, alias: Alias, data: bytes) -> Answer | None:
+    async def _found(self, alias: Alias, data: bytes) -> tuple[Answer | None, bytes | None]:
+        """Return the answer where somebody has it, and the key that it was looked for by."""
         answers = self._catalog.peek(alias[0], alias[1])
         if answers is None:
-            return None
+            return None, None
         try:
             known = self._keys.get(alias)
-            if known is not None and known.generation == answers.collection.generation:
-                return await _remembered(answers, known)
-            known = self._read(answers, data) if answers.has_far else None
+            if known is None or known.generation != answers.collection.generation:
+                known = self._read(answers, data) if answers.has_far else None
             if known is None:
-                return None
+                return None, None
             found = await _remembered(answers, known)
             if found is not None:
                 self._keys[alias] = known
-            return found
+            return found, known.key
         except TriptychError:  # no search, or closed meanwhile: the long way knows what is wrong
-            return None
+            return None, None
 
     def _read(self, answers: AnswerCache, data: bytes) -> AnswerKey | None:
         """Return what these bytes lead to, where anybody has it."""

@@ -72,9 +72,18 @@ class SearchService:
         self._near = near
 
     def search(
-        self, tenant: str, name: str, body: SearchBody, files: Mapping[str, list[bytes]]
+        self,
+        tenant: str,
+        name: str,
+        body: SearchBody,
+        files: Mapping[str, list[bytes]],
+        *,
+        missed: bytes | None = None,
     ) -> SearchAnswer:
-        """Return the answer to a search; `files` are the parts of a multipart body."""
+        """Return the answer to a search; `files` are the parts of a multipart body.
+
+        `missed` is the key of an answer that nobody remembers, as was found out just now.
+        """
         terms = _terms(body)  # what is wrong with them is wrong of any collection
         with self._catalog.answering(tenant, name) as answers:
             embedder = answers.collection.embedder
@@ -85,8 +94,8 @@ class SearchService:
             if body.explain or _has_address(terms):
                 return self._answer(answers.collection, query(), body)
             if _is_shown(terms) or files:
-                return self._remembered(answers, _seen(body, files), query, body)
-            return self._worded(answers, query(), body)
+                return self._remembered(answers, _seen(body, files), query, body, missed)
+            return self._worded(answers, query(), body, missed)
 
     def known(self, answers: AnswerCache, body: SearchBody) -> AnswerKey | None:
         """Return what leads to the answer to a search, if anybody has it; None: nobody keeps it.
@@ -129,13 +138,19 @@ class SearchService:
             }
         )
 
-    def _worded(self, answers: AnswerCache, query: Query, asked: SearchOptions) -> SearchAnswer:
+    def _worded(
+        self,
+        answers: AnswerCache,
+        query: Query,
+        asked: SearchOptions,
+        missed: bytes | None = None,
+    ) -> SearchAnswer:
         """Return the answer to a question that has one spelling, however it was put."""
         question = question_of(query, _options(asked))
         assert question is not None, "all questions without a spelling would be one"
         if answers.asked is not None:
             answers.asked(question)
-        found = self._remembered(answers, question, lambda: query, asked)
+        found = self._remembered(answers, question, lambda: query, asked, missed)
         return replace(found, key=found.key and found.key._replace(question=question))
 
     def _remembered(
@@ -144,6 +159,7 @@ class SearchService:
         question: Any,
         query: Callable[[], Query],
         asked: SearchOptions,
+        missed: bytes | None = None,
     ) -> SearchAnswer:
         """Return the answer out of the cache, or work it out and put it there."""
         stages: Mapping[str, float] = {}
@@ -158,7 +174,7 @@ class SearchService:
             return found.body
 
         known = self._key(answers, question, asked)
-        answer = answers.get_or_compute(known.key, computed)
+        answer = answers.get_or_compute(known.key, computed, missed=missed)
         tier = tiers.get(answer.tier, answer.tier)
         return SearchAnswer(body=answer.body, tier=tier, key=known, stages=stages)
 

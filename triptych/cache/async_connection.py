@@ -22,20 +22,27 @@ from redis.exceptions import TimeoutError as TooLate
 from triptych.cache.connections import CONNECT, Reply
 
 _TURNS = 4  # of a loop, in which it reads what came while it was held up
+_LOOKS = 4  # at whether an answer is there, until it is slow
+_LATE = 0.005  # seconds after which a loop that was to look was held up itself
 
 Failed: TypeAlias = Callable[[Exception], None]
+Answered: TypeAlias = Callable[[bool], None]
 
 
 class AsyncConnection:
     """At most one connection to `url`, made when it is first wanted. For one event loop.
 
-    `failed` is told of each time that questions were left without an answer, and why.
+    `failed` is told of each time that questions were left without an answer, and why; `answered` of
+    each answer, whether it took more than `slow` seconds, where that can be told.
     """
 
-    def __init__(self, url: str, *, timeout: float, failed: Failed) -> None:
+    def __init__(
+        self, url: str, *, timeout: float, slow: float, failed: Failed, answered: Answered
+    ) -> None:
         pool = ConnectionPool.from_url(url)
         self._address: Any = pool.connection_class(**pool.connection_kwargs)
         self._timeout, self._failed = timeout, failed
+        self._slow, self._answered = slow, answered
         self._wire: _Wire | None = None
         self._connecting: asyncio.Task[None] | None = None
 
@@ -75,6 +82,7 @@ class AsyncConnection:
                     if reply != b"OK":
                         raise NoConnection(f"It says {reply!r} to {command[0].decode()}.")
             wire.failed = self._failed
+            wire.watch = partial(_Watch, slow=self._slow, answered=self._answered)
             self._wire = wire
         # a loop raises what it likes for an address that leads nowhere
         except Exception as error:
@@ -99,6 +107,7 @@ class _Wire(asyncio.Protocol):
     def __init__(self) -> None:
         self.is_lost = False
         self.failed: Failed | None = None
+        self.watch: Callable[[asyncio.Future[Reply]], object] | None = None
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=ResponseError)
         self._transport: asyncio.Transport | None = None
@@ -160,6 +169,8 @@ class _Wire(asyncio.Protocol):
     def _ask_for_all(self, timeout: float) -> None:
         wanted, self._wanted = self._wanted, []
         reply = self.ask([b"MGET", *[one.key for one in wanted]], timeout)
+        if self.watch is not None:
+            self.watch(reply)
         reply.add_done_callback(partial(self._hand_out, wanted))
 
     def _hand_out(self, wanted: list[_Wanted], answer: asyncio.Future[Reply]) -> None:
@@ -185,6 +196,41 @@ class _Wire(asyncio.Protocol):
             self._timer = self._loop.call_later(0, self._look, turns + 1)
         else:
             self.give_up(TooLate("No answer in time."))
+
+
+class _Watch:
+    """Tells whether an answer is slow to come.
+
+    Not by how long it took: that tells of a loop that was held up as much as of Redis. It is slow
+    where the loop looked for it in time, again and again, and it was not there. Where the loop was
+    late itself nothing is told.
+    """
+
+    def __init__(self, answer: asyncio.Future[Reply], *, slow: float, answered: Answered) -> None:
+        self._slow, self._answered = slow, answered
+        self._loop = answer.get_loop()
+        self._since = self._loop.time()
+        self._is_slow: bool | None = False
+        self._plan(1)
+        answer.add_done_callback(self._end)
+
+    def _plan(self, step: int) -> None:
+        """Look at parts of the time, and for some turns at its end."""
+        due = self._since + self._slow * min(step / _LOOKS, 1.0)
+        self._timer = self._loop.call_at(due, self._look, step, due + _LATE)
+
+    def _look(self, step: int, late: float) -> None:
+        if self._loop.time() > late:
+            self._is_slow = None
+        elif step < _LOOKS + _TURNS:
+            self._plan(step + 1)
+        else:
+            self._is_slow = True
+
+    def _end(self, answer: asyncio.Future[Reply]) -> None:
+        self._timer.cancel()
+        if isinstance(answer.result(), list) and self._is_slow is not None:
+            self._answered(self._is_slow)
 
 
 class _Asked(NamedTuple):

@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TypeVar
 
 from redis.exceptions import ResponseError
@@ -106,11 +107,7 @@ class RedisCache:
         if is_foreign:
             connection.close()  # it may be an answer to another question
             await asyncio.to_thread(self.delete_many, [key])
-        if value is None:
-            return None
-        # how long it took would tell of the loop as much as of Redis
-        self._breaker.succeeded(0.0)
-        return CacheHit(value, NAME)
+        return None if value is None else CacheHit(value, NAME)
 
     def put_many(self, items: Sequence[tuple[bytes, bytes]], *, ttl: float | None = None) -> None:
         ttl_ms = max(1, round(1000 * (self._config.ttl if ttl is None else ttl)))
@@ -160,7 +157,13 @@ class RedisCache:
         known = self._of_loops.get(loop)
         if known is None:
             timeout = self._config.timeout + self._config.per_key
-            known = AsyncConnection(self._url, timeout=timeout, failed=self._failed)
+            known = AsyncConnection(
+                self._url,
+                timeout=timeout,
+                slow=self._config.breaker.slow,
+                failed=self._failed,
+                answered=self._answered,
+            )
             with self._lock:
                 going = {at: one for at, one in self._of_loops.items() if not at.is_closed()}
                 self._of_loops = {**going, loop: known}
@@ -244,6 +247,11 @@ class RedisCache:
         self._count(errors=1)
         if self._breaker.failed():
             self._give_up(error)
+
+    def _answered(self, is_slow: bool) -> None:
+        slow = self._config.breaker.slow
+        if self._breaker.succeeded(inf if is_slow else 0.0):
+            self._give_up(TimeoutError(f"its last answers took more than {1000 * slow:.0f} ms"))
 
     def _give_up(self, error: Exception) -> None:
         logger.warning("Redis is left aside, searching goes on without it: %s", error)

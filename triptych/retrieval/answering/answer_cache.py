@@ -187,9 +187,14 @@ class AnswerCache:
         """Remember an answer."""
         self._cache.put_many([(key, body)], ttl=self._config.ttl)
 
-    def get_or_compute(self, key: bytes, compute: Callable[[], bytes]) -> Answer:
-        """Return the answer under `key`; of many who ask at once, one computes it."""
-        found = self.find(key)
+    def get_or_compute(
+        self, key: bytes, compute: Callable[[], bytes], *, missed: bytes | None = None
+    ) -> Answer:
+        """Return the answer under `key`; of many who ask at once, one computes it.
+
+        Nobody is asked for it again where `missed`, a key that was looked for just now, is the key.
+        """
+        found = None if key == missed else self.find(key)
         if found is not None:
             return found
 
