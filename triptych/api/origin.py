@@ -7,24 +7,33 @@ away, `Origin` and `Sec-Fetch-Site` the first.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from triptych.api.errors import ApiError
+from triptych.errors import InvalidInput
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+_AUTHORITY = re.compile(rf"(?P<name>{_HOST.pattern}|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{{0,5}}))?")
+_ORIGIN = re.compile(rf"(?P<scheme>[a-z][a-z0-9+.-]*)://{_AUTHORITY.pattern}")
 _OF_OTHERS = frozenset({b"cross-site", b"same-site"})
 
 
 class OriginCheck:
-    """Checks where requests come from; with keys, which no page has, any `Host` will do."""
+    """Checks where requests come from; with keys, which no page has, any `Host` will do.
+
+    Raises InvalidInput for a host or an origin that no request would ever name.
+    """
 
     def __init__(
         self, *, any_host: bool, hosts: tuple[str, ...] = (), origins: tuple[str, ...] = ()
     ) -> None:
         self._any_host = any_host and not hosts
-        self._hosts = _LOOPBACK | {host.lower() for host in hosts}
-        self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
+        self._hosts = _LOOPBACK | {_allowed_host(host) for host in hosts}
+        self._origins = frozenset(map(_allowed_origin, origins))
         self._passed: dict[bytes, bool] = {}
 
     def check(self, headers: Mapping[bytes, bytes]) -> str | None:
@@ -60,6 +69,34 @@ class OriginCheck:
         return self._passed[host]
 
 
+def _allowed_host(given: str) -> str:
+    """Return a host as requests are compared with it."""
+    host = given.strip().lower()
+    try:
+        return ip_address(host.removeprefix("[").removesuffix("]")).compressed
+    except ValueError:
+        if _HOST.fullmatch(host) is None:
+            raise InvalidInput(
+                f"A host to allow is a name or an address alone, got {given!r}.",
+                hint="Leave out scheme, port and path: --allow-host photos.example.",
+            ) from None
+    return host
+
+
+def _allowed_origin(given: str) -> str:
+    """Return an origin as browsers spell it."""
+    origin = given.strip().lower().rstrip("/")
+    spelt = _ORIGIN.fullmatch(origin)
+    if spelt is None and origin != "null":
+        raise InvalidInput(
+            f"An origin to allow is a scheme and a host, perhaps a port, got {given!r}.",
+            hint="Name each page's own: --allow-origin https://page.example.",
+        )
+    # a browser leaves out the port that the scheme means anyway
+    usual = "" if spelt is None else {"http": ":80", "https": ":443"}.get(spelt["scheme"], "")
+    return origin.removesuffix(usual)
+
+
 def _netloc(origin: str) -> str:
     try:
         return urlsplit(origin).netloc
@@ -68,14 +105,10 @@ def _netloc(origin: str) -> str:
 
 
 def _name(host: str) -> str | None:
-    try:
-        parts = urlsplit(f"//{host}")
-        _ = parts.port
-    except ValueError:
+    found = _AUTHORITY.fullmatch(host.lower())
+    if found is None or int(found["port"] or 0) > 65_535:
         return None
-    if parts.netloc != host or parts.username is not None:
-        return None
-    return parts.hostname
+    return found["name"].removeprefix("[").removesuffix("]")
 
 
 def _wrong_origin() -> ApiError:
