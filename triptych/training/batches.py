@@ -133,4 +133,5 @@ def map_batch(source: Source, indices: Sequence[int], random: Random) -> Tensor:
     size = random.choice((11, 12, 13, 14, 14))
     top, left = random.randint(0, 14 - size), random.randint(0, 14 - size)
     map_BHWC = map_BHWC[:, top : top + size, left : left + size]
-    return map_BHWC.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    map_BCHW = map_BHWC.float().permute(0, 3, 1, 2)
+    return map_BCHW.contiguous(memory_format=torch.channels_last)

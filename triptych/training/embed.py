@@ -23,7 +23,7 @@ def embed_maps(model: JointModel, maps_NHWC: Tensor) -> Tensor:
     rows = []
     with torch.inference_mode(), autocast(device):
         for chunk in torch.split(maps_NHWC, 64):
-            picture = model.look(chunk.permute(0, 3, 1, 2).to(device), after=CUT)
+            picture = model.look(chunk.permute(0, 3, 1, 2).to(device).float(), after=CUT)
             rows.append(model(None, picture).emb_BM.float().cpu())
     return torch.cat(rows)
 

@@ -99,6 +99,7 @@ class Trainer:
         try:
             while self.step < last and not self._is_stale():
                 self._run(until=min(self.step + self.recipe.eval_every, last), log=log)
+                self.save()  # before it is measured: what fails there costs no step
                 figures = self._measured(measure)
                 log.figures(self.step, figures)
                 self._note(figures)

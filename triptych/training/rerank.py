@@ -60,7 +60,7 @@ def _pictures(
     tokens, embs = [], []
     with torch.inference_mode(), autocast(device):
         for chunk in torch.split(maps_NHWC, 64):
-            looked = model.look(chunk.permute(0, 3, 1, 2).to(device), after=CUT)
+            looked = model.look(chunk.permute(0, 3, 1, 2).to(device).float(), after=CUT)
             tokens.append(matcher.picture(looked).tokens_BTD)
             embs.append(model(None, looked).emb_BM)
     return unpadded(torch.cat(tokens)), torch.cat(embs)
