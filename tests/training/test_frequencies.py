@@ -37,7 +37,11 @@ def test_simplified_characters_for_traditional_ones(tmp_path: Path) -> None:
     assert "小鳥".translate(simplified(tmp_path)) == "小鸟"
 
 
-@pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b"\xc1"), gzip.compress(b"")])
+@pytest.mark.parametrize(
+    "data",
+    [b"no gzip", gzip.compress(b"\xc1"), gzip.compress(b"")],
+    ids=["no gzip", "no MessagePack", "nothing"],
+)
 def test_a_damaged_list_is_told(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "small_de.msgpack.gz").write_bytes(data)
     with pytest.raises(InvalidInput, match="cannot be read as a list of words"):

@@ -1,10 +1,10 @@
 """A table in four bits."""
 
 import numpy as np
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from triptych.encoders.runtime import onnxruntime
 from triptych.training.export.graph import Graph
 from triptych.training.export.nibbles import BLOCK, in_nibbles, of_nibbles
 
