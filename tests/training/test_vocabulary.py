@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch")
 from triptych.encoders.onnx import DEFAULT_FOLDER  # noqa: E402
 from triptych.encoders.text_reader import read_tokenizer  # noqa: E402
 from triptych.training import shipped  # noqa: E402
+from triptych.training.languages import LanguagesConfig  # noqa: E402
 from triptych.training.tokenizer import build  # noqa: E402
 from triptych.training.vocabulary import extended  # noqa: E402
 from triptych.training.words import Word  # noqa: E402
@@ -78,3 +79,8 @@ def test_the_shipped_tokenizer_reads_common_words_in_one_piece() -> None:
     assert len(shipped.words(DEFAULT_FOLDER)) == tokenizer.get_vocab_size()
     for word in ("eine Katze", "un pájaro", "une fleur", "большая машина", "三个乐器", "自転車"):
         assert len(inner(tokenizer, word)) <= 3
+
+
+def test_the_shipped_model_has_as_many_pieces_as_the_recipe_wants() -> None:
+    config = LanguagesConfig()
+    assert read_tokenizer(DEFAULT_FOLDER).get_vocab_size() == config.vocabulary

@@ -165,7 +165,7 @@ def _shipped_text_tower(
             words_VD,
             words=languages.chances(known),
             english=[*known.english(), *itertools.chain.from_iterable(seen)],
-            most=languages.pieces,
+            most=max(languages.vocabulary - len(words_VD), 0),
         )
     return tokenizer, shipped.text_tower(words_VD)
 

@@ -42,7 +42,7 @@ class LanguagesConfig:
     captions: int = 56  # with words of another language
     english: int = 16  # English meanings, among the others
     held: int = 64  # texts that stay where they were
-    pieces: int = 28_000  # words that become pieces of their own
+    vocabulary: int = 65_783  # pieces; words become such until there are so many
     articles: float = 0.25  # share of the words that have one before them, where a language has any
     of: tuple[str, ...] = ("flickr8k", "fashion")  # whose texts are captions
     scale: float = 20.0  # inverse temperature
