@@ -196,7 +196,7 @@ def test_two_media_types_are_none(running: Live) -> None:
 def test_a_deadline_holds_ahead_of_the_routes(
     running: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slow(*_: Any) -> None:
+    def slow(*_: Any, **__: Any) -> None:
         time.sleep(0.3)
 
     monkeypatch.setattr(running.services.searches, "search", slow)
@@ -207,7 +207,7 @@ def test_a_deadline_holds_ahead_of_the_routes(
 def test_an_error_of_ours_ahead_of_the_routes_says_nothing_but_its_id(
     running: Live, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(*_: Any) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("a secret")
 
     monkeypatch.setattr(running.services.searches, "search", broken)
