@@ -65,6 +65,34 @@ def test_who_sends_all_before_he_reads_is_told_why(strict: Live, length: int) ->
     assert b" 200 OK\r\n" in reply
 
 
+@pytest.mark.parametrize("length", [4 * MIB + 1, None], ids=["declared", "chunked"])
+def test_the_answer_to_what_may_be_cut_says_that_it_ends_the_line(
+    strict: Live, length: int | None
+) -> None:
+    framing = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
+    body = b"1\r\nx\r\n0\r\n\r\n" if length is None else b"x" * length
+    with socket.create_connection(("127.0.0.1", strict.port), timeout=10) as connected:
+        connected.sendall(WRONG + framing + b"\r\n\r\n")
+        answer = connected.recv(65_536)
+        connected.sendall(body)  # is read all the same, and then the line ends
+        rest = read_all(connected)
+    head, _, _ = answer.partition(b"\r\n\r\n")
+    assert answer.split()[1] == b"403"
+    assert head.lower().count(b"connection: close") == 1
+    assert rest == b""
+
+
+def test_a_body_that_is_read_ends_no_line(strict: Live) -> None:
+    body = b'{"query": "x"}'
+    chunked = OURS + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", strict.port), timeout=10) as connected:
+        for _ in range(2):
+            connected.sendall(chunked % (len(body), body))
+            answer = connected.recv(65_536)
+            assert answer.split()[1] == b"200"
+            assert b"connection: close" not in answer.lower()
+
+
 def test_who_was_answered_and_sends_too_slowly_gets_no_second_answer(tmp_path: Path) -> None:
     times = Times(body=1.0, bytes_per_second=MIB, stall=1.0)
     with serving(tmp_path, times=times) as live:

@@ -6,7 +6,8 @@ does not read its answer, by the same measure: a large answer may take its time 
 large body may. One timer a connection looks at all of it; each byte costs nothing.
 
 Who is answered before his body has come sends on: it is read, for else he would find the line cut
-and no answer, but only so much of it.
+and no answer, but only so much of it. Where it may be more, the answer says that it ends the line:
+a next request on it would be lost.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from http import HTTPStatus
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from triptych.api.call import KEY, Call
 from triptych.api.config import Limits, Times
@@ -85,6 +86,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._body_bytes = 0  # without what frames it: chunks' lengths, extensions and trailers ...
         self._frame_bytes = 0  # ... which is bounded by itself, between two pieces of the body
         self._vain_bytes = 0  # that came after the answer to their request
+        self._is_parting = False  # once this body has come, for the answer said so
         self._last_byte = self._head_since
         self._unread_since = 0.0  # when more was written than the client has read; 0: it keeps up
         self._unread = 0  # bytes of what was written, at the last look
@@ -145,6 +147,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_since = 0.0
         self._body_since = time.monotonic()
         self._body_bytes = self._frame_bytes = self._vain_bytes = 0
+        if self._may_be_cut():
+            self.cycle.send = cast(Any, self._parting(self.cycle))  # type: ignore[method-assign]
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -154,6 +158,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._body_since = 0.0
+        if self._is_parting:
+            self.cycle.keep_alive = False
+            if self.cycle.response_complete:
+                self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
         if self._head_bytes > self.limits.head_bytes:
@@ -199,6 +207,29 @@ class GuardedProtocol(HttpToolsProtocol):
                 self.drop()
                 return
         self._timer = self.loop.call_later(_LOOK, self._look)
+
+    def _may_be_cut(self) -> bool:
+        """Whether the body may be more than is read of one that is already answered."""
+        declared = next((value for name, value in self.headers if name == b"content-length"), None)
+        if declared is None:
+            return any(name == b"transfer-encoding" for name, _ in self.headers)
+        return int(declared) > self.limits.unread_bytes
+
+    def _parting(self, cycle: RequestResponseCycle) -> Callable[[Any], Awaitable[None]]:
+        """Return a `send` whose answer, ahead of its body, says that the line ends behind it."""
+        send = cycle.send
+
+        async def told(message: Any) -> None:
+            is_early = message["type"] == "http.response.start" and bool(self._body_since)
+            stays = cycle.keep_alive
+            if is_early and self.cycle is cycle:
+                self._is_parting = True
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+            if self._is_parting and self._body_since:
+                cycle.keep_alive = stays  # uvicorn would cut it now, and some would get no answer
+
+        return told
 
     def _watch_reader(self) -> None:
         self._unread_since = self._last_read = time.monotonic()

@@ -101,7 +101,6 @@ class Languages:
                 "No set has words of other languages: neither emoji nor dictionaries is there.",
                 hint="How to make the latter: python -m triptych.training.dictionaries --help",
             )
-        self._known: dict[str, Tensor] = {}  # what the teacher was asked
 
     def terms(self, model: JointModel, random: Random) -> Terms:
         """Return how far a drawn batch is from its meanings, and what is held from where it was."""
@@ -147,13 +146,13 @@ class Languages:
 
     def _targets(self, words: Sequence[Word]) -> Tensor:
         """target_BM; of several meanings the second counts for half of the first, and so on."""
-        asked = dict.fromkeys(each for word in words for each in word.english)
-        missing = [each for each in asked if each not in self._known]
-        self._known |= zip(
-            missing, embed_texts(self._teacher, self._tokenizer, missing), strict=True
-        )
+        # asked anew in each step: among others a text's vector differs in its last digits, and a
+        # run that goes on would not be the same
+        asked = [*dict.fromkeys(each for word in words for each in word.english)]
+        vectors_NM = embed_texts(self._teacher, self._tokenizer, asked)
+        known = dict(zip(asked, vectors_NM, strict=True))
         means = [
-            torch.stack([self._known[each] / (at + 1) for at, each in enumerate(word.english)])
+            torch.stack([known[each] / (at + 1) for at, each in enumerate(word.english)])
             for word in words
         ]
         return functional.normalize(torch.stack([mean.sum(0) for mean in means]), dim=-1)
