@@ -19,6 +19,33 @@ def test_three_failures_open_it_once_and_healing_begins_anew() -> None:
     assert [breaker.failed() for _ in range(3)] == [False, False, True]
 
 
+def opened(breaker: CircuitBreaker) -> CircuitBreaker:
+    while not breaker.is_open:
+        breaker.failed()
+    return breaker
+
+
+def test_pauses_double_also_from_one_opening_to_the_next() -> None:
+    now = [100.0]
+    breaker = opened(CircuitBreaker(clock=lambda: now[0]))
+    assert [breaker.pause() for _ in range(2)] == [0.5, 1.0]
+    for pause in (2.0, 4.0, 8.0, 15.0, 15.0):  # well for ten seconds each time
+        breaker.heal()
+        now[0] += 10
+        assert opened(breaker).pause() == pause
+
+
+def test_who_stayed_well_for_as_long_as_the_longest_pause_is_tried_soon() -> None:
+    now = [100.0]
+    breaker = opened(CircuitBreaker(clock=lambda: now[0]))
+    assert [breaker.pause() for _ in range(3)] == [0.5, 1.0, 2.0]
+    breaker.heal()
+    now[0] += 16
+    assert opened(breaker).pause() == 0.5
+    now[0] += 60  # open all the while
+    assert breaker.pause() == 1.0
+
+
 @pytest.mark.parametrize(("every", "opens"), [(20, True), (50, True), (150, False)])
 def test_more_failures_than_the_p99_can_hide(every: int, opens: bool) -> None:
     breaker = CircuitBreaker()

@@ -258,15 +258,12 @@ class RedisCache:
         threading.Thread(target=self._wait_until_well, name="triptych-heal", daemon=True).start()
 
     def _wait_until_well(self) -> None:
-        config = self._config.breaker
-        pause = config.first_pause
         # at random, so that many processes do not come back at once
-        while not self._closed.wait(pause * random.uniform(0.75, 1.0)):  # noqa: S311
+        while not self._closed.wait(self._breaker.pause() * random.uniform(0.75, 1.0)):  # noqa: S311
             if self._is_well():
                 self._breaker.heal()
                 logger.warning("Redis is well again.")
                 return
-            pause = min(2 * pause, config.longest_pause)
 
     def _is_well(self) -> bool:
         took = []
