@@ -1,5 +1,8 @@
 """Words that become pieces of their own: which, with what rows, and that English stays."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
@@ -12,6 +15,7 @@ from triptych.training.languages import LanguagesConfig  # noqa: E402
 from triptych.training.tokenizer import build  # noqa: E402
 from triptych.training.vocabulary import extended  # noqa: E402
 from triptych.training.words import Word  # noqa: E402
+from triptych.types import Matrix  # noqa: E402
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "dog", "cat", "black", "s"]
 WORDS = [
@@ -29,6 +33,14 @@ def tokenizer() -> Tokenizer:
     return build(wordpieces=PIECES, corpus=["h u n d k a t z e 黑 狗"] * 9, num_new=40).tokenizer
 
 
+DIRECTIONS = ["dog", "cat", "black cat", "black dog", "Hund", "Katze", "katze", "黑狗"]
+
+
+def apart(texts: Sequence[str]) -> Matrix:
+    """Read every text as something else: no word has the vector of what it means."""
+    return np.eye(len(DIRECTIONS), dtype=np.float32)[[DIRECTIONS.index(text) for text in texts]]
+
+
 def table(tokenizer: Tokenizer) -> "torch.Tensor":
     return torch.eye(tokenizer.get_vocab_size())
 
@@ -38,7 +50,9 @@ def inner(tokenizer: Tokenizer, text: str) -> list[str]:
 
 
 def test_the_likeliest_words_become_pieces_whatever_their_language(tokenizer: Tokenizer) -> None:
-    longer, rows = extended(tokenizer, table(tokenizer), words=WORDS, english=[], most=2)
+    longer, rows = extended(
+        tokenizer, table(tokenizer), words=WORDS, english=[], most=2, read=apart
+    )
     assert inner(longer, "HUND katze") == ["▁hund", "▁katze"]
     assert inner(longer, "黑狗") == inner(tokenizer, "黑狗")
     assert len(rows) == longer.get_vocab_size() == tokenizer.get_vocab_size() + 2
@@ -46,13 +60,13 @@ def test_the_likeliest_words_become_pieces_whatever_their_language(tokenizer: To
 
 
 def test_what_is_written_without_spaces_is_found_anywhere(tokenizer: Tokenizer) -> None:
-    longer, _ = extended(tokenizer, table(tokenizer), words=WORDS, english=[], most=3)
+    longer, _ = extended(tokenizer, table(tokenizer), words=WORDS, english=[], most=3, read=apart)
     assert inner(longer, "dog黑狗") == ["▁dog", "黑狗"]
 
 
 def test_a_row_is_that_of_the_meanings_and_as_long(tokenizer: Tokenizer) -> None:
     was = table(tokenizer)
-    longer, rows = extended(tokenizer, was, words=WORDS, english=[], most=3)
+    longer, rows = extended(tokenizer, was, words=WORDS, english=[], most=3, read=apart)
     dog, cat, black = (tokenizer.token_to_id(f"▁{word}") for word in ("dog", "cat", "black"))
     row = rows[longer.token_to_id("▁hund")]
     assert row.equal(was[dog])
@@ -64,13 +78,27 @@ def test_a_row_is_that_of_the_meanings_and_as_long(tokenizer: Tokenizer) -> None
 
 
 def test_a_word_that_an_english_text_would_be_read_by_is_left_out(tokenizer: Tokenizer) -> None:
-    longer, _ = extended(tokenizer, table(tokenizer), words=WORDS, english=["a hund"], most=3)
+    longer, _ = extended(
+        tokenizer, table(tokenizer), words=WORDS, english=["a hund"], most=3, read=apart
+    )
     assert inner(longer, "hund") == inner(tokenizer, "hund")
     assert inner(longer, "katze") == ["▁katze"]
 
 
+def test_a_word_that_is_read_as_what_it_means_needs_no_piece(tokenizer: Tokenizer) -> None:
+    def read(texts: Sequence[str]) -> Matrix:
+        return apart(["dog" if text == "Hund" else text for text in texts])
+
+    longer, _ = extended(tokenizer, table(tokenizer), words=WORDS, english=[], most=2, read=read)
+    assert inner(longer, "hund") == inner(tokenizer, "hund")
+    assert inner(longer, "katze") == ["▁katze"]
+    assert inner(longer, "黑狗") == ["▁", "黑狗"]
+
+
 def test_no_words_no_pieces(tokenizer: Tokenizer) -> None:
-    longer, rows = extended(tokenizer, table(tokenizer), words=[], english=["a"], most=9)
+    longer, rows = extended(
+        tokenizer, table(tokenizer), words=[], english=["a"], most=9, read=apart
+    )
     assert longer.get_vocab_size() == len(rows) == tokenizer.get_vocab_size()
 
 

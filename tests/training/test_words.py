@@ -7,7 +7,17 @@ from random import Random
 import pytest
 
 from triptych.pairs import Row
-from triptych.training.words import Weighed, Word, counted, lexicon, names_of, weights, words_of
+from triptych.training.words import (
+    Weighed,
+    Word,
+    counted,
+    lexicon,
+    likeliest,
+    named_in,
+    names_of,
+    weights,
+    words_of,
+)
 
 
 def row(texts: Sequence[str], *, label: str = "", names: Mapping[str, object] | None = None) -> Row:
@@ -50,15 +60,15 @@ def test_what_is_common_and_can_be_seen_is_drawn_more_often() -> None:
     words = [
         Word("Hund", ("dog",), 1e-5),
         Word("Köter", ("dog",), 1e-8),
-        Word("Okapi", ("okapi",), 1e-5),
+        Word("gehen", ("to walk",), 1e-5),
         Word("Straßenköter", ("dog",)),  # no list has it
     ]
-    of = dict(zip("HKOS", weights(words, {"dog": 32, "okapi": 1}), strict=True))
-    assert of["H"] == pytest.approx(4 * of["O"], rel=1e-3)  # 32 ** 0.4
+    of = dict(zip("HKgS", weights(words, {"dog", "to"}), strict=True))
+    assert of["H"] == pytest.approx(5 * of["g"])
     assert of["H"] > of["K"] > of["S"] > 0
     random, weighed = Random(1), Weighed(words, of.values())
     drawn = Counter(weighed.draw(random).text for _ in range(5000))
-    assert drawn["Hund"] / drawn["Okapi"] == pytest.approx(4.0, rel=0.15)
+    assert drawn["Hund"] / drawn["gehen"] == pytest.approx(5.0, rel=0.15)
     shares = {word.text: share for word, share in weighed.shares()}
     assert sum(shares.values()) == pytest.approx(1.0)
     assert shares["Hund"] == pytest.approx(drawn["Hund"] / 5000, rel=0.1)
@@ -66,8 +76,20 @@ def test_what_is_common_and_can_be_seen_is_drawn_more_often() -> None:
 
 def test_words_as_common_as_and_are_as_good_as_each_other() -> None:
     some = [Word("und", ("and",), 0.03), Word("Mann", ("man",), 2e-4)]
-    one, other = weights(some, {"and": 9000, "man": 400})
+    one, other = weights(some, {"and", "man"})
     assert one == other
+
+
+def test_names_are_short_texts_and_a_caption_is_none() -> None:
+    rows = [row(["a black dog runs", "Black dog"]), row(["x-ray"], label="chest film")]
+    assert named_in([rows]) == {"black", "dog", "x", "ray", "chest", "film"}
+
+
+def test_of_a_large_dictionary_the_likeliest_words_are_kept() -> None:
+    many = [Word(f"w{at}", ("dog",), at * 1e-9) for at in range(10_500)]
+    kept = likeliest(many, {"dog"})
+    assert [word.text for word in kept.words[:2]] == ["w10499", "w10498"]
+    assert len(kept.words) == 10_000
 
 
 def test_the_statutes_are_no_english_texts() -> None:

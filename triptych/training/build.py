@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
-from triptych.encoders.onnx import DEFAULT_FOLDER
+from triptych.encoders.onnx import DEFAULT_FOLDER, OnnxModel
 from triptych.encoders.text_reader import read_tokenizer
 from triptych.encoders.towers.mobilenet import LAST_MAP, MobileNet
 from triptych.encoders.towers.transformer import Transformer, from_bert
@@ -35,7 +35,7 @@ from triptych.training.languages import LanguagesConfig
 from triptych.training.recipes import Recipe
 from triptych.training.vocabulary import extended
 from triptych.training.words import english_of, lexicon, said_in
-from triptych.types import Matrix
+from triptych.types import Item, Matrix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,8 +166,15 @@ def _shipped_text_tower(
             words=languages.chances(known),
             english=[*known.english(), *itertools.chain.from_iterable(seen)],
             most=max(languages.vocabulary - len(words_VD), 0),
+            read=_read_by_the_shipped,
         )
     return tokenizer, shipped.text_tower(words_VD)
+
+
+def _read_by_the_shipped(texts: Sequence[str]) -> Matrix:
+    return OnnxModel.load(DEFAULT_FOLDER, threads=torch.get_num_threads()).embed(
+        [Item(id=str(at), text=text) for at, text in enumerate(texts)]
+    )
 
 
 def _corpus(rows: Mapping[str, Sequence[Row]]) -> Iterator[str]:

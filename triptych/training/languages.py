@@ -51,8 +51,10 @@ class LanguagesConfig:
     states: float = 8.0  # relative square error of the states of its tokens
     often: Mapping[str, float] = field(
         default_factory=lambda: {
-            "zh": 4.0, "zh-hant": 1.5, "de": 2.0, "es": 2.0, "fr": 2.0, "hi": 1.5, "it": 1.5,
-            "ja": 2.0, "ko": 2.0, "pt": 1.5, "ru": 2.0,
+            "zh": 4.0, "de": 2.5, "es": 2.0, "fr": 2.0, "ja": 2.0, "ko": 2.0, "ru": 2.5,
+            "zh-hant": 1.5, "hi": 1.5, "it": 1.5, "pt": 1.5,
+            "bn": 0.5, "cs": 0.5, "da": 0.5, "el": 0.5, "es-mx": 0.5, "et": 0.5, "fi": 0.5,
+            "hu": 0.5, "lt": 0.5, "nb": 0.5, "ms": 0.5, "sv": 0.5, "th": 0.5, "uk": 0.5,
         }
     )  # fmt: skip  # a language's share, else 1
 

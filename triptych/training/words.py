@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain
 from random import Random
 from typing import NamedTuple
@@ -17,8 +17,10 @@ from triptych.pairs import Row
 _NOT_ENGLISH = ("dictionaries", "law", "vietnamese")
 _LIKE = 0.5  # Dice; a tag's emoji are then those of one English tag
 _OFTEN = 1e-4  # of all words; what is more common, as "and" is, is no better to know
-_MET = 300  # times, likewise
-_UNLISTED = 1e-10  # so common is what no list of common words has
+_UNLISTED = 1e-8  # so common is what no list of common words has, as it cuts it in two
+_UNNAMED = 0.2  # weight of what nothing is called, beside what something is
+_SHORT = 3  # words of a text that is a name, and no caption
+_LIKELIEST = 10_000  # words of a language: a large dictionary would else be met a word at a time
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?")
 
 
@@ -74,9 +76,10 @@ def lexicon(rows: Mapping[str, Sequence[Row]]) -> Lexicon:
     count = counted(english_of(rows))
     words = words_of(rows.get("dictionaries", ()), count=count)
     names = names_of(rows.get("emoji", ()))
+    named = named_in(english_of(rows))
     return Lexicon(
         names={language: Weighed(some) for language, some in names.items()},
-        words={language: Weighed(some, weights(some, count)) for language, some in words.items()},
+        words={language: likeliest(some, named) for language, some in words.items()},
     )
 
 
@@ -138,14 +141,27 @@ def _frequency(row: Row) -> float:
     return float(known) if isinstance(known, int | float) else 0.0
 
 
-def weights(words: Sequence[Word], count: Mapping[str, int]) -> list[float]:
-    """Return a weight for each word: the more, the more common it is, and its first meaning.
+def named_in(sets: Iterable[Sequence[Row]]) -> set[str]:
+    """Return the words of all names: of labels, tags and other texts that are as short."""
+    texts = (words_in(said) for rows in sets for said in said_in(rows))
+    return {word for text in texts if len(text) <= _SHORT for word in text}
 
-    The meaning in the texts that are learnt from, as those are of what can be seen.
+
+def likeliest(words: Sequence[Word], named: Collection[str]) -> Weighed:
+    """Return those of a language that are worth most, by their weights."""
+    of = weights(words, named)
+    kept = sorted(range(len(words)), key=lambda at: -of[at])[:_LIKELIEST]
+    return Weighed([words[at] for at in kept], [of[at] for at in kept])
+
+
+def weights(words: Iterable[Word], named: Collection[str]) -> list[float]:
+    """Return a weight for each word: the more, the more common it is, and if it is of a name.
+
+    What something is called can be seen, and is asked for; "walking" is said beside it.
     """
     return [
-        ((min(word.frequency, _OFTEN) + _UNLISTED) * min(_times(word.english[0], count), _MET))
-        ** 0.4
+        (min(word.frequency, _OFTEN) + _UNLISTED) ** 0.3
+        * (1.0 if all(each in named for each in words_in(word.english[0])) else _UNNAMED)
         for word in words
     ]
 
