@@ -46,6 +46,7 @@ def trainer_of(context: TrainingContext, folder: Path) -> Trainer:
         tokenizer=context.tokenizer,
         sources=context.sources,
         folder=folder,
+        lexicon=context.lexicon,
     )
 
 
@@ -62,7 +63,12 @@ def test_the_text_tower_alone_learns_and_english_stays(data: Path, tmp_path: Pat
     asked, meant = ("vierkant", "rood"), ("square", "red")
     was, english = (vectors(*asked) * vectors(*meant)).sum(1), vectors("a blue square", "red")
     trainer = Trainer(
-        recipe, model=model, tokenizer=context.tokenizer, sources=context.sources, folder=tmp_path
+        recipe,
+        model=model,
+        tokenizer=context.tokenizer,
+        sources=context.sources,
+        folder=tmp_path,
+        lexicon=context.lexicon,
     )
     trainer.train(measure=dict)
     model.load_state_dict(trainer.result())

@@ -34,7 +34,7 @@ from triptych.training.features import CUT, ViewCache, build_cache
 from triptych.training.languages import LanguagesConfig
 from triptych.training.recipes import Recipe
 from triptych.training.vocabulary import extended
-from triptych.training.words import english_of, lexicon, said_in
+from triptych.training.words import Lexicon, english_of, lexicon, said_in
 from triptych.types import Item, Matrix
 
 
@@ -48,6 +48,7 @@ class TrainingContext:
     sources: Mapping[str, Source]
     dev_rows: Mapping[str, Sequence[Row]]
     dev_caches: Mapping[str, ViewCache]
+    lexicon: Lexicon | None = None  # of what a recipe teaches by words of other languages
 
     def model(self, config: JointConfig, *, seed: int) -> JointModel:
         """Return a model upon the towers, its head in range of the last map."""
@@ -99,7 +100,9 @@ def prepare(recipe: Recipe, *, data: Path, work: Path) -> TrainingContext:
     said = {
         name: read_rows(file, splits=["train"]) for name, file in texts.items() if file.exists()
     }
-    tokenizer, text = _text_tower(recipe, rows={**train, **said}, data=data)
+    rows = {**train, **said}
+    known = None if recipe.languages is None else lexicon(rows)
+    tokenizer, text = _text_tower(recipe, rows=rows, known=known, data=data)
     sources = {
         name: Source(rows=rows, cache=caches[name], views=views[name])
         for name, rows in train.items()
@@ -114,6 +117,7 @@ def prepare(recipe: Recipe, *, data: Path, work: Path) -> TrainingContext:
         sources=sources,
         dev_rows=dev,
         dev_caches=dev_caches,
+        lexicon=known,
     )
 
 
@@ -134,11 +138,11 @@ def _picture_tower(recipe: Recipe, *, data: Path) -> MobileNet:
 
 
 def _text_tower(
-    recipe: Recipe, *, rows: Mapping[str, Sequence[Row]], data: Path
+    recipe: Recipe, *, rows: Mapping[str, Sequence[Row]], known: Lexicon | None, data: Path
 ) -> tuple[Tokenizer, Transformer]:
     torch.manual_seed(recipe.seed)
     if recipe.shipped:
-        return _shipped_text_tower(recipe.languages, rows)
+        return _shipped_text_tower(recipe.languages, known, rows)
     folder = minilm_folder(data)
     bert = load_file(folder / "model.safetensors")
     wordpieces = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
@@ -153,12 +157,11 @@ def _text_tower(
 
 
 def _shipped_text_tower(
-    languages: LanguagesConfig | None, rows: Mapping[str, Sequence[Row]]
+    languages: LanguagesConfig | None, known: Lexicon | None, rows: Mapping[str, Sequence[Row]]
 ) -> tuple[Tokenizer, Transformer]:
     """The shipped ones, with a piece more for each word that is to be learnt most."""
     tokenizer, words_VD = read_tokenizer(DEFAULT_FOLDER), shipped.words(DEFAULT_FOLDER)
-    if languages is not None:
-        known = lexicon(rows)
+    if languages is not None and known is not None:
         seen = map(said_in, english_of(rows))
         tokenizer, words_VD = extended(
             tokenizer,

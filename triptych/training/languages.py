@@ -22,12 +22,12 @@ from torch.nn import functional
 from triptych.encoders.towers.states import TokenStates
 from triptych.errors import InvalidInput
 from triptych.model import JointModel
-from triptych.training.batches import Source, read_texts, text_ids
+from triptych.training.batches import read_texts, text_ids
 from triptych.training.code_switching import ARTICLES, joined, switched, switches
 from triptych.training.embed import embed_texts
 from triptych.training.losses import logits
 from triptych.training.objective import Terms
-from triptych.training.words import Lexicon, Weighed, Word, lexicon, said_in
+from triptych.training.words import Lexicon, Weighed, Word
 
 _GROUPS = 8  # of like lengths: words and captions are in one batch
 _SAME = 0.999  # cosine; what means the same is no counterexample
@@ -81,23 +81,23 @@ class Languages:
         *,
         model: JointModel,
         tokenizer: Tokenizer,
-        sources: Mapping[str, Source],
-        held: Mapping[str, float],
+        lexicon: Lexicon,
+        said: Mapping[str, Sequence[str]],
+        shares: Mapping[str, float],
     ) -> None:
-        """`held` are the shares of the sets whose texts stay where they were.
+        """`said` are the texts that stay where they were, by set, `shares` of how many of each.
 
         Raises InvalidInput where no set has words of another language.
         """
         self.config, self._tokenizer = config, tokenizer
         self._teacher = deepcopy(model).eval().requires_grad_(False)
-        self._held = {name: sorted(said_in(sources[name].rows)) for name in held}
-        self._shares = [held[name] for name in self._held]
-        self._lexicon = lexicon({name: source.rows for name, source in sources.items()})
-        self._switch = {each: switches(some.words) for each, some in self._lexicon.words.items()}
+        self._held, self._lexicon = said, lexicon
+        self._shares = [shares[name] for name in said]
+        self._switch = {each: switches(some.words) for each, some in lexicon.words.items()}
         self._captions = [
             said for name in config.of if self._switch for said in self._held.get(name, ())
         ]
-        self._english = self._lexicon.english()
+        self._english = lexicon.english()
         if not self._english:
             raise InvalidInput(
                 "No set has words of other languages: neither emoji nor dictionaries is there.",

@@ -40,6 +40,7 @@ from triptych.training.recipes import Recipe
 from triptych.training.sources import SampledTexts, draw_of
 from triptych.training.sparsity import SparsityScheduler
 from triptych.training.terms import Batch, BatchTerms, pair_terms, terms_of
+from triptych.training.words import Lexicon, said_in
 
 LOG = logging.getLogger(__name__)
 
@@ -57,7 +58,9 @@ class Trainer:
         tokenizer: Tokenizer,
         sources: Mapping[str, Source],
         folder: Path,
+        lexicon: Lexicon | None = None,
     ) -> None:
+        """`lexicon` is what a recipe of languages teaches."""
         self.recipe, self.tokenizer, self.folder = recipe, tokenizer, folder
         # of its own: batches that an earlier stage saw would be known by heart
         self.chance = f"{recipe.seed}:{recipe.name}"
@@ -66,7 +69,7 @@ class Trainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.classes = _classes(recipe, self.sources)
         self.model = model
-        self.languages = self._languages(sources)
+        self.languages = self._languages(lexicon)
         freeze(recipe, model)
         # the classes' names are met in training alone, so their vectors are no part of the model
         self.prototypes = nn.ModuleDict(
@@ -205,15 +208,17 @@ class Trainer:
             seed=self.chance,
         )
 
-    def _languages(self, sources: Mapping[str, Source]) -> Languages | None:
+    def _languages(self, lexicon: Lexicon | None) -> Languages | None:
         if self.recipe.languages is None:
             return None
+        assert lexicon is not None, "what is prepared for a recipe of languages has one"
         return Languages(
             self.recipe.languages,
             model=self.model.to(self.device),
             tokenizer=self.tokenizer,
-            sources=sources,
-            held=self.mixture,
+            lexicon=lexicon,
+            said={name: sorted(said_in(self.sources[name].rows)) for name in self.mixture},
+            shares=self.mixture,
         )
 
     def _measured(self, measure: Callable[[], Figures]) -> Figures:

@@ -69,6 +69,7 @@ def train(stages: Stages, context: TrainingContext, *, out: Path) -> JointModel:
             tokenizer=context.tokenizer,
             sources=context.sources,
             folder=out / stage.name,
+            lexicon=context.lexicon,
         )
         measured = measure_pairs if stage.scorer_only else measure
         trainer.train(measure=partial(measured, model, context))
