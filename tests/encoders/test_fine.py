@@ -99,7 +99,7 @@ def test_a_collection_keeps_the_model_that_looks_twice(tmp_path: Path, fine: Onn
     OnnxModel.load(kept).verify()
     assert OnnxModel.load(kept).fingerprint == fine.fingerprint
     with settings.open_collection(path) as collection:
-        assert collection.info()["model"] == "triptych-joint-v7-fine"
+        assert collection.info()["model"] == "triptych-joint-v8-fine"
         assert collection.search(image=pictures()[0])[0].score > 0.999
     with pytest.raises(ModelMismatch, match="fine"):
         settings.open_collection(path, model="default")
