@@ -280,12 +280,18 @@ import sys, time
 from tests.retrieval.fakes import CountingModel
 from triptych.retrieval.collection import Collection
 from triptych.retrieval.ingest.run import IngestOptions, index_folder
+done = 0
+def told(now, total):
+    global done
+    done = now
+    print(done, flush=True)
 class Slow(CountingModel):
     def embed(self, items):
-        time.sleep(0.05)
+        # from there on it is to be killed, however long whoever does it is held up
+        time.sleep(0.05 if done < int(sys.argv[3]) else 1.0)
         return super().embed(items)
 with Collection.open(sys.argv[1], embedder=Slow()) as collection:
-    options = IngestOptions(progress=lambda done, total: print(done, flush=True))
+    options = IngestOptions(progress=told)
     index_folder(collection, sys.argv[2], options)
 """
 
@@ -299,7 +305,7 @@ def test_a_kill_in_the_middle_is_made_good_by_the_next_run(tmp_path: Path, sent:
     before = 0
     for wait in (70, 150, 260):
         with subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(tmp_path / "c"), str(root)],
+            [sys.executable, "-c", CHILD, str(tmp_path / "c"), str(root), str(wait)],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         ) as child:
