@@ -116,10 +116,10 @@ class _Graph:
             pairs_VP, _, scale_VB = (self._stored.get(name) for name in node.input)
             assert pairs_VP is not None and scale_VB is not None
             return of_nibbles(numpy_helper.to_array(pairs_VP), numpy_helper.to_array(scale_VB))
-        rows, *scale = [
+        (rows_VD,) = [
             self.value(node.input[0]) for node in self.of_kind("Gather") if node.input[1] == "ids"
         ]
-        return rows * scale[0] if scale else rows
+        return rows_VD
 
     def experts(self) -> tuple[Floats, Floats]:
         """Return widen_EHD and narrow_EDH."""
